@@ -1,0 +1,256 @@
+/**
+ * The frame: a run of consecutive records, the unit of the journal and of the intake log. Pure.
+ *
+ *   offset  size  field
+ *   0       4     magic          "SSFR"
+ *   4       1     version        1
+ *   5       1     codec          how the body is stored: 0 as it is, 1 LZ4
+ *   6       2     flags          0
+ *   8       16    lineage        a frame of another history is refused wherever it turns up
+ *   24      8     first          sequence of the first record
+ *   32      4     count          records in the body; the last sequence is first + count - 1
+ *   36      4     bodyLength     bytes of the raw body, so that nothing is allocated on a lie
+ *   40      4     storedLength   bytes that follow this header
+ *   44      4     bodyCrc        CRC-32 (IEEE) of the raw body: finds rot cheaply before the chain names it
+ *   48      8     openedAtMs     wall clock when the first record arrived: a label for people, never order
+ *   56      8     closedAtMs     wall clock when the frame was closed
+ *   64      8     dataBytesTotal data bytes of all records of the history up to the last one: for lag and loss
+ *   72      32    chainBefore    chain value before the first record
+ *   104     32    chainAfter     chain value after the last record
+ *   136     4     headerCrc      CRC-32 of the 136 bytes before
+ *   140           body
+ *
+ * The raw body is the encoded records one after another. See docs/formats/frame.md.
+ */
+import { crc32 } from "node:zlib";
+import { ByteReader, ByteWriter } from "./bytes.ts";
+import { ChainWalker } from "./chain.ts";
+import type { ChainValue, LineageBytes, Sequence } from "./ids.ts";
+import { bytesEqual } from "./ids.ts";
+import { lz4Compress, lz4Decompress } from "./lz4.ts";
+import type { BlockRecord } from "./record.ts";
+import {
+  decodeRecord,
+  encodeRecordInto,
+  recordBytes,
+  recordDataBytes,
+  recordDataBytesMax,
+  recordHeaderBytes,
+} from "./record.ts";
+import { RemoteProtocolError } from "./remote-error.ts";
+
+const frameMagic = 0x53534652;
+const frameVersion = 1;
+export const FrameCodec = { stored: 0, lz4: 1 } as const;
+export const frameHeaderBytes = 140;
+/** A frame is closed when its body reaches this. */
+export const frameBodyBytesTarget = 1024 * 1024;
+/** Largest legal raw body: one record may land on a body just below the target. */
+export const frameBodyBytesMax = frameBodyBytesTarget + recordHeaderBytes + recordDataBytesMax;
+/** Largest record count: a target-sized body of headers only. */
+export const frameRecordsMax = Math.ceil(frameBodyBytesMax / recordHeaderBytes);
+
+export interface FrameHeader {
+  readonly lineage: LineageBytes;
+  readonly first: Sequence;
+  readonly count: number;
+  readonly openedAtMs: number;
+  readonly closedAtMs: number;
+  readonly dataBytesTotal: number;
+  readonly chainBefore: ChainValue;
+  readonly chainAfter: ChainValue;
+}
+
+/** A frame in memory. `records[i]` has sequence `first + i`; write records view into `body`. */
+export interface Frame extends FrameHeader {
+  /** `first + count - 1`. */
+  readonly last: Sequence;
+  /** Raw encoded records. */
+  readonly body: Uint8Array;
+  readonly records: readonly BlockRecord[];
+}
+
+export interface BuildFrameInput {
+  readonly lineage: LineageBytes;
+  readonly first: Sequence;
+  readonly chainBefore: ChainValue;
+  /** Total before this frame. */
+  readonly dataBytesBefore: number;
+  readonly openedAtMs: number;
+  readonly closedAtMs: number;
+  /** At least one; their data is copied into the new body. */
+  readonly records: readonly BlockRecord[];
+}
+
+/** Packs records into a frame: copies data into one body and walks the chain over it. */
+export function buildFrame(input: BuildFrameInput): Frame {
+  let bodyLength = 0;
+  let dataBytes = 0;
+  for (const record of input.records) {
+    bodyLength += recordBytes(record);
+    dataBytes += recordDataBytes(record);
+  }
+  const body = Buffer.allocUnsafeSlow(bodyLength);
+  const view = new DataView(body.buffer, body.byteOffset, bodyLength);
+  const walker = new ChainWalker(input.chainBefore);
+  const records: BlockRecord[] = [];
+  let at = 0;
+  for (const record of input.records) {
+    const end = encodeRecordInto(record, body, view, at);
+    walker.advance(body.subarray(at, end));
+    records.push(
+      record.kind === "write"
+        ? { kind: "write", volume: record.volume, offset: record.offset, length: record.length, data: body.subarray(at + recordHeaderBytes, end) }
+        : record,
+    );
+    at = end;
+  }
+  return {
+    lineage: input.lineage,
+    first: input.first,
+    count: records.length,
+    last: input.first + records.length - 1,
+    openedAtMs: input.openedAtMs,
+    closedAtMs: input.closedAtMs,
+    dataBytesTotal: input.dataBytesBefore + dataBytes,
+    chainBefore: input.chainBefore,
+    chainAfter: walker.value,
+    body,
+    records,
+  };
+}
+
+export type FrameCompression = "lz4" | "none";
+
+/** Header and stored body as two buffers of one frame; LZ4 only when it shrinks the body. */
+export function encodeFrame(frame: Frame, compression: FrameCompression): Uint8Array {
+  let codec: number = FrameCodec.stored;
+  let stored = frame.body;
+  if (compression === "lz4") {
+    const compressed = lz4Compress(frame.body);
+    if (compressed.byteLength < frame.body.byteLength) {
+      codec = FrameCodec.lz4;
+      stored = compressed;
+    }
+  }
+  const out = Buffer.allocUnsafe(frameHeaderBytes + stored.byteLength);
+  out.set(encodeFrameHeader(frame, codec, stored.byteLength), 0);
+  out.set(stored, frameHeaderBytes);
+  return out;
+}
+
+/** The 140 header bytes for a body stored in `storedLength` bytes by `codec`. */
+export function encodeFrameHeader(frame: Frame, codec: number, storedLength: number): Uint8Array {
+  const writer = new ByteWriter(frameHeaderBytes)
+    .u32(frameMagic)
+    .u8(frameVersion)
+    .u8(codec)
+    .u16(0)
+    .put(frame.lineage)
+    .u64(frame.first)
+    .u32(frame.count)
+    .u32(frame.body.byteLength)
+    .u32(storedLength)
+    .u32(crc32(frame.body))
+    .u64(frame.openedAtMs)
+    .u64(frame.closedAtMs)
+    .u64(frame.dataBytesTotal)
+    .put(frame.chainBefore)
+    .put(frame.chainAfter);
+  return writer.u32(crc32(writer.bytes.subarray(0, frameHeaderBytes - 4))).bytes;
+}
+
+interface ParsedHeader extends FrameHeader {
+  readonly codec: number;
+  readonly bodyLength: number;
+  readonly storedLength: number;
+  readonly bodyCrc: number;
+}
+
+function parseHeader(bytes: Uint8Array): ParsedHeader {
+  if (bytes.byteLength < frameHeaderBytes) throw new RemoteProtocolError("FRAME_TRUNCATED", "frame header cut short");
+  const head = new ByteReader(bytes.subarray(0, frameHeaderBytes));
+  if (head.u32() !== frameMagic) throw new RemoteProtocolError("FRAME_MAGIC", "not a frame");
+  const version = head.u8();
+  if (version !== frameVersion) throw new RemoteProtocolError("FRAME_VERSION", `frame version ${version}`, { version });
+  const sum = new DataView(bytes.buffer, bytes.byteOffset).getUint32(frameHeaderBytes - 4);
+  if (crc32(bytes.subarray(0, frameHeaderBytes - 4)) !== sum) {
+    throw new RemoteProtocolError("FRAME_HEADER_CRC", "frame header is damaged");
+  }
+  const codec = head.u8();
+  const flags = head.u16();
+  const parsed = {
+    codec,
+    lineage: head.bytes(16).slice(),
+    first: head.u64(),
+    count: head.u32(),
+    bodyLength: head.u32(),
+    storedLength: head.u32(),
+    bodyCrc: head.u32(),
+    openedAtMs: head.u64(),
+    closedAtMs: head.u64(),
+    dataBytesTotal: head.u64(),
+    chainBefore: head.bytes(32).slice(),
+    chainAfter: head.bytes(32).slice(),
+  };
+  if (flags !== 0 || (codec !== FrameCodec.stored && codec !== FrameCodec.lz4)) {
+    throw new RemoteProtocolError("FRAME_CODEC", `frame codec ${codec} flags ${flags}`);
+  }
+  if (
+    parsed.first < 1 ||
+    parsed.count < 1 ||
+    parsed.count > frameRecordsMax ||
+    parsed.bodyLength > frameBodyBytesMax ||
+    parsed.storedLength > parsed.bodyLength ||
+    (codec === FrameCodec.stored && parsed.storedLength !== parsed.bodyLength)
+  ) {
+    throw new RemoteProtocolError("FRAME_LIMITS", "frame header beyond its limits");
+  }
+  return parsed;
+}
+
+/** Bytes of the whole frame that starts `bytes`, from its header alone; for walking a batch. */
+export function encodedFrameLength(bytes: Uint8Array): number {
+  return frameHeaderBytes + parseHeader(bytes).storedLength;
+}
+
+/**
+ * Decodes one whole frame and verifies everything that stands in it: CRCs, limits, count and chain.
+ * `chain: "skip"` leaves out the SHA-256 walk, for a reader that has just walked these very bytes.
+ */
+export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verify"): Frame {
+  const head = parseHeader(bytes);
+  const stored = bytes.subarray(frameHeaderBytes);
+  if (stored.byteLength !== head.storedLength) {
+    throw new RemoteProtocolError("FRAME_TRUNCATED", `frame body has ${stored.byteLength} of ${head.storedLength} bytes`);
+  }
+  const body = head.codec === FrameCodec.lz4 ? lz4Decompress(stored, head.bodyLength) : stored;
+  if (crc32(body) !== head.bodyCrc) throw new RemoteProtocolError("FRAME_BODY_CRC", "frame body is damaged");
+  const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
+  const walker = chain === "verify" ? new ChainWalker(head.chainBefore) : undefined;
+  const records: BlockRecord[] = [];
+  let at = 0;
+  for (let index = 0; index < head.count; index += 1) {
+    const { record, end } = decodeRecord(body, view, at);
+    walker?.advance(body.subarray(at, end));
+    records.push(record);
+    at = end;
+  }
+  if (at !== body.byteLength) throw new RemoteProtocolError("FRAME_TRAILING", "bytes behind the last record");
+  if (walker !== undefined && !bytesEqual(walker.value, head.chainAfter)) {
+    throw new RemoteProtocolError("FRAME_CHAIN", "records do not lead to the chain value they claim", { first: head.first });
+  }
+  return {
+    lineage: head.lineage,
+    first: head.first,
+    count: head.count,
+    last: head.first + head.count - 1,
+    openedAtMs: head.openedAtMs,
+    closedAtMs: head.closedAtMs,
+    dataBytesTotal: head.dataBytesTotal,
+    chainBefore: head.chainBefore,
+    chainAfter: head.chainAfter,
+    body,
+    records,
+  };
+}

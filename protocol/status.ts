@@ -1,0 +1,87 @@
+/**
+ * The status document of one group, as `splitsite status --json` prints it: the read model of both roles. Pure
+ * types. Computed when asked, so that lag and silence grow while nothing moves. Numbers carry their unit in the
+ * name; times are RFC 3339 UTC; unknown fields are to be ignored by readers.
+ */
+
+/** About protection, not about the process. */
+export type ProtectionState = "protected" | "catching-up" | "at-risk" | "stopped" | "fenced";
+/** What the pair sees. */
+export type IoState = "serving" | "held" | "refused";
+
+/** A stable code and a sentence. */
+export interface Reason {
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface VolumeStatus {
+  readonly volume: string;
+  readonly sizeBytes: number;
+}
+
+export interface OwnerStatus {
+  readonly group: string;
+  readonly role: "owner";
+  readonly lineage: string | null;
+  readonly epoch: number | null;
+  readonly state: ProtectionState;
+  readonly io: IoState;
+  readonly reason: Reason | null;
+  readonly since: string;
+  readonly level: "async";
+  readonly durability: "flush" | "write";
+  readonly position: {
+    readonly written: number;
+    readonly durable: number;
+    readonly shipped: number;
+    readonly acknowledged: number;
+    readonly applied: number;
+  };
+  readonly lag: { readonly writes: number; readonly bytes: number; readonly ageMs: number; readonly noProgressMs: number };
+  readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null; readonly breached: boolean; readonly delayMs: number };
+  readonly journal: { readonly bytes: number; readonly maxBytes: number };
+  readonly link: LinkStatus;
+  readonly members: readonly { readonly member: string; readonly state: string }[];
+  readonly scan: null;
+  readonly volumes: readonly VolumeStatus[];
+}
+
+export interface LinkStatus {
+  readonly up: boolean;
+  /** null: unlimited. */
+  readonly limitBytesPerSecond: number | null;
+  readonly wireBytes: number;
+  readonly rawBytes: number;
+  readonly roundTripMs: number | null;
+  readonly codec: "none" | "lz4" | "brotli" | null;
+  /** Last answer of the peer. */
+  readonly lastContact: string | null;
+}
+
+export interface StandbyStatus {
+  readonly group: string;
+  readonly role: "standby";
+  readonly lineage: string | null;
+  readonly epoch: number | null;
+  readonly owner: string | null;
+  readonly state: ProtectionState;
+  readonly reason: Reason | null;
+  readonly since: string;
+  readonly position: { readonly received: number; readonly durable: number; readonly applied: number };
+  readonly consistent: { readonly sequence: number; readonly time: string } | null;
+  readonly history: { readonly oldest: number; readonly newest: number; readonly points: number; readonly bytes: number };
+  readonly drills: readonly never[];
+  readonly intake: { readonly bytes: number; readonly maxBytes: number };
+  /** What the owner had answered when it was last heard: the ground for stating loss. */
+  readonly lastHeard: { readonly time: string; readonly answered: number; readonly dataBytesTotal: number } | null;
+  readonly volumes: readonly VolumeStatus[];
+}
+
+export type GroupStatus = OwnerStatus | StandbyStatus;
+
+export interface SiteStatus {
+  readonly site: string;
+  readonly time: string;
+  readonly groups: readonly GroupStatus[];
+}

@@ -1,0 +1,60 @@
+/**
+ * Layout of a site's data folder: the one place that names a file in it. Group and volume names have passed
+ * `isName`, so they hold no separator.
+ */
+import { join } from "node:path";
+
+export interface GroupPaths {
+  readonly directory: string;
+  /** Durable document of the role for this group. */
+  readonly state: string;
+  /** Applied position of the images: two slots. */
+  readonly marker: string;
+  readonly image: (volume: string) => string;
+}
+
+/** Agent side. Journals are kept apart by epoch: an old owner's unsent tail must never meet new numbers. */
+export interface AgentGroupPaths extends GroupPaths {
+  readonly journal: (epoch: number) => string;
+  readonly watermark: (epoch: number) => string;
+}
+
+export interface GatewayGroupPaths extends GroupPaths {
+  readonly intake: string;
+  readonly intakeWatermark: string;
+  /** Hand-over record to the agent of the same site. */
+  readonly handover: string;
+}
+
+export function roleLockPath(dataDir: string, role: "agent" | "gateway"): string {
+  return join(dataDir, `${role}.lock`);
+}
+
+export function agentGroupPaths(dataDir: string, group: string): AgentGroupPaths {
+  const directory = join(dataDir, "agent", group);
+  return {
+    directory,
+    state: join(directory, "state.json"),
+    marker: join(directory, "checkpoint"),
+    image: (volume) => join(directory, "images", `${volume}.img`),
+    journal: (epoch) => join(directory, `journal-${epoch}`),
+    watermark: (epoch) => join(directory, `watermark-${epoch}`),
+  };
+}
+
+export function gatewayGroupPaths(dataDir: string, group: string): GatewayGroupPaths {
+  const directory = join(dataDir, "gateway", group);
+  return {
+    directory,
+    state: join(directory, "state.json"),
+    marker: join(directory, "applied"),
+    image: (volume) => join(directory, "images", `${volume}.img`),
+    intake: join(directory, "intake"),
+    intakeWatermark: join(directory, "intake-watermark"),
+    handover: join(directory, "handover.json"),
+  };
+}
+
+export function evidencePath(dataDir: string, name: string): string {
+  return join(dataDir, "evidence", `${name}.json`);
+}
