@@ -1,0 +1,139 @@
+/**
+ * The admin endpoint of a site: routes and JSON shapes between the CLI and the daemon. Pure types and paths.
+ * Failures are `AdminError` bodies; long work answers NDJSON, one `AdminLine` a line, the last one `result` or
+ * `error`.
+ */
+import type { AdoptedExport } from "./handover.ts";
+
+export const adminRoutes = {
+  /** GET: SiteStatus. */
+  status: "/v1/status",
+  /** GET ThrottleStatus, PUT ThrottleOverride, DELETE. */
+  throttle: "/v1/throttle",
+  /** GET: FailoverPlan. */
+  failoverPlan: (group: string) => `/v1/groups/${group}/failover/plan`,
+  /** POST FailoverRunRequest: lines, result FailoverResult. */
+  failoverRun: (group: string) => `/v1/groups/${group}/failover/run`,
+  /** POST {}: make a new group without asking the other site. */
+  groupCreate: (group: string) => `/v1/groups/${group}/create`,
+  /** POST GroupResumeRequest. */
+  groupResume: (group: string) => `/v1/groups/${group}/resume`,
+  /** POST HandoverRecord: AdoptedExport[]; from the gateway process of the same site when roles run apart. */
+  groupAdopt: (group: string) => `/v1/groups/${group}/adopt`,
+  /** GET: JournalStats. */
+  journalStats: (group: string) => `/v1/groups/${group}/journal/stats`,
+  /** POST {}: lines, result JournalVerdict. */
+  journalVerify: (group: string) => `/v1/groups/${group}/journal/verify`,
+} as const;
+
+/** Contract's exit codes; `code` of an AdminError is one of these, so that the CLI can end with it. */
+export const ExitCode = {
+  done: 0,
+  failed: 1,
+  usage: 2,
+  configuration: 3,
+  unreachable: 4,
+  notPermitted: 5,
+  refused: 6,
+  foundProblem: 7,
+  partlyDone: 8,
+  timeout: 9,
+  interrupted: 130,
+} as const;
+export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
+
+export interface AdminError {
+  readonly type: "error";
+  readonly code: ExitCode;
+  /** Stable, upper snake case. */
+  readonly id: string;
+  readonly message: string;
+  readonly try: string;
+}
+
+export type AdminLine =
+  | { readonly type: "progress"; readonly step: string; readonly message: string; readonly time: string; readonly done?: number; readonly total?: number }
+  | { readonly type: "result"; readonly result: unknown }
+  | AdminError;
+
+export interface ThrottleStatus {
+  /** null: unlimited. */
+  readonly limitBytesPerSecond: number | null;
+  readonly source: "config" | "window" | "override";
+  /** End of the override, RFC 3339; null: until cleared, or no override. */
+  readonly until: string | null;
+  /** Next switches of the windows, at most 5. */
+  readonly next: readonly { readonly at: string; readonly limitBytesPerSecond: number | null }[];
+}
+
+export interface ThrottleOverride {
+  readonly limitBytesPerSecond: number | null;
+  /** null: until cleared or restarted. */
+  readonly durationMs: number | null;
+}
+
+export interface GroupResumeRequest {
+  /** Serve on although answered, unflushed writes may be gone after the power loss (`UNFLUSHED_MAY_BE_LOST`). */
+  readonly acceptUnflushed: boolean;
+}
+
+/** `writesMin`, `bytesMin`: what the last contact proves to be missing; the truth may be more. */
+export interface LossStatement {
+  readonly known: "exact" | "bounded" | "unknown";
+  /** Last contact with the owner, RFC 3339; null: never heard. */
+  readonly since: string | null;
+  readonly writesMin: number;
+  readonly bytesMin: number;
+}
+
+export interface FailoverPlan {
+  readonly group: string;
+  readonly epoch: number;
+  readonly nextEpoch: number;
+  readonly oldOwner: string;
+  readonly newOwner: string;
+  readonly point: { readonly sequence: number; readonly time: string } | null;
+  readonly loss: LossStatement;
+  readonly toApply: { readonly records: number; readonly bytes: number };
+  readonly steps: readonly string[];
+  /** `fail` refuses the run. */
+  readonly checks: readonly { readonly id: string; readonly outcome: "pass" | "warn" | "fail"; readonly message: string }[];
+}
+
+export interface FailoverRunRequest {
+  readonly reason: string;
+}
+
+export interface FailoverResult {
+  readonly group: string;
+  readonly epoch: number;
+  readonly point: { readonly sequence: number; readonly time: string };
+  readonly loss: LossStatement;
+  readonly durationMs: number;
+  readonly exports: readonly AdoptedExport[];
+  /** Path of the report on the gateway's host. */
+  readonly evidence: string;
+}
+
+export interface JournalStats {
+  readonly group: string;
+  readonly epoch: number;
+  readonly head: number;
+  readonly tail: number;
+  readonly durable: number;
+  readonly frames: number;
+  readonly bytes: number;
+  readonly maxBytes: number;
+}
+
+export interface JournalVerdict {
+  readonly group: string;
+  readonly sound: boolean;
+  readonly first: number;
+  readonly last: number;
+  readonly frames: number;
+  readonly bytes: number;
+  /** Chain value at `last`, hex. */
+  readonly chain: string;
+  readonly problem: { readonly code: string; readonly message: string; readonly sequence: number | null } | null;
+}
