@@ -52,7 +52,14 @@ export interface AdminError {
 }
 
 export type AdminLine =
-  | { readonly type: "progress"; readonly step: string; readonly message: string; readonly time: string; readonly done?: number; readonly total?: number }
+  | {
+      readonly type: "progress";
+      readonly step: string;
+      readonly message: string;
+      readonly time: string;
+      readonly done?: number;
+      readonly total?: number;
+    }
   | { readonly type: "result"; readonly result: unknown }
   | AdminError;
 
@@ -97,7 +104,11 @@ export interface FailoverPlan {
   readonly toApply: { readonly records: number; readonly bytes: number };
   readonly steps: readonly string[];
   /** `fail` refuses the run. */
-  readonly checks: readonly { readonly id: string; readonly outcome: "pass" | "warn" | "fail"; readonly message: string }[];
+  readonly checks: readonly {
+    readonly id: string;
+    readonly outcome: "pass" | "warn" | "fail";
+    readonly message: string;
+  }[];
 }
 
 export interface FailoverRunRequest {
@@ -135,5 +146,9 @@ export interface JournalVerdict {
   readonly bytes: number;
   /** Chain value at `last`, hex. */
   readonly chain: string;
-  readonly problem: { readonly code: string; readonly message: string; readonly sequence: number | null } | null;
+  readonly problem: {
+    readonly code: string;
+    readonly message: string;
+    readonly sequence: number | null;
+  } | null;
 }

@@ -23,7 +23,14 @@
 import { brotliCompress, brotliDecompressSync, constants, crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import type { Frame } from "./frame.ts";
-import { decodeFrame, encodedFrameLength, encodeFrameHeader, FrameCodec, frameBodyBytesMax, frameHeaderBytes } from "./frame.ts";
+import {
+  decodeFrame,
+  encodedFrameLength,
+  encodeFrameHeader,
+  FrameCodec,
+  frameBodyBytesMax,
+  frameHeaderBytes,
+} from "./frame.ts";
 import type { ChainValue, LineageBytes, Sequence, Token } from "./ids.ts";
 import { bytesEqual, isName } from "./ids.ts";
 import { lz4Compress, lz4Decompress } from "./lz4.ts";
@@ -75,7 +82,11 @@ export function packFrames(frames: readonly Frame[]): Uint8Array {
  * Packs consecutive frames for the line. Falls back to `none` when the codec does not shrink them.
  * Brotli runs on the thread pool, LZ4 (a few GB/s) at once; the frames must not change until it settles.
  */
-export async function encodeBatch(frames: readonly Frame[], token: Token, wanted: BatchCodec): Promise<Uint8Array> {
+export async function encodeBatch(
+  frames: readonly Frame[],
+  token: Token,
+  wanted: BatchCodec,
+): Promise<Uint8Array> {
   const raw = packFrames(frames);
   const packed = wanted === "brotli" ? await brotli(raw) : wanted === "lz4" ? lz4Compress(raw) : raw;
   const shrunk = packed.byteLength < raw.byteLength;
@@ -106,18 +117,21 @@ export async function encodeBatch(frames: readonly Frame[], token: Token, wanted
 
 /** Decodes the first `batchHeaderBytes` bytes; enough to answer a sender before its payload has arrived. */
 export function decodeBatchHeader(bytes: Uint8Array): BatchHeader {
-  if (bytes.byteLength < batchHeaderBytes) throw new RemoteProtocolError("BATCH_TRUNCATED", "batch header cut short");
+  if (bytes.byteLength < batchHeaderBytes)
+    throw new RemoteProtocolError("BATCH_TRUNCATED", "batch header cut short");
   const head = new ByteReader(bytes.subarray(0, batchHeaderBytes));
   if (head.u32() !== batchMagic) throw new RemoteProtocolError("BATCH_MAGIC", "not a batch");
   const version = head.u8();
-  if (version !== batchVersion) throw new RemoteProtocolError("BATCH_VERSION", `batch version ${version}`, { version });
+  if (version !== batchVersion)
+    throw new RemoteProtocolError("BATCH_VERSION", `batch version ${version}`, { version });
   const sum = new DataView(bytes.buffer, bytes.byteOffset).getUint32(batchHeaderBytes - 4);
   if (crc32(bytes.subarray(0, batchHeaderBytes - 4)) !== sum) {
     throw new RemoteProtocolError("BATCH_HEADER_CRC", "batch header is damaged");
   }
   const codecNumber = head.u8();
   const codec = batchCodecs[codecNumber];
-  if (head.u16() !== 0 || codec === undefined) throw new RemoteProtocolError("BATCH_CODEC", `batch codec ${codecNumber}`);
+  if (head.u16() !== 0 || codec === undefined)
+    throw new RemoteProtocolError("BATCH_CODEC", `batch codec ${codecNumber}`);
   const lineage = head.bytes(16).slice();
   const epoch = head.u64();
   const owner = ownerName(head.bytes(ownerBytes));
@@ -154,9 +168,13 @@ export function decodeBatchHeader(bytes: Uint8Array): BatchHeader {
  */
 export function decodeBatchPayload(header: BatchHeader, payload: Uint8Array): Frame[] {
   if (payload.byteLength !== header.payloadLength) {
-    throw new RemoteProtocolError("BATCH_TRUNCATED", `payload has ${payload.byteLength} of ${header.payloadLength} bytes`);
+    throw new RemoteProtocolError(
+      "BATCH_TRUNCATED",
+      `payload has ${payload.byteLength} of ${header.payloadLength} bytes`,
+    );
   }
-  if (crc32(payload) !== header.payloadCrc) throw new RemoteProtocolError("BATCH_PAYLOAD_CRC", "batch payload is damaged");
+  if (crc32(payload) !== header.payloadCrc)
+    throw new RemoteProtocolError("BATCH_PAYLOAD_CRC", "batch payload is damaged");
   const raw = unpack(header, payload);
   const frames: Frame[] = [];
   let at = 0;
@@ -165,10 +183,18 @@ export function decodeBatchPayload(header: BatchHeader, payload: Uint8Array): Fr
   for (let index = 0; index < header.frameCount; index += 1) {
     const rest = raw.subarray(at);
     const length = encodedFrameLength(rest);
-    if (length > rest.byteLength) throw new RemoteProtocolError("BATCH_TRUNCATED", "last frame reaches beyond the payload");
+    if (length > rest.byteLength)
+      throw new RemoteProtocolError("BATCH_TRUNCATED", "last frame reaches beyond the payload");
     const frame = decodeFrame(rest.subarray(0, length));
-    if (frame.first !== sequence || !bytesEqual(frame.chainBefore, chain) || !bytesEqual(frame.lineage, header.lineage)) {
-      throw new RemoteProtocolError("BATCH_ORDER", `frame ${index} does not continue the batch`, { first: frame.first, sequence });
+    if (
+      frame.first !== sequence ||
+      !bytesEqual(frame.chainBefore, chain) ||
+      !bytesEqual(frame.lineage, header.lineage)
+    ) {
+      throw new RemoteProtocolError("BATCH_ORDER", `frame ${index} does not continue the batch`, {
+        first: frame.first,
+        sequence,
+      });
     }
     frames.push(frame);
     at += length;
@@ -197,13 +223,18 @@ function unpack(header: BatchHeader, payload: Uint8Array): Uint8Array {
   } catch (cause) {
     throw new RemoteProtocolError("BATCH_BROTLI", "brotli payload does not decode", { cause: String(cause) });
   }
-  if (raw.byteLength !== header.rawLength) throw new RemoteProtocolError("BATCH_LENGTH", "payload unpacks to another length");
+  if (raw.byteLength !== header.rawLength)
+    throw new RemoteProtocolError("BATCH_LENGTH", "payload unpacks to another length");
   return raw;
 }
 
 function brotli(raw: Uint8Array): Promise<Uint8Array> {
   // Quality 2 with a window of 4 MiB (2^22): measured the best of ratio and speed on a database trace.
-  const params = { [constants.BROTLI_PARAM_QUALITY]: 2, [constants.BROTLI_PARAM_LGWIN]: 22, [constants.BROTLI_PARAM_SIZE_HINT]: raw.byteLength };
+  const params = {
+    [constants.BROTLI_PARAM_QUALITY]: 2,
+    [constants.BROTLI_PARAM_LGWIN]: 22,
+    [constants.BROTLI_PARAM_SIZE_HINT]: raw.byteLength,
+  };
   return new Promise((resolve, reject) => {
     brotliCompress(raw, { params }, (error, packed) => (error === null ? resolve(packed) : reject(error)));
   });

@@ -25,7 +25,10 @@ export class ByteReader {
 
   #take(length: number): number {
     if (length > this.remaining) {
-      throw new RemoteProtocolError("TRUNCATED", `needs ${length} bytes at ${this.#at}, has ${this.remaining}`);
+      throw new RemoteProtocolError(
+        "TRUNCATED",
+        `needs ${length} bytes at ${this.#at}, has ${this.remaining}`,
+      );
     }
     const at = this.#at;
     this.#at += length;

@@ -15,7 +15,9 @@ export function genesisChain(lineage: LineageBytes, volumes: readonly VolumeEntr
   digest.update(new ByteWriter(2).u16(rows.length).bytes);
   for (const row of rows) {
     const name = Buffer.from(row.name, "utf8");
-    digest.update(new ByteWriter(11 + name.length).u16(row.number).u64(row.sizeBytes).u8(name.length).put(name).bytes);
+    digest.update(
+      new ByteWriter(11 + name.length).u16(row.number).u64(row.sizeBytes).u8(name.length).put(name).bytes,
+    );
   }
   return new Uint8Array(digest.digest());
 }

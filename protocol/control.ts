@@ -2,9 +2,20 @@
  * Control messages between an agent and the gateway of the other site: JSON bodies of the WAN's HTTP routes.
  * Pure. One place for routes, shapes and their parsing; unknown fields are ignored, wrong ones refused.
  */
+import type { JsonFields } from "./fields.ts";
+import {
+  chainOf,
+  countOf,
+  lineageOf,
+  malformed,
+  nullOr,
+  parseFields,
+  positionOf,
+  textOf,
+  tokenOf,
+  volumesOf,
+} from "./fields.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "./ids.ts";
-import { isName, lineageFromText } from "./ids.ts";
-import { RemoteProtocolError } from "./remote-error.ts";
 
 /** Routes of the gateway's WAN listener; `:group` is a group name. */
 export const wanRoutes = {
@@ -52,7 +63,12 @@ export interface Hello {
 
 /** `at` is the gateway's durable position: the sender must find the same chain value at that sequence. */
 export type HelloAnswer =
-  | { readonly kind: "attached"; readonly durable: PositionJson; readonly applied: Sequence; readonly token: Token }
+  | {
+      readonly kind: "attached";
+      readonly durable: PositionJson;
+      readonly applied: Sequence;
+      readonly token: Token;
+    }
   | { readonly kind: "unknown" }
   | { readonly kind: "superseded"; readonly token: Token }
   | { readonly kind: "conflict"; readonly token: Token }
@@ -87,124 +103,65 @@ export interface Heartbeat {
 }
 
 export type HeartbeatAnswer =
-  | { readonly kind: "alive"; readonly durable: Sequence; readonly applied: Sequence; readonly stopped: string | null }
+  | {
+      readonly kind: "alive";
+      readonly durable: Sequence;
+      readonly applied: Sequence;
+      readonly stopped: string | null;
+    }
   | { readonly kind: "unknown" }
   | { readonly kind: "superseded"; readonly token: Token }
   | { readonly kind: "conflict"; readonly token: Token }
   | Refusal;
 
-type Json = Readonly<Record<string, unknown>>;
-
-function bad(what: string): never {
-  throw new RemoteProtocolError("CONTROL_MALFORMED", `control message: ${what}`);
-}
-
-function parseObject(body: Uint8Array): Json {
-  if (body.byteLength > controlBytesMax) bad("too long");
-  let value: unknown;
-  try {
-    value = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("utf8"));
-  } catch {
-    bad("not JSON");
-  }
-  return object(value);
-}
-
-function object(value: unknown): Json {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) bad("not an object");
-  return value as Json;
-}
-
-function count(value: unknown, what: string): number {
-  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) bad(what);
-  return value;
-}
-
-function text(value: unknown, what: string): string {
-  if (typeof value !== "string" || value.length > 4096) bad(what);
-  return value;
-}
-
-function lineage(value: unknown): Lineage {
-  const id = text(value, "lineage");
-  if (lineageFromText(id) === undefined) bad("lineage");
-  return id;
-}
-
-function chain(value: unknown): string {
-  const hex = text(value, "chain");
-  if (!/^[0-9a-f]{64}$/.test(hex)) bad("chain");
-  return hex;
-}
-
-function token(value: unknown): Token {
-  const fields = object(value);
-  const owner = text(fields["owner"], "token owner");
-  const epoch = count(fields["epoch"], "token epoch");
-  if (!isName(owner) || epoch < 1) bad("token");
-  return { epoch, owner };
-}
-
-function position(value: unknown): PositionJson {
-  const fields = object(value);
-  return { sequence: count(fields["sequence"], "sequence"), chain: chain(fields["chain"]) };
-}
-
-function volumes(value: unknown): VolumeEntry[] {
-  if (!Array.isArray(value) || value.length === 0 || value.length > 256) bad("volumes");
-  return value.map((row: unknown) => {
-    const fields = object(row);
-    const name = text(fields["name"], "volume name");
-    const number = count(fields["number"], "volume number");
-    if (!isName(name) || number > 0xffff) bad("volume");
-    return { number, name, sizeBytes: count(fields["sizeBytes"], "volume size") };
-  });
-}
-
-function refusal(fields: Json): Refusal {
-  return { kind: "refused", code: text(fields["code"], "code"), message: text(fields["message"], "message") };
+function refusal(fields: JsonFields): Refusal {
+  return {
+    kind: "refused",
+    code: textOf(fields["code"], "code"),
+    message: textOf(fields["message"], "message"),
+  };
 }
 
 export function parseHello(body: Uint8Array): Hello {
-  const fields = parseObject(body);
+  const fields = parseFields(body, controlBytesMax);
   return {
-    lineage: lineage(fields["lineage"]),
-    token: token(fields["token"]),
-    volumes: volumes(fields["volumes"]),
-    durable: position(fields["durable"]),
-    genesis: chain(fields["genesis"]),
+    lineage: lineageOf(fields["lineage"]),
+    token: tokenOf(fields["token"]),
+    volumes: volumesOf(fields["volumes"], (_, entry) => entry),
+    durable: positionOf(fields["durable"]),
+    genesis: chainOf(fields["genesis"]),
     create: fields["create"] === true,
   };
 }
 
 export function parseHeartbeat(body: Uint8Array): Heartbeat {
-  const fields = parseObject(body);
+  const fields = parseFields(body, controlBytesMax);
   return {
-    lineage: lineage(fields["lineage"]),
-    token: token(fields["token"]),
-    answered: count(fields["answered"], "answered"),
-    dataBytesTotal: count(fields["dataBytesTotal"], "dataBytesTotal"),
-    wallMs: count(fields["wallMs"], "wallMs"),
+    lineage: lineageOf(fields["lineage"]),
+    token: tokenOf(fields["token"]),
+    answered: countOf(fields["answered"], "answered"),
+    dataBytesTotal: countOf(fields["dataBytesTotal"], "dataBytesTotal"),
+    wallMs: countOf(fields["wallMs"], "wallMs"),
   };
 }
 
 export function parseGroupKnowledge(body: Uint8Array): GroupKnowledge {
-  const fields = parseObject(body);
-  if (typeof fields["known"] !== "boolean") bad("known");
+  const fields = parseFields(body, controlBytesMax);
+  if (typeof fields["known"] !== "boolean") malformed("known");
   return {
     known: fields["known"],
-    lineage: fields["lineage"] === null ? null : lineage(fields["lineage"]),
-    token: fields["token"] === null ? null : token(fields["token"]),
+    lineage: nullOr(fields["lineage"], lineageOf),
+    token: nullOr(fields["token"], tokenOf),
   };
 }
 
 /** The outcomes that more than one answer shares; undefined when `kind` is none of them. */
-function parseShared(fields: Json) {
+function parseShared(fields: JsonFields) {
   switch (fields["kind"]) {
     case "superseded":
-      return { kind: "superseded", token: token(fields["token"]) } as const;
+      return { kind: "superseded", token: tokenOf(fields["token"]) } as const;
     case "conflict":
-      return { kind: "conflict", token: token(fields["token"]) } as const;
+      return { kind: "conflict", token: tokenOf(fields["token"]) } as const;
     case "refused":
       return refusal(fields);
     default:
@@ -212,12 +169,16 @@ function parseShared(fields: Json) {
   }
 }
 
-function parseDiverged(fields: Json) {
-  return { kind: "diverged", lineage: lineage(fields["lineage"]), durable: position(fields["durable"]) } as const;
+function parseDiverged(fields: JsonFields) {
+  return {
+    kind: "diverged",
+    lineage: lineageOf(fields["lineage"]),
+    durable: positionOf(fields["durable"]),
+  } as const;
 }
 
 export function parseHelloAnswer(body: Uint8Array): HelloAnswer {
-  const fields = parseObject(body);
+  const fields = parseFields(body, controlBytesMax);
   const shared = parseShared(fields);
   if (shared !== undefined) return shared;
   switch (fields["kind"]) {
@@ -228,40 +189,48 @@ export function parseHelloAnswer(body: Uint8Array): HelloAnswer {
     case "attached":
       return {
         kind: "attached",
-        durable: position(fields["durable"]),
-        applied: count(fields["applied"], "applied"),
-        token: token(fields["token"]),
+        durable: positionOf(fields["durable"]),
+        applied: countOf(fields["applied"], "applied"),
+        token: tokenOf(fields["token"]),
       };
     default:
-      return bad("kind");
+      return malformed("kind");
   }
 }
 
 export function parseBatchAnswer(body: Uint8Array): BatchAnswer {
-  const fields = parseObject(body);
+  const fields = parseFields(body, controlBytesMax);
   const shared = parseShared(fields);
   if (shared !== undefined) return shared;
   switch (fields["kind"]) {
     case "diverged":
       return parseDiverged(fields);
     case "acknowledged":
-      return { kind: "acknowledged", durable: count(fields["durable"], "durable"), applied: count(fields["applied"], "applied") };
+      return {
+        kind: "acknowledged",
+        durable: countOf(fields["durable"], "durable"),
+        applied: countOf(fields["applied"], "applied"),
+      };
     case "wanted":
-      return { kind: "wanted", sequence: count(fields["sequence"], "sequence"), applied: count(fields["applied"], "applied") };
+      return {
+        kind: "wanted",
+        sequence: countOf(fields["sequence"], "sequence"),
+        applied: countOf(fields["applied"], "applied"),
+      };
     case "busy":
       return {
         kind: "busy",
-        code: text(fields["code"], "code"),
-        message: text(fields["message"], "message"),
-        retryAfterMs: count(fields["retryAfterMs"], "retryAfterMs"),
+        code: textOf(fields["code"], "code"),
+        message: textOf(fields["message"], "message"),
+        retryAfterMs: countOf(fields["retryAfterMs"], "retryAfterMs"),
       };
     default:
-      return bad("kind");
+      return malformed("kind");
   }
 }
 
 export function parseHeartbeatAnswer(body: Uint8Array): HeartbeatAnswer {
-  const fields = parseObject(body);
+  const fields = parseFields(body, controlBytesMax);
   const shared = parseShared(fields);
   if (shared !== undefined) return shared;
   switch (fields["kind"]) {
@@ -270,11 +239,11 @@ export function parseHeartbeatAnswer(body: Uint8Array): HeartbeatAnswer {
     case "alive":
       return {
         kind: "alive",
-        durable: count(fields["durable"], "durable"),
-        applied: count(fields["applied"], "applied"),
-        stopped: fields["stopped"] === null ? null : text(fields["stopped"], "stopped"),
+        durable: countOf(fields["durable"], "durable"),
+        applied: countOf(fields["applied"], "applied"),
+        stopped: nullOr(fields["stopped"], (value) => textOf(value, "stopped")),
       };
     default:
-      return bad("kind");
+      return malformed("kind");
   }
 }

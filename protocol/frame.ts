@@ -100,7 +100,13 @@ export function buildFrame(input: BuildFrameInput): Frame {
     walker.advance(body.subarray(at, end));
     records.push(
       record.kind === "write"
-        ? { kind: "write", volume: record.volume, offset: record.offset, length: record.length, data: body.subarray(at + recordHeaderBytes, end) }
+        ? {
+            kind: "write",
+            volume: record.volume,
+            offset: record.offset,
+            length: record.length,
+            data: body.subarray(at + recordHeaderBytes, end),
+          }
         : record,
     );
     at = end;
@@ -168,11 +174,13 @@ interface ParsedHeader extends FrameHeader {
 }
 
 function parseHeader(bytes: Uint8Array): ParsedHeader {
-  if (bytes.byteLength < frameHeaderBytes) throw new RemoteProtocolError("FRAME_TRUNCATED", "frame header cut short");
+  if (bytes.byteLength < frameHeaderBytes)
+    throw new RemoteProtocolError("FRAME_TRUNCATED", "frame header cut short");
   const head = new ByteReader(bytes.subarray(0, frameHeaderBytes));
   if (head.u32() !== frameMagic) throw new RemoteProtocolError("FRAME_MAGIC", "not a frame");
   const version = head.u8();
-  if (version !== frameVersion) throw new RemoteProtocolError("FRAME_VERSION", `frame version ${version}`, { version });
+  if (version !== frameVersion)
+    throw new RemoteProtocolError("FRAME_VERSION", `frame version ${version}`, { version });
   const sum = new DataView(bytes.buffer, bytes.byteOffset).getUint32(frameHeaderBytes - 4);
   if (crc32(bytes.subarray(0, frameHeaderBytes - 4)) !== sum) {
     throw new RemoteProtocolError("FRAME_HEADER_CRC", "frame header is damaged");
@@ -222,7 +230,10 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
   const head = parseHeader(bytes);
   const stored = bytes.subarray(frameHeaderBytes);
   if (stored.byteLength !== head.storedLength) {
-    throw new RemoteProtocolError("FRAME_TRUNCATED", `frame body has ${stored.byteLength} of ${head.storedLength} bytes`);
+    throw new RemoteProtocolError(
+      "FRAME_TRUNCATED",
+      `frame body has ${stored.byteLength} of ${head.storedLength} bytes`,
+    );
   }
   const body = head.codec === FrameCodec.lz4 ? lz4Decompress(stored, head.bodyLength) : stored;
   if (crc32(body) !== head.bodyCrc) throw new RemoteProtocolError("FRAME_BODY_CRC", "frame body is damaged");
@@ -238,7 +249,9 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
   }
   if (at !== body.byteLength) throw new RemoteProtocolError("FRAME_TRAILING", "bytes behind the last record");
   if (walker !== undefined && !bytesEqual(walker.value, head.chainAfter)) {
-    throw new RemoteProtocolError("FRAME_CHAIN", "records do not lead to the chain value they claim", { first: head.first });
+    throw new RemoteProtocolError("FRAME_CHAIN", "records do not lead to the chain value they claim", {
+      first: head.first,
+    });
   }
   return {
     lineage: head.lineage,

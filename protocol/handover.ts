@@ -1,8 +1,20 @@
 /**
  * The hand-over record: the one durable fact by which a gateway gives a group to the agent of its own site.
- * Pure types. Written once by the gateway after the seal is applied; from then on the gateway never touches the
+ * Pure. Written once by the gateway after the seal is applied; from then on the gateway never touches the
  * images again, and the agent opens on exactly this position or not at all.
  */
+import { isAbsolute } from "node:path";
+import {
+  chainOf,
+  countOf,
+  fieldsOf,
+  lineageOf,
+  malformed,
+  nameOf,
+  textOf,
+  tokenOf,
+  volumesOf,
+} from "./fields.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "./ids.ts";
 
 export interface HandoverVolume extends VolumeEntry {
@@ -23,6 +35,24 @@ export interface HandoverRecord {
   /** Wall-clock label of the point. */
   readonly pointTimeMs: number;
   readonly volumes: readonly HandoverVolume[];
+}
+
+/** Parses the stored record; RemoteProtocolError for anything this version did not write. */
+export function parseHandoverRecord(value: unknown): HandoverRecord {
+  const record = fieldsOf(value, "hand-over record");
+  return {
+    group: nameOf(record["group"], "group"),
+    lineage: lineageOf(record["lineage"]),
+    token: tokenOf(record["token"]),
+    sealed: countOf(record["sealed"], "sealed"),
+    chain: chainOf(record["chain"]),
+    dataBytesTotal: countOf(record["dataBytesTotal"], "dataBytesTotal"),
+    pointTimeMs: countOf(record["pointTimeMs"], "pointTimeMs"),
+    volumes: volumesOf(record["volumes"], (row, entry) => {
+      const imagePath = textOf(row["imagePath"], "image path");
+      return isAbsolute(imagePath) ? { ...entry, imagePath } : malformed("image path");
+    }),
+  };
 }
 
 /** What the adopting agent answers. */

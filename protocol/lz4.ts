@@ -23,7 +23,10 @@ export function lz4Decompress(stored: Uint8Array, rawLength: number): Uint8Array
     throw new RemoteProtocolError("LZ4_DAMAGED", "LZ4 block does not decode", { cause: String(cause) });
   }
   if (raw.byteLength !== rawLength) {
-    throw new RemoteProtocolError("LZ4_LENGTH", `LZ4 block decodes to ${raw.byteLength}, not ${rawLength} bytes`);
+    throw new RemoteProtocolError(
+      "LZ4_LENGTH",
+      `LZ4 block decodes to ${raw.byteLength}, not ${rawLength} bytes`,
+    );
   }
   return raw;
 }

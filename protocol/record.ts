@@ -70,7 +70,12 @@ export function recordDataBytes(record: BlockRecord): number {
 }
 
 /** Encodes into `target` at `at` and returns the offset behind the record. Copies the data. */
-export function encodeRecordInto(record: BlockRecord, target: Uint8Array, view: DataView, at: number): number {
+export function encodeRecordInto(
+  record: BlockRecord,
+  target: Uint8Array,
+  view: DataView,
+  at: number,
+): number {
   view.setUint8(at, RecordKind[record.kind]);
   view.setUint8(at + 1, 0);
   view.setUint16(at + 2, record.volume);
@@ -102,12 +107,19 @@ export function decodeRecord(body: Uint8Array, view: DataView, at: number): Deco
     throw new RemoteProtocolError("RECORD_KIND_UNKNOWN", `record kind ${kind}`, { kind });
   }
   if (flags !== 0) throw new RemoteProtocolError("RECORD_FLAGS_UNKNOWN", `record flags ${flags}`, { flags });
-  if (!Number.isSafeInteger(offset + length) || length === 0 || (length | (offset % sectorBytes)) % sectorBytes !== 0) {
+  if (
+    !Number.isSafeInteger(offset + length) ||
+    length === 0 ||
+    (length | (offset % sectorBytes)) % sectorBytes !== 0
+  ) {
     throw new RemoteProtocolError("RECORD_RANGE", `record range ${offset}+${length}`, { offset, length });
   }
   const dataAt = at + recordHeaderBytes;
   if (kind !== RecordKind.write) {
-    return { record: { kind: kind === RecordKind.zeroes ? "zeroes" : "trim", volume, offset, length }, end: dataAt };
+    return {
+      record: { kind: kind === RecordKind.zeroes ? "zeroes" : "trim", volume, offset, length },
+      end: dataAt,
+    };
   }
   if (length > recordDataBytesMax || dataAt + length > body.byteLength) {
     throw new RemoteProtocolError("RECORD_TRUNCATED", `record data at ${dataAt}+${length}`, { length });

@@ -38,8 +38,18 @@ export interface OwnerStatus {
     readonly acknowledged: number;
     readonly applied: number;
   };
-  readonly lag: { readonly writes: number; readonly bytes: number; readonly ageMs: number; readonly noProgressMs: number };
-  readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null; readonly breached: boolean; readonly delayMs: number };
+  readonly lag: {
+    readonly writes: number;
+    readonly bytes: number;
+    readonly ageMs: number;
+    readonly noProgressMs: number;
+  };
+  readonly rpo: {
+    readonly ageMs: number | null;
+    readonly bytes: number | null;
+    readonly breached: boolean;
+    readonly delayMs: number;
+  };
   readonly journal: { readonly bytes: number; readonly maxBytes: number };
   readonly link: LinkStatus;
   readonly members: readonly { readonly member: string; readonly state: string }[];
@@ -70,11 +80,20 @@ export interface StandbyStatus {
   readonly since: string;
   readonly position: { readonly received: number; readonly durable: number; readonly applied: number };
   readonly consistent: { readonly sequence: number; readonly time: string } | null;
-  readonly history: { readonly oldest: number; readonly newest: number; readonly points: number; readonly bytes: number };
+  readonly history: {
+    readonly oldest: number;
+    readonly newest: number;
+    readonly points: number;
+    readonly bytes: number;
+  };
   readonly drills: readonly never[];
   readonly intake: { readonly bytes: number; readonly maxBytes: number };
   /** What the owner had answered when it was last heard: the ground for stating loss. */
-  readonly lastHeard: { readonly time: string; readonly answered: number; readonly dataBytesTotal: number } | null;
+  readonly lastHeard: {
+    readonly time: string;
+    readonly answered: number;
+    readonly dataBytesTotal: number;
+  } | null;
   readonly volumes: readonly VolumeStatus[];
 }
 

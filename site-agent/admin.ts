@@ -1,0 +1,113 @@
+/** The agent's admin routes: orders to one group, the throttle, and the journal's evidence. A thin translation. */
+import { verifyFrameLog } from "../journal/verify.ts";
+import type { GroupResumeRequest, JournalStats } from "../protocol/admin.ts";
+import { adminRoutes } from "../protocol/admin.ts";
+import type { AdoptedExport } from "../protocol/handover.ts";
+import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import { OperationalError } from "../runtime/errors.ts";
+import type { HttpRequest, Route } from "../runtime/http.ts";
+import type { OwnedGroup } from "./group/owned-group.ts";
+
+/** Orders are a few fields; anything longer is not one. */
+const orderBytesMax = 64 * 1024;
+
+async function order(request: HttpRequest): Promise<Readonly<Record<string, unknown>>> {
+  const body = await request.body(orderBytesMax);
+  if (body.byteLength === 0) return {};
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(body).toString("utf8"));
+  } catch {
+    throw new RemoteProtocolError("ORDER_MALFORMED", "the order is not JSON");
+  }
+  if (typeof value !== "object" || value === null)
+    throw new RemoteProtocolError("ORDER_MALFORMED", "the order is not an object");
+  return value as Readonly<Record<string, unknown>>;
+}
+
+function openJournal(group: OwnedGroup) {
+  const { journal } = group;
+  if (journal !== null) return journal;
+  throw new OperationalError({
+    code: "JOURNAL_CLOSED",
+    message: `the journal of group ${group.name} is not open`,
+    reaction: "refuse",
+    hint: "Only the owner's agent has it open; see: status.",
+  });
+}
+
+/** `adopt` takes over what this site's gateway handed over, when that runs as a process of its own. */
+export function agentAdminRoutes(
+  groups: ReadonlyMap<string, OwnedGroup>,
+  adopt: (group: string) => Promise<readonly AdoptedExport[]>,
+): Route[] {
+  const find = (request: HttpRequest): OwnedGroup => {
+    const name = request.params["group"] ?? "";
+    const group = groups.get(name);
+    if (group !== undefined) return group;
+    throw new OperationalError({
+      code: "GROUP_UNKNOWN",
+      message: `no group ${name}`,
+      reaction: "refuse",
+      hint: "See: status.",
+    });
+  };
+  return [
+    {
+      method: "POST",
+      pattern: adminRoutes.groupCreate(":group"),
+      run: async (request) => {
+        const group = find(request);
+        await group.create();
+        return { status: 200, json: group.status() };
+      },
+    },
+    {
+      method: "POST",
+      pattern: adminRoutes.groupResume(":group"),
+      run: async (request) => {
+        const group = find(request);
+        const { acceptUnflushed } = (await order(request)) as Partial<GroupResumeRequest>;
+        if (acceptUnflushed === true) await group.acceptUnflushed();
+        return { status: 200, json: group.status() };
+      },
+    },
+    {
+      method: "POST",
+      pattern: adminRoutes.groupAdopt(":group"),
+      run: async (request) => {
+        const group = find(request);
+        // The durable hand-over record is what counts; the request only says that it is there.
+        await order(request);
+        return { status: 200, json: await adopt(group.name) };
+      },
+    },
+    {
+      method: "GET",
+      pattern: adminRoutes.journalStats(":group"),
+      run: async (request) => {
+        const group = find(request);
+        const { log, epoch } = openJournal(group);
+        const stats: JournalStats = {
+          group: group.name,
+          epoch,
+          head: log.head.sequence,
+          tail: log.tail.sequence,
+          durable: log.durable.sequence,
+          frames: (await log.index(log.head.sequence)).length,
+          bytes: log.bytes,
+          maxBytes: group.journalBytesMax,
+        };
+        return { status: 200, json: stats };
+      },
+    },
+    {
+      method: "POST",
+      pattern: adminRoutes.journalVerify(":group"),
+      run: async (request) => {
+        const group = find(request);
+        return { status: 200, lines: verifyFrameLog(openJournal(group).log, group.name) };
+      },
+    },
+  ];
+}

@@ -1,0 +1,216 @@
+/**
+ * The files of one owned group on disk: made once at creation or adoption, opened and recovered at every start.
+ * Owns the order of the durable steps. Must never make anything where a history may already be, and never opens a
+ * journal and images that do not belong together.
+ */
+import { access, mkdir, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { FileDevice } from "../../block/file-device.ts";
+import { imageHoldsData, imageIdentity, openFileDevice } from "../../block/file-device.ts";
+import { GroupImage } from "../../image/group-image.ts";
+import type { FrameLog, FrameLogRecovery, LogPosition } from "../../journal/frame-log.ts";
+import { openFrameLog } from "../../journal/open.ts";
+import type { LineageBytes } from "../../protocol/ids.ts";
+import { bytesEqual, bytesFromHex, lineageFromText } from "../../protocol/ids.ts";
+import { syncDirectory } from "../../runtime/durable-document.ts";
+import { OperationalError } from "../../runtime/errors.ts";
+import { bootId } from "../../runtime/host.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import type { AgentGroupState, StateVolume } from "./state.ts";
+
+export interface FilesSettings {
+  readonly paths: AgentGroupPaths;
+  readonly journalBytesMax: number;
+  readonly reserveBytes: number;
+  /** Newest frames kept in memory for a shipper that keeps up, bytes. */
+  readonly memoryTailBytes: number;
+  readonly log: Log;
+}
+
+export interface OpenFiles {
+  readonly log: FrameLog;
+  /** Applied up to the journal's tail. */
+  readonly image: GroupImage;
+  readonly recovery: FrameLogRecovery;
+}
+
+/** One replay step reads at most this many body bytes. */
+const replayBytesMax = 16 * 1024 * 1024;
+
+export function lineageBytes(state: AgentGroupState): LineageBytes {
+  const bytes = lineageFromText(state.lineage);
+  if (bytes === undefined) throw new TypeError("state holds a checked lineage");
+  return bytes;
+}
+
+export function originPosition(state: AgentGroupState): LogPosition {
+  const chain = bytesFromHex(state.origin.chain);
+  if (chain === undefined) throw new TypeError("state holds a checked chain value");
+  const { sequence, dataBytesTotal, timeMs } = state.origin;
+  return { sequence, chain, dataBytesTotal, closedAtMs: timeMs };
+}
+
+/** True when a journal of this epoch lies there: with no state document beside it, a history has lost its owner. */
+export async function journalExists(paths: AgentGroupPaths, epoch: number): Promise<boolean> {
+  try {
+    await access(paths.journal(epoch));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Refuses images that already hold data: a standby made from nothing would not contain it. */
+export async function refuseImagesWithData(volumes: readonly StateVolume[], log: Log): Promise<void> {
+  for (const volume of volumes) {
+    const holdsData = await imageHoldsData(volume.imagePath, volume.sizeBytes, (done, total) =>
+      log.info("IMAGE_CHECK", "looking for data in the image", { volume: volume.name, done, total }),
+    );
+    if (!holdsData) continue;
+    throw new OperationalError({
+      code: "IMAGE_HAS_DATA",
+      message: `${volume.imagePath} already holds data`,
+      reaction: "refuse",
+      hint: "Use an empty image and copy the data in through the NBD export, so that the standby gets it too.",
+      details: { volume: volume.name },
+    });
+  }
+}
+
+/**
+ * Makes journal, checkpoint and (sparse) images for a state in role `creating` or `adopting`, replacing what an
+ * earlier, interrupted attempt left. Returns the volumes with the identity of their images. Everything is durable
+ * when it settles; the caller then writes the document that makes it count.
+ */
+export async function makeFiles(state: AgentGroupState, settings: FilesSettings): Promise<StateVolume[]> {
+  const { paths } = settings;
+  const { epoch } = state.token;
+  // Nothing was ever served from these: the document says `creating` or `adopting` until all of them are durable.
+  await rm(paths.journal(epoch), { recursive: true, force: true });
+  await rm(paths.watermark(epoch), { force: true });
+  await rm(paths.marker, { force: true });
+  const create = state.role === "creating" ? "sparse" : "never";
+  for (const volume of state.volumes)
+    await mkdir(dirname(volume.imagePath), { recursive: true, mode: 0o700 });
+  const image = await openImage(state, settings, "create", create);
+  await image.close();
+  for (const volume of state.volumes) await syncDirectory(dirname(volume.imagePath));
+  const { log } = await openLog(state, settings, "create");
+  await log.close("clean");
+  await syncDirectory(paths.directory);
+  const volumes: StateVolume[] = [];
+  for (const volume of state.volumes)
+    volumes.push({ ...volume, imageIdentity: await imageIdentity(volume.imagePath) });
+  return volumes;
+}
+
+/** Opens and verifies the journal, opens the images, and replays what is behind the checkpoint. */
+export async function openFiles(state: AgentGroupState, settings: FilesSettings): Promise<OpenFiles> {
+  for (const volume of state.volumes) await refuseOtherImage(volume);
+  const { log, recovery } = await openLog(state, settings, "open");
+  let image: GroupImage | undefined;
+  try {
+    image = await openImage(state, settings, "open", "never");
+    await replay(log, image, settings.log);
+    return { log, image, recovery };
+  } catch (error) {
+    await image?.close();
+    await log.close("abandon");
+    throw error;
+  }
+}
+
+/** The journal alone, for verification of a group that serves nothing. */
+export function openLog(state: AgentGroupState, settings: FilesSettings, mode: "create" | "open") {
+  const { epoch } = state.token;
+  return openFrameLog(
+    {
+      directory: settings.paths.journal(epoch),
+      watermarkPath: settings.paths.watermark(epoch),
+      lineage: lineageBytes(state),
+      origin: originPosition(state),
+      mode,
+      compression: "lz4",
+      bytesMax: settings.journalBytesMax,
+      reserveBytes: settings.reserveBytes,
+      memoryTailBytes: settings.memoryTailBytes,
+      bootId: bootId(),
+    },
+    settings.log,
+  );
+}
+
+async function openImage(
+  state: AgentGroupState,
+  settings: FilesSettings,
+  mode: "create" | "open",
+  create: "sparse" | "never",
+): Promise<GroupImage> {
+  const opened: { entry: StateVolume; device: FileDevice }[] = [];
+  try {
+    for (const volume of state.volumes) {
+      opened.push({
+        entry: volume,
+        device: await openFileDevice({ path: volume.imagePath, sizeBytes: volume.sizeBytes, create }),
+      });
+    }
+    return await GroupImage.open({
+      volumes: opened,
+      markerPath: settings.paths.marker,
+      lineage: lineageBytes(state),
+      mode,
+      origin: { ...state.origin, chain: originPosition(state).chain },
+      log: settings.log,
+    });
+  } catch (error) {
+    for (const { device } of opened) await device.close();
+    throw error;
+  }
+}
+
+async function refuseOtherImage(volume: StateVolume): Promise<void> {
+  if (volume.imageIdentity === null) return;
+  const found = await imageIdentity(volume.imagePath);
+  if (found === volume.imageIdentity) return;
+  throw new OperationalError({
+    code: "IMAGE_MISMATCH",
+    message: `${volume.imagePath} is not the image this volume was made with`,
+    reaction: "stop",
+    hint: "Put the right file or device back under this path. A copied image is another image: its content is not proven.",
+    details: { volume: volume.name, expected: volume.imageIdentity, found },
+  });
+}
+
+/** Brings the images from the checkpoint to the journal's tail. Repeating it after a crash changes nothing more. */
+async function replay(journal: FrameLog, image: GroupImage, log: Log): Promise<void> {
+  const { applied } = image;
+  const chain = await journal.chainAt(applied.sequence);
+  if (
+    applied.sequence > journal.tail.sequence ||
+    applied.sequence < journal.head.sequence ||
+    chain === undefined ||
+    !bytesEqual(chain, applied.chain)
+  ) {
+    throw new OperationalError({
+      code: "IMAGE_BEYOND_JOURNAL",
+      message: "the images' checkpoint is not a position of this journal",
+      reaction: "stop",
+      hint: "Journal and images must be of one moment: restore both together, or fail over to the standby.",
+      details: { checkpoint: applied.sequence, head: journal.head.sequence, tail: journal.tail.sequence },
+    });
+  }
+  const last = journal.tail.sequence;
+  if (applied.sequence === last) return;
+  log.info("REPLAY_STARTED", "replaying the journal into the images", { first: applied.sequence + 1, last });
+  for (let next = applied.sequence + 1; next <= last; next = image.applied.sequence + 1) {
+    await image.apply(await journal.frames(next, replayBytesMax));
+    log.info("REPLAY_PROGRESS", "replaying the journal into the images", {
+      sequence: image.applied.sequence,
+      last,
+    });
+  }
+  // Survives power loss from here on; a crash before this replays the same frames again.
+  await image.sync();
+  await image.commit(image.applied);
+}

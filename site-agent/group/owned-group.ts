@@ -1,0 +1,695 @@
+/**
+ * One group as this site's agent lives with it: asks, creates, adopts, opens, serves, ships, reopens, is fenced.
+ * Holds the requests that outlive an engine. Anything ambiguous stops this group with a reason and touches no other.
+ * Must never answer a write after a newer token was seen (invariant I4).
+ */
+import { mkdir } from "node:fs/promises";
+import type { Extent } from "../../block/device.ts";
+import { BlockErrno, BlockError } from "../../block/device.ts";
+import type { FrameLog } from "../../journal/frame-log.ts";
+import { genesisChain } from "../../protocol/chain.ts";
+import type { HandoverRecord } from "../../protocol/handover.ts";
+import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
+import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
+import type { BlockRecord } from "../../protocol/record.ts";
+import type { OwnerStatus, Reason } from "../../protocol/status.ts";
+import type { Clock, Timer } from "../../runtime/clock.ts";
+import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
+import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import type { Random } from "../../runtime/random.ts";
+import type { GroupSettings } from "../../runtime/settings/types.ts";
+import type { Link } from "../ship/link.ts";
+import { Shipper } from "../ship/shipper.ts";
+import { DurableGate } from "../write-path/durable-gate.ts";
+import { Engine } from "../write-path/engine.ts";
+import { LagTrail } from "../write-path/lag.ts";
+import { PendingWrites } from "../write-path/pending-writes.ts";
+import type { FilesSettings } from "./files.ts";
+import { journalExists, lineageBytes, makeFiles, openFiles, refuseImagesWithData } from "./files.ts";
+import type { PeerAnswer } from "./start-decision.ts";
+import { decideStart } from "./start-decision.ts";
+import type { AgentGroupState, StateVolume } from "./state.ts";
+import { parseAgentGroupState } from "./state.ts";
+import type { Phase } from "./status.ts";
+import { ownerStatus, Since } from "./status.ts";
+import type { RecordSink } from "./volume-device.ts";
+
+/** An owner with state asks the other site at most this long before it serves, ms: fences a returned old owner. */
+const peerAskMs = 3_000;
+/** A group without state asks again this often, ms, until the other site answers or an operator creates it. */
+const peerAskAgainMs = 2_000;
+/** A journal or image that fails to open is tried again after this, ms: space or a device may come back. */
+const reopenAgainMs = 1_000;
+/** Opened again this often in one window without lasting: the group stops and an operator looks. */
+const reopensMax = 5;
+const reopenWindowMs = 60_000;
+
+export interface OwnedGroupWorld {
+  readonly site: string;
+  readonly settings: GroupSettings;
+  readonly paths: AgentGroupPaths;
+  readonly files: FilesSettings;
+  readonly unappliedBytesMax: number;
+  /** Hand-over record that this site's gateway may have written. */
+  readonly readHandover: () => Promise<HandoverRecord | undefined>;
+  /** Null when no line to the other site is configured. */
+  readonly link: Link | null;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+export class OwnedGroup implements RecordSink {
+  readonly #world: OwnedGroupWorld;
+  readonly #pending = new PendingWrites();
+  readonly #gate = new DurableGate();
+  readonly #since = new Since();
+  #phase: Phase = { kind: "starting" };
+  #state: AgentGroupState | undefined;
+  #engine: Engine | null = null;
+  #shipper: Shipper | null = null;
+  #trail: LagTrail | null = null;
+  #hold: Reason | null = null;
+  #shipStopped: Reason | null = null;
+  #attached = false;
+  #acknowledged: Sequence = 0;
+  #appliedAtStandby: Sequence = 0;
+  #progressAtMs = 0;
+  #retry: Timer | null = null;
+  /** Reads that wait for the phase to change; bounded by the NBD server's requests in flight. */
+  #phaseWaiters: (() => void)[] = [];
+  #reopens: number[] = [];
+  /** Set once a newer token is seen; from then on no request is answered with success. */
+  #fencedBy: Token | null = null;
+  /** Life-cycle steps run one after another. */
+  #steps: Promise<void> = Promise.resolve();
+
+  constructor(world: OwnedGroupWorld) {
+    this.#world = world;
+  }
+
+  get name(): string {
+    return this.#world.settings.name;
+  }
+
+  /** Volumes that clients may open now; empty while the group is not served. */
+  get servedVolumes(): readonly VolumeEntry[] {
+    const { kind } = this.#phase;
+    return kind === "serving" || kind === "reopening" ? (this.#state?.volumes ?? []) : [];
+  }
+
+  /** False while the group merely may come here one day by a hand-over. */
+  get hasPart(): boolean {
+    return this.#phase.kind !== "standing-by";
+  }
+
+  get journalBytesMax(): number {
+    return this.#world.files.journalBytesMax;
+  }
+
+  get fenced(): boolean {
+    return this.#fencedBy !== null || this.#phase.kind === "fenced";
+  }
+
+  /** TCP clients may have lived through the power loss that their unflushed writes did not. */
+  get unflushedMayBeLost(): boolean {
+    return this.#state?.unflushedMayBeLost ?? false;
+  }
+
+  /** The journal while one is open, for verification and statistics. */
+  get journal(): { readonly log: FrameLog; readonly epoch: number } | null {
+    const engine = this.#engine;
+    return engine === null || this.#state === undefined
+      ? null
+      : { log: engine.log, epoch: this.#state.token.epoch };
+  }
+
+  start(): Promise<void> {
+    return this.#step(() => this.#decide(false));
+  }
+
+  /** Operator's order: make the group without asking the other site. Refused when there is a history already. */
+  async create(): Promise<void> {
+    await this.#step(async () => {
+      if (this.#state !== undefined && this.#state.role !== "creating") {
+        throw new OperationalError({
+          code: "GROUP_EXISTS",
+          message: `group ${this.name} exists already`,
+          reaction: "refuse",
+        });
+      }
+      await this.#decide(true);
+      this.#requireServing("be created");
+    });
+  }
+
+  /** Takes over what this site's gateway handed over, or finds it taken over already. Serves when it settles. */
+  async adopt(): Promise<void> {
+    await this.#step(async () => {
+      if (this.#phase.kind !== "serving") await this.#decide(false);
+      this.#requireServing("be taken over");
+    });
+  }
+
+  /** Operator's word that the guest may go on although answered, unflushed writes may be gone. */
+  async acceptUnflushed(): Promise<void> {
+    await this.#step(async () => {
+      if (this.#state !== undefined) await this.#save({ ...this.#state, unflushedMayBeLost: false });
+    });
+  }
+
+  submit(records: readonly BlockRecord[], durable: boolean): Promise<void> {
+    const refusal = this.#refusal();
+    if (refusal !== null) return Promise.reject(refusal);
+    return new Promise((resolve, reject) => {
+      const settle = () => (this.#fencedBy === null ? resolve() : reject(shutdownError()));
+      this.#pending.add(records, { durable, resolve: settle, reject }, this.#world.clock.wallMs());
+      this.#engine?.kick();
+    });
+  }
+
+  flush(): Promise<void> {
+    const refusal = this.#refusal();
+    if (refusal !== null) return Promise.reject(refusal);
+    return new Promise((resolve, reject) => {
+      const settle = () => (this.#fencedBy === null ? resolve() : reject(shutdownError()));
+      // Between two engines: the next one opens with everything durable, and answers then.
+      if (this.#engine === null) this.#gate.add(0, { resolve: settle, reject });
+      else this.#engine.flush({ resolve: settle, reject });
+    });
+  }
+
+  async read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
+    return (await this.#readable()).read(volume, offset, length);
+  }
+
+  async extents(volume: VolumeNumber, offset: number, length: number): Promise<Extent[]> {
+    return (await this.#readable()).extents(volume, offset, length);
+  }
+
+  status(): OwnerStatus {
+    const { clock, settings, log } = this.#world;
+    const nowMs = clock.wallMs();
+    const state = this.#state;
+    const engine = this.#engine;
+    const fenced = state?.fenced ?? null;
+    const written = engine?.log.tail.sequence ?? fenced?.written ?? 0;
+    const acknowledged = engine === null ? (fenced?.acknowledged ?? this.#acknowledged) : this.#acknowledged;
+    const shipping = this.#shipper?.status();
+    const facts = ownerStatus(
+      {
+        group: settings.name,
+        lineage: state?.lineage ?? null,
+        token: state?.token ?? null,
+        phase: this.#phase,
+        hold: this.#hold,
+        unflushedMayBeLost: this.unflushedMayBeLost,
+        standby: state?.standby ?? null,
+        shipStopped: this.#shipStopped,
+        attached: this.#attached,
+        link: shipping?.link ?? noLink,
+        durability: settings.durability,
+        rpo: settings.rpo,
+        position: {
+          written,
+          durable: engine?.log.durable.sequence ?? written,
+          shipped: Math.max(shipping?.shipped ?? 0, acknowledged),
+          acknowledged,
+          applied: this.#appliedAtStandby,
+        },
+        lag: this.#trail?.lag(acknowledged) ?? {
+          writes: written - acknowledged,
+          bytes: 0,
+          ageMs: 0,
+          oldestAtMs: null,
+        },
+        noProgressMs: clock.monotonicMs() - this.#progressAtMs,
+        journal: { bytes: engine?.log.bytes ?? 0, maxBytes: this.#world.files.journalBytesMax },
+        volumes: state?.volumes ?? [],
+      },
+      nowMs,
+    );
+    const { since, changed } = this.#since.observe(
+      `${facts.state} ${facts.io} ${facts.reason?.code ?? ""}`,
+      nowMs,
+    );
+    if (changed) {
+      log.info("PROTECTION_CHANGED", facts.reason?.message ?? facts.state, {
+        state: facts.state,
+        io: facts.io,
+        reason: facts.reason?.code ?? null,
+      });
+    }
+    return { ...facts, since };
+  }
+
+  /** Clean shutdown: everything answered is applied and checkpointed; requests that still wait are refused. */
+  async close(): Promise<void> {
+    this.#retry?.cancel();
+    await this.#step(async () => {
+      const sound = this.#phase.kind === "serving";
+      await this.#stopShipping();
+      const engine = this.#engine;
+      this.#engine = null;
+      if (engine !== null) await engine.close(sound && (await engine.drain()) ? "clean" : "abandon");
+      this.#enter({ kind: "closed" });
+      this.#refuseWaiting(shutdownError());
+    });
+  }
+
+  #requireServing(what: string): void {
+    const phase = this.#phase;
+    if (phase.kind === "serving") return;
+    const reason = "reason" in phase ? phase.reason : null;
+    throw new OperationalError({
+      code: reason?.code ?? "NOT_SERVING",
+      message: `group ${this.name} could not ${what}: ${reason?.message ?? phase.kind}`,
+      reaction: "stop",
+      hint: "Mend the reason and run the command again: it goes on where it stopped.",
+    });
+  }
+
+  /** A step nobody waits for: what it cannot mend stops the group. */
+  #stepAlone(run: () => Promise<void>): void {
+    void this.#step(() => run().catch((error: unknown) => this.#stop(error)));
+  }
+
+  /** Queues a life-cycle step behind those under way; its error is the caller's. */
+  #step(run: () => Promise<void>): Promise<void> {
+    const step = this.#steps.then(run);
+    this.#steps = step.catch(() => {});
+    return step;
+  }
+
+  async #decide(createOrdered: boolean): Promise<void> {
+    const { site, settings, log } = this.#world;
+    try {
+      this.#state = await readDocument(this.#world.paths.state, parseAgentGroupState);
+      const handover = await this.#world.readHandover();
+      let peer: PeerAnswer = "not-asked";
+      let decision = decideStart({
+        site,
+        home: settings.home,
+        state: this.#state,
+        handover,
+        peer,
+        createOrdered,
+      });
+      if (decision.kind === "ask-peer") {
+        peer = await this.#askPeer();
+        decision = decideStart({
+          site,
+          home: settings.home,
+          state: this.#state,
+          handover,
+          peer,
+          createOrdered,
+        });
+      }
+      log.info("START_DECIDED", "what to do with the group", { decision: decision.kind });
+      switch (decision.kind) {
+        case "serve":
+          return await this.#open();
+        case "create":
+          await this.#create();
+          return await this.#open();
+        case "adopt":
+          await this.#adopt(decision.handover);
+          return await this.#open();
+        case "fence":
+          return await this.#fence(decision.by);
+        case "stay-fenced":
+          this.#fencedBy = this.#state?.fenced?.by ?? null;
+          this.#enter({ kind: "fenced", reason: fencedReason(this.#fencedBy) });
+          return;
+        case "stand-by":
+          this.#enter({ kind: "standing-by" });
+          return;
+        case "stop":
+          this.#enter({
+            kind: "stopped",
+            reason: { code: decision.code, message: stopMessages[decision.code] },
+          });
+          return;
+        case "wait":
+          this.#enter({
+            kind: "waiting",
+            reason: {
+              code: decision.code,
+              message: "the other site must say that it does not know this group; or run: group create",
+            },
+          });
+          this.#again(peerAskAgainMs, () => this.#decide(false));
+          return;
+        case "ask-peer":
+          throw new TypeError("an answered question is not asked again");
+      }
+    } catch (error) {
+      this.#stop(error);
+    }
+  }
+
+  async #askPeer(): Promise<PeerAnswer> {
+    const { link, clock, log } = this.#world;
+    if (link === null) return "unreachable";
+    let timer: Timer | undefined;
+    const patience = new Promise<"unreachable">((resolve) => {
+      timer = clock.after(peerAskMs, () => resolve("unreachable"));
+    });
+    const answer = link.knowledge(this.name).catch((error: unknown) => {
+      log.warn("PEER_UNREACHABLE", `the other site does not answer: ${errorText(error)}`, {
+        reason: errorCode(error),
+      });
+      return "unreachable" as const;
+    });
+    const first = await Promise.race([answer, patience]);
+    timer?.cancel();
+    return first;
+  }
+
+  async #create(): Promise<void> {
+    const { settings, site, paths, random, log } = this.#world;
+    if (this.#state === undefined && (await journalExists(paths, 1))) {
+      throw new OperationalError({
+        code: "STATE_MISSING",
+        message: "a journal lies in the data folder but its state document does not",
+        reaction: "stop",
+        hint: "Restore the whole data folder of the group, or move it away and fail over to the standby.",
+      });
+    }
+    const volumes: StateVolume[] = settings.volumes.map((volume, number) => ({
+      number,
+      name: volume.name,
+      sizeBytes: volume.sizeBytes,
+      imagePath: volume.image ?? paths.image(volume.name),
+      imageIdentity: null,
+    }));
+    await refuseImagesWithData(volumes, log);
+    const lineage = random.uuidBytes();
+    await this.#make({
+      role: "creating",
+      lineage: lineageToText(lineage),
+      token: { epoch: 1, owner: site },
+      volumes,
+      origin: {
+        sequence: 0,
+        chain: bytesToHex(genesisChain(lineage, volumes)),
+        dataBytesTotal: 0,
+        timeMs: 0,
+      },
+      standby: settings.standby,
+      unflushedMayBeLost: false,
+      fenced: null,
+    });
+    log.info("GROUP_CREATED", "a new history begins", { lineage: this.#state?.lineage });
+  }
+
+  async #adopt(handover: HandoverRecord): Promise<void> {
+    await this.#make({
+      role: "adopting",
+      lineage: handover.lineage,
+      token: handover.token,
+      volumes: handover.volumes.map((volume) => ({ ...volume, imageIdentity: null })),
+      origin: {
+        sequence: handover.sealed,
+        chain: handover.chain,
+        dataBytesTotal: handover.dataBytesTotal,
+        timeMs: handover.pointTimeMs,
+      },
+      // The old site is behind or gone; until there is a way home this group has no standby.
+      standby: null,
+      unflushedMayBeLost: false,
+      fenced: null,
+    });
+    this.#world.log.info("GROUP_ADOPTED", "this site owns the group now", {
+      epoch: handover.token.epoch,
+      sequence: handover.sealed,
+    });
+  }
+
+  async #make(state: AgentGroupState): Promise<void> {
+    await mkdir(this.#world.paths.directory, { recursive: true, mode: 0o700 });
+    // A crash from here to the second document is seen as an unfinished attempt and done anew.
+    await this.#save(state);
+    const volumes = await makeFiles(state, this.#world.files);
+    // From here on the history exists: everything it stands on is durable already.
+    await this.#save({ ...state, role: "owner", volumes });
+  }
+
+  async #save(state: AgentGroupState): Promise<void> {
+    await writeDocument(this.#world.paths.state, state);
+    this.#state = state;
+  }
+
+  async #open(): Promise<void> {
+    const { clock, settings, files, log } = this.#world;
+    const state = this.#state;
+    if (state === undefined) throw new TypeError("opened without a state");
+    const { log: journal, image, recovery } = await openFiles(state, files);
+    if (!recovery.sameBoot && !recovery.cleanShutdown && settings.durability === "flush") {
+      log.warn("UNFLUSHED_MAY_BE_LOST", "the host lost power: writes answered but not flushed may be gone");
+      await this.#save({ ...state, unflushedMayBeLost: true });
+    }
+    this.#acknowledged = Math.max(this.#acknowledged, journal.head.sequence);
+    const trail = new LagTrail({
+      sequence: this.#acknowledged,
+      dataBytesTotal: 0,
+      closedAtMs: clock.wallMs(),
+    });
+    for (const frame of await journal.index(journal.head.sequence)) trail.answered(frame);
+    trail.acknowledged(this.#acknowledged);
+    this.#trail = trail;
+    this.#progressAtMs = clock.monotonicMs();
+    const before = this.#engine?.unsettled ?? null;
+    const engine = new Engine({
+      log: journal,
+      image,
+      lineage: lineageBytes(state),
+      pending: this.#pending,
+      gate: this.#gate,
+      clock,
+      durability: settings.durability,
+      unappliedBytesMax: this.#world.unappliedBytesMax,
+      releasedByStandby: () =>
+        this.#state?.standby === null ? Number.POSITIVE_INFINITY : this.#acknowledged,
+      listener: {
+        durable: () => this.#shipper?.durableAdvanced(),
+        answered: (frame) => trail.answered(frame),
+        held: (code) => {
+          this.#hold = code === null ? null : { code, message: holdMessages[code] };
+        },
+        failed: (error) => this.#stepAlone(() => this.#reopen(error)),
+      },
+    });
+    this.#engine = engine;
+    this.#hold = null;
+    this.#enter({ kind: "serving" });
+    engine.inherit(before);
+    this.#ship(state, engine);
+  }
+
+  #ship(state: AgentGroupState, engine: Engine): void {
+    const { link, clock, random, log } = this.#world;
+    if (state.standby === null || link === null) return;
+    const lineage = lineageBytes(state);
+    this.#shipper = new Shipper({
+      source: {
+        group: this.name,
+        lineage,
+        token: state.token,
+        volumes: state.volumes.map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes })),
+        genesis: genesisChain(lineage, state.volumes),
+        durable: () => engine.log.durable,
+        headSequence: () => engine.log.head.sequence,
+        answered: () => engine.log.tail,
+        frames: (from, rawBytesMax) => engine.log.frames(from, rawBytesMax),
+        chainAt: (sequence) => engine.log.chainAt(sequence),
+      },
+      listener: {
+        acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
+        superseded: (token) => this.#stepAlone(() => this.#fence(token)),
+        stopped: (code, message) => {
+          this.#shipStopped = { code, message };
+          this.#attached = false;
+        },
+        attached: () => {
+          this.#shipStopped = null;
+          this.#attached = true;
+          this.#progressAtMs = clock.monotonicMs();
+        },
+        linkChanged: (up) => {
+          if (!up) this.#attached = false;
+        },
+      },
+      link,
+      clock,
+      random,
+      log,
+    });
+    this.#shipper.start();
+  }
+
+  #standbyAdvanced(durable: Sequence, applied: Sequence): void {
+    if (durable > this.#acknowledged) {
+      this.#acknowledged = durable;
+      this.#progressAtMs = this.#world.clock.monotonicMs();
+      this.#trail?.acknowledged(durable);
+      this.#engine?.standbyAdvanced();
+    }
+    this.#appliedAtStandby = applied;
+  }
+
+  /** A put or sync failed: the handle is not believed any more. Close, open, verify, and go on from what is true. */
+  async #reopen(cause: unknown): Promise<void> {
+    const { clock, log } = this.#world;
+    if (this.#phase.kind !== "serving" && this.#phase.kind !== "reopening") return;
+    const nowMs = clock.monotonicMs();
+    log.error("ENGINE_FAILED", "journal or image failed; opening and verifying again", cause);
+    this.#enter({ kind: "reopening", reason: { code: errorCode(cause), message: errorText(cause) } });
+    await this.#stopShipping();
+    const failed = this.#engine;
+    if (failed !== null) {
+      try {
+        await failed.close("abandon");
+      } catch (error) {
+        // What is on disk decides, not how the broken handle went away.
+        log.warn("ENGINE_CLOSE_FAILED", errorText(error), { reason: errorCode(error) });
+      }
+    }
+    this.#reopens = this.#reopens.filter((atMs) => nowMs - atMs < reopenWindowMs);
+    this.#reopens.push(nowMs);
+    if (this.#reopens.length > reopensMax) {
+      this.#stop(cause);
+      return;
+    }
+    try {
+      await this.#open();
+    } catch (error) {
+      if (error instanceof OperationalError && error.reaction === "stop") {
+        this.#stop(error);
+        return;
+      }
+      log.error("REOPEN_FAILED", "cannot open journal and images yet", error);
+      this.#again(reopenAgainMs, () => this.#reopen(error));
+    }
+  }
+
+  /** Stops acknowledging first, then makes it durable: a crash in between is fenced again by the next answer. */
+  async #fence(by: Token): Promise<void> {
+    const { clock, log } = this.#world;
+    if (this.#state === undefined || this.#phase.kind === "closed") return;
+    this.#fencedBy = by;
+    this.#enter({ kind: "fenced", reason: fencedReason(by) });
+    log.warn("FENCED", "a newer token owns this group: no write is answered any more", {
+      epoch: by.epoch,
+      owner: by.owner,
+    });
+    await this.#stopShipping();
+    const engine = this.#engine;
+    this.#refuseWaiting(shutdownError());
+    const written = engine?.log.tail.sequence ?? this.#state.fenced?.written ?? 0;
+    await this.#save({
+      ...this.#state,
+      role: "fenced",
+      fenced: { by, atMs: clock.wallMs(), written, acknowledged: this.#acknowledged },
+    });
+    if (engine !== null) {
+      this.#engine = null;
+      // The unsent tail stays in this epoch's journal, durable, for whoever has to look at it.
+      await engine.close((await engine.drain()) ? "clean" : "abandon");
+    }
+  }
+
+  #stop(error: unknown): void {
+    this.#world.log.error("GROUP_STOPPED", "the group is not served until this is mended", error);
+    this.#enter({ kind: "stopped", reason: { code: errorCode(error), message: errorText(error) } });
+    this.#refuseWaiting(new BlockError(BlockErrno.EIO, "the group is stopped", error));
+  }
+
+  #enter(phase: Phase): void {
+    this.#phase = phase;
+    const waiters = this.#phaseWaiters;
+    this.#phaseWaiters = [];
+    for (const resolve of waiters) resolve();
+    this.status();
+  }
+
+  #again(delayMs: number, run: () => Promise<void>): void {
+    this.#retry?.cancel();
+    this.#retry = this.#world.clock.after(delayMs, () => {
+      if (this.#phase.kind !== "closed") this.#stepAlone(run);
+    });
+  }
+
+  async #stopShipping(): Promise<void> {
+    const shipper = this.#shipper;
+    this.#shipper = null;
+    this.#attached = false;
+    await shipper?.close();
+  }
+
+  #refuseWaiting(error: Error): void {
+    this.#pending.rejectAll(error);
+    this.#gate.rejectAll(error);
+  }
+
+  /** Null while requests are taken; between two engines they wait. */
+  #refusal(): BlockError | null {
+    switch (this.#phase.kind) {
+      case "serving":
+      case "reopening":
+        return this.#fencedBy === null ? null : shutdownError();
+      case "stopped":
+        return new BlockError(BlockErrno.EIO, "the group is stopped");
+      default:
+        return shutdownError();
+    }
+  }
+
+  async #readable(): Promise<Engine> {
+    // Reopening ends with an engine, or with a phase that refuses.
+    while (this.#phase.kind === "reopening") {
+      await new Promise<void>((resolve) => this.#phaseWaiters.push(resolve));
+    }
+    const refusal = this.#refusal();
+    if (refusal !== null) throw refusal;
+    if (this.#engine === null) throw new TypeError("a serving group has an engine");
+    return this.#engine;
+  }
+}
+
+const noLink: OwnerStatus["link"] = {
+  up: false,
+  limitBytesPerSecond: null,
+  wireBytes: 0,
+  rawBytes: 0,
+  roundTripMs: null,
+  codec: null,
+  lastContact: null,
+};
+
+const holdMessages = {
+  JOURNAL_FULL: "the journal is full and the standby has not taken its frames: writes wait",
+  JOURNAL_RESERVE: "the file system of the journal is nearly full: writes wait for space",
+} as const;
+
+const stopMessages = {
+  STATE_LOST:
+    "the other site knows this group but this site has no state of it: restore the data folder or fail over",
+  OWNER_CONFLICT: "another site holds the same epoch: an operator must decide which history goes on",
+  DIVERGED: "the other site holds another history of this group: nothing is overwritten",
+} as const;
+
+function fencedReason(by: Token | null): Reason {
+  const owner = by === null ? "another site" : `site ${by.owner} (epoch ${by.epoch})`;
+  return {
+    code: "SUPERSEDED",
+    message: `${owner} owns this group now; this copy keeps its unsent tail and serves nothing`,
+  };
+}
+
+function shutdownError(): BlockError {
+  return new BlockError(BlockErrno.ESHUTDOWN, "this site does not serve the group");
+}

@@ -1,0 +1,95 @@
+/**
+ * What an agent durably knows of a group: which history it owns, by which token, and whether it may serve. One
+ * document per group. Changes only at creation, adoption, fencing and after power loss, never with a write. Pure.
+ */
+import { isAbsolute } from "node:path";
+import {
+  countOf,
+  fieldsOf,
+  lineageOf,
+  malformed,
+  nameOf,
+  nullOr,
+  positionOf,
+  textOf,
+  tokenOf,
+  volumesOf,
+} from "../../protocol/fields.ts";
+import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
+
+/**
+ * `creating` and `adopting`: files are being made; nothing was ever served, so a restart makes them anew.
+ * `owner`: serves. `fenced`: a newer token exists; never serves again, keeps its tail.
+ */
+export type AgentRole = "creating" | "adopting" | "owner" | "fenced";
+
+export interface StateVolume extends VolumeEntry {
+  /** Absolute path of the image. */
+  readonly imagePath: string;
+  /** Identity of the file behind the path when it was last known to be right; null until the files are made. */
+  readonly imageIdentity: string | null;
+}
+
+export interface AgentGroupState {
+  readonly role: AgentRole;
+  readonly lineage: Lineage;
+  readonly token: Token;
+  readonly volumes: readonly StateVolume[];
+  /** Where this term's journal begins: genesis, or the seal it was adopted at. */
+  readonly origin: {
+    readonly sequence: Sequence;
+    readonly chain: string;
+    readonly dataBytesTotal: number;
+    readonly timeMs: number;
+  };
+  /** The other site whose gateway must hold frames before they leave the journal; null: none until the way home. */
+  readonly standby: string | null;
+  /** Set after a power loss under `durability: flush` until an operator accepts it. */
+  readonly unflushedMayBeLost: boolean;
+  /** When fenced: by whom, and what was left behind. */
+  readonly fenced: null | {
+    readonly by: Token;
+    readonly atMs: number;
+    readonly written: Sequence;
+    readonly acknowledged: Sequence;
+  };
+}
+
+/** Parses the stored document; RemoteProtocolError for anything that this version did not write. */
+export function parseAgentGroupState(value: unknown): AgentGroupState {
+  const state = fieldsOf(value, "group state");
+  const role = state["role"];
+  if (role !== "creating" && role !== "adopting" && role !== "owner" && role !== "fenced")
+    return malformed("role");
+  const origin = fieldsOf(state["origin"], "origin");
+  return {
+    role,
+    lineage: lineageOf(state["lineage"]),
+    token: tokenOf(state["token"]),
+    volumes: volumesOf(state["volumes"], (row, entry) => {
+      const imagePath = textOf(row["imagePath"], "image path");
+      if (!isAbsolute(imagePath)) malformed("image path");
+      return {
+        ...entry,
+        imagePath,
+        imageIdentity: nullOr(row["imageIdentity"], (text) => textOf(text, "image identity")),
+      };
+    }),
+    origin: {
+      ...positionOf(origin),
+      dataBytesTotal: countOf(origin["dataBytesTotal"], "origin bytes"),
+      timeMs: countOf(origin["timeMs"], "origin time"),
+    },
+    standby: nullOr(state["standby"], (name) => nameOf(name, "standby")),
+    unflushedMayBeLost: state["unflushedMayBeLost"] === true,
+    fenced: nullOr(state["fenced"], (fence) => {
+      const fields = fieldsOf(fence, "fenced");
+      return {
+        by: tokenOf(fields["by"]),
+        atMs: countOf(fields["atMs"], "fenced at"),
+        written: countOf(fields["written"], "fenced written"),
+        acknowledged: countOf(fields["acknowledged"], "fenced acknowledged"),
+      };
+    }),
+  };
+}

@@ -1,0 +1,147 @@
+/**
+ * The status of an owned group, from plain facts. Pure: the one place that decides which word an operator reads,
+ * so that `protected` is never said of anything that is not (promises 3 and 8).
+ */
+import type { Token, VolumeEntry } from "../../protocol/ids.ts";
+import type { IoState, LinkStatus, OwnerStatus, ProtectionState, Reason } from "../../protocol/status.ts";
+import { rfc3339 } from "../../runtime/clock.ts";
+import type { Lag } from "../write-path/lag.ts";
+
+/** Behind by more than this with nothing else wrong is `catching-up`, ms. */
+const catchingUpAgeMs = 5_000;
+/** Something to ship and nothing moved for this long is `at-risk`, ms; below the 15 s of promise 8. */
+const noProgressMsMax = 10_000;
+
+/** What the group does, apart from the line. */
+export type Phase =
+  | { readonly kind: "starting" }
+  | { readonly kind: "standing-by" }
+  | { readonly kind: "waiting"; readonly reason: Reason }
+  | { readonly kind: "serving" }
+  | { readonly kind: "reopening"; readonly reason: Reason }
+  | { readonly kind: "stopped"; readonly reason: Reason }
+  | { readonly kind: "fenced"; readonly reason: Reason }
+  | { readonly kind: "closed" };
+
+export interface OwnerFacts {
+  readonly group: string;
+  readonly lineage: string | null;
+  readonly token: Token | null;
+  readonly phase: Phase;
+  /** Why writes wait although the group serves. */
+  readonly hold: Reason | null;
+  readonly unflushedMayBeLost: boolean;
+  readonly standby: string | null;
+  /** Replication has stopped for a reason that retrying does not mend. */
+  readonly shipStopped: Reason | null;
+  readonly attached: boolean;
+  readonly link: LinkStatus;
+  readonly durability: "flush" | "write";
+  readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null };
+  readonly position: OwnerStatus["position"];
+  readonly lag: Lag;
+  readonly noProgressMs: number;
+  readonly journal: { readonly bytes: number; readonly maxBytes: number };
+  readonly volumes: readonly VolumeEntry[];
+}
+
+/** How the pair's requests fare. */
+function ioOf(facts: OwnerFacts): IoState {
+  switch (facts.phase.kind) {
+    case "serving":
+      return facts.hold === null ? "serving" : "held";
+    case "reopening":
+      return "held";
+    default:
+      return "refused";
+  }
+}
+
+interface Verdict {
+  readonly state: ProtectionState;
+  readonly reason: Reason | null;
+}
+
+function rpoBreach(facts: OwnerFacts, nowMs: number): boolean {
+  const { lag, rpo } = facts;
+  const oldestAgeMs = lag.oldestAtMs === null ? 0 : nowMs - lag.oldestAtMs;
+  return (rpo.ageMs !== null && oldestAgeMs > rpo.ageMs) || (rpo.bytes !== null && lag.bytes > rpo.bytes);
+}
+
+/** The worst truth first. */
+function judge(facts: OwnerFacts, breached: boolean): Verdict {
+  const { phase, lag } = facts;
+  const say = (state: ProtectionState, code: string, message: string): Verdict => ({
+    state,
+    reason: { code, message },
+  });
+  if (phase.kind === "fenced") return { state: "fenced", reason: phase.reason };
+  if (phase.kind === "stopped" || phase.kind === "waiting") return { state: "stopped", reason: phase.reason };
+  if (phase.kind === "starting") return say("stopped", "STARTING", "journal and images are being opened");
+  if (phase.kind === "standing-by") return say("stopped", "STANDING_BY", "the other site owns this group");
+  if (phase.kind === "closed") return say("stopped", "CLOSED", "the agent is shutting down");
+  if (phase.kind === "reopening") return { state: "at-risk", reason: phase.reason };
+  if (facts.shipStopped !== null) return { state: "stopped", reason: facts.shipStopped };
+  if (facts.standby === null)
+    return say("at-risk", "NO_STANDBY", "no standby is attached: this site is the only copy");
+  if (facts.hold !== null) return { state: "at-risk", reason: facts.hold };
+  if (!facts.link.up) return say("at-risk", "LINK_DOWN", `site ${facts.standby} does not answer`);
+  if (!facts.attached)
+    return say("catching-up", "ATTACHING", `positions are being compared with site ${facts.standby}`);
+  if (facts.unflushedMayBeLost) {
+    return say(
+      "at-risk",
+      "UNFLUSHED_MAY_BE_LOST",
+      "after a power loss, TCP exports wait for: group resume --accept-unflushed",
+    );
+  }
+  if (breached)
+    return say("at-risk", "RPO_BREACHED", "the standby is further behind than the group's rpo allows");
+  if (lag.writes > 0 && facts.noProgressMs > noProgressMsMax) {
+    return say("at-risk", "NO_PROGRESS", "the standby has acknowledged nothing for a while");
+  }
+  if (lag.ageMs > catchingUpAgeMs) return say("catching-up", "BEHIND", "the standby is catching up");
+  return { state: "protected", reason: null };
+}
+
+/** Everything of the status document but `since`, which the caller remembers. */
+export function ownerStatus(facts: OwnerFacts, nowMs: number): Omit<OwnerStatus, "since"> {
+  const breached = rpoBreach(facts, nowMs);
+  const { state, reason } = judge(facts, breached);
+  const { writes, bytes, ageMs } = facts.lag;
+  return {
+    group: facts.group,
+    role: "owner",
+    lineage: facts.lineage,
+    epoch: facts.token?.epoch ?? null,
+    state,
+    io: ioOf(facts),
+    reason,
+    level: "async",
+    durability: facts.durability,
+    position: facts.position,
+    lag: { writes, bytes, ageMs, noProgressMs: writes > 0 ? Math.round(facts.noProgressMs) : 0 },
+    rpo: { ageMs: facts.rpo.ageMs, bytes: facts.rpo.bytes, breached, delayMs: 0 },
+    journal: facts.journal,
+    link: facts.link,
+    members: [],
+    scan: null,
+    volumes: facts.volumes.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes })),
+  };
+}
+
+/** Remembers since when the same thing has been true. */
+export class Since {
+  #key = "";
+  #sinceMs = 0;
+
+  /** RFC 3339 time since when `key` holds; `changed` once when it is new. */
+  observe(key: string, nowMs: number): { readonly since: string; readonly changed: boolean } {
+    const changed = key !== this.#key;
+    if (changed) {
+      this.#key = key;
+      this.#sinceMs = nowMs;
+    }
+    return { since: rfc3339(this.#sinceMs), changed };
+  }
+}

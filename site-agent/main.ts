@@ -1,0 +1,201 @@
+/**
+ * Composition root of the agent: makes the shells of one site's owner side and nothing else. Each group lives alone;
+ * what stops one never keeps the others from starting.
+ */
+import { readFile } from "node:fs/promises";
+import { NbdServer } from "../block/nbd-server.ts";
+import type { AdoptedExport, HandoverTarget } from "../protocol/handover.ts";
+import { parseHandoverRecord } from "../protocol/handover.ts";
+import { exportName } from "../protocol/ids.ts";
+import type { OwnerStatus } from "../protocol/status.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
+import { readDocument } from "../runtime/durable-document.ts";
+import { OperationalError } from "../runtime/errors.ts";
+import type { Route } from "../runtime/http.ts";
+import type { Log } from "../runtime/log.ts";
+import { agentGroupPaths, gatewayGroupPaths, roleLockPath } from "../runtime/paths.ts";
+import type { Random } from "../runtime/random.ts";
+import { takeRoleLock } from "../runtime/role-lock.ts";
+import type { Address, GroupSettings, Settings, SiteSettings } from "../runtime/settings/types.ts";
+import { agentAdminRoutes } from "./admin.ts";
+import { AgentExportCatalog } from "./export-catalog.ts";
+import { OwnedGroup } from "./group/owned-group.ts";
+import { throttleRoutes } from "./ship/admin.ts";
+import { Link } from "./ship/link.ts";
+
+export interface AgentWorld {
+  readonly settings: Settings;
+  readonly site: SiteSettings;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+export interface AgentRole {
+  statuses(): OwnerStatus[];
+  readonly adminRoutes: Route[];
+  readonly target: HandoverTarget;
+  /** Addresses really bound, in the order of the configuration. */
+  readonly nbdAddresses: readonly Address[];
+  close(): Promise<void>;
+}
+
+/** Frame bodies of all groups that may wait for their images, bytes; each group gets its share, at least 8 MiB. */
+const unappliedBytesSite = 64 * 1024 * 1024;
+const unappliedBytesGroupMin = 8 * 1024 * 1024;
+/** Newest frames kept in memory for the shippers, all groups together, bytes; at least 2 MiB each. */
+const memoryTailBytesSite = 32 * 1024 * 1024;
+const memoryTailBytesGroupMin = 2 * 1024 * 1024;
+/** Status is looked at this often even when nobody asks, ms: a loss of protection is logged within it. */
+const observeIntervalMs = 1_000;
+/** NBD requests in flight get this long to finish at shutdown, ms; the whole shutdown takes at most 10 s. */
+const nbdCloseGraceMs = 3_000;
+
+/** Starts the agent of `site`. Settles when its exports are served or each group has said why not. */
+export async function startAgent(world: AgentWorld): Promise<AgentRole> {
+  const { settings, site, clock, random } = world;
+  const log = world.log.child({ component: "agent" });
+  if (site.agent === null) {
+    throw new OperationalError({
+      code: "ROLE_NOT_CONFIGURED",
+      message: `site ${site.name} has no agent`,
+      reaction: "refuse",
+    });
+  }
+  const agent = site.agent;
+  const lock = await takeRoleLock(roleLockPath(site.dataDir, "agent"));
+  const mine = settings.groups.filter((group) => group.home === site.name || group.standby === site.name);
+  const links = makeLinks(world, mine, log);
+  const groups = new Map<string, OwnedGroup>();
+  for (const group of mine) {
+    const paths = agentGroupPaths(site.dataDir, group.name);
+    const groupLog = log.child({ group: group.name });
+    groups.set(
+      group.name,
+      new OwnedGroup({
+        site: site.name,
+        settings: group,
+        paths,
+        files: {
+          paths,
+          journalBytesMax: Math.floor(agent.journal.maxBytes / mine.length),
+          reserveBytes: agent.journal.reserveBytes,
+          memoryTailBytes: Math.max(memoryTailBytesGroupMin, Math.floor(memoryTailBytesSite / mine.length)),
+          log: groupLog,
+        },
+        unappliedBytesMax: Math.max(unappliedBytesGroupMin, Math.floor(unappliedBytesSite / mine.length)),
+        readHandover: () =>
+          readDocument(gatewayGroupPaths(site.dataDir, group.name).handover, parseHandoverRecord),
+        link: links.get(otherSite(group, site.name)) ?? null,
+        clock,
+        random,
+        log: groupLog,
+      }),
+    );
+  }
+  const servers = await listenNbd(world, new AgentExportCatalog(groups, agent.nbd.clients), log);
+  await Promise.all([...groups.values()].map((group) => group.start()));
+  const observer = observe(clock, () => {
+    for (const group of groups.values()) group.status();
+  });
+  const nbdAddresses = servers.map((server) => server.address);
+  const adopt = async (name: string): Promise<readonly AdoptedExport[]> => {
+    const group = groups.get(name);
+    if (group === undefined) {
+      throw new OperationalError({
+        code: "GROUP_UNKNOWN",
+        message: `this agent has no group ${name}`,
+        reaction: "refuse",
+      });
+    }
+    await group.adopt();
+    return group.servedVolumes.flatMap((volume) =>
+      nbdAddresses
+        .slice(0, 1)
+        .map((address) => ({ volume: volume.name, uri: exportUri(address, exportName(name, volume.name)) })),
+    );
+  };
+  return {
+    statuses: () => [...groups.values()].filter((group) => group.hasPart).map((group) => group.status()),
+    adminRoutes: [...agentAdminRoutes(groups, adopt), ...throttleRoutes(links)],
+    target: { adopt: (record) => adopt(record.group) },
+    nbdAddresses,
+    async close() {
+      observer.cancel();
+      // Clients first: what they have in flight is answered, then nothing new can come.
+      await Promise.all(servers.map((server) => server.close(nbdCloseGraceMs)));
+      await Promise.all([...groups.values()].map((group) => group.close()));
+      await Promise.all([...links.values()].map((link) => link.close()));
+      await lock.release();
+    },
+  };
+}
+
+function otherSite(group: GroupSettings, site: string): string {
+  return group.home === site ? group.standby : group.home;
+}
+
+/** One link per other site, shared by all groups that have a part there. */
+function makeLinks(world: AgentWorld, groups: readonly GroupSettings[], log: Log): Map<string, Link> {
+  const links = new Map<string, Link>();
+  for (const group of groups) {
+    const name = otherSite(group, world.site.name);
+    const peer = world.settings.sites.find((site) => site.name === name);
+    const line = world.settings.links.find(
+      ({ between }) => between.includes(name) && between.includes(world.site.name),
+    );
+    if (links.has(name) || peer === undefined || peer.gateway === null || line === undefined) continue;
+    const { clock, random } = world;
+    links.set(
+      name,
+      new Link({ self: world.site, peer, settings: line, clock, random, log: log.child({ peer: name }) }),
+    );
+  }
+  return links;
+}
+
+async function listenNbd(
+  world: AgentWorld,
+  catalog: AgentExportCatalog,
+  log: Log,
+): Promise<{ address: Address; close(graceMs: number): Promise<void> }[]> {
+  const { site, clock } = world;
+  const { nbd } = site.agent ?? { nbd: { listen: [], tls: "off" as const } };
+  const tls =
+    nbd.tls === "off"
+      ? null
+      : {
+          ca: await readFile(site.tls.ca),
+          cert: await readFile(site.tls.cert),
+          key: await readFile(site.tls.key),
+          requireClientCertificate: true as const,
+        };
+  const servers: { address: Address; close(graceMs: number): Promise<void> }[] = [];
+  try {
+    for (const listen of nbd.listen) {
+      // A Unix socket is guarded by its file mode; the network needs certificates.
+      const server = new NbdServer({ listen, tls: listen.kind === "unix" ? null : tls, catalog, clock, log });
+      servers.push({ address: await server.listen(), close: (graceMs) => server.close(graceMs) });
+    }
+  } catch (error) {
+    for (const server of servers) await server.close(0);
+    throw error;
+  }
+  return servers;
+}
+
+function exportUri(address: Address, name: string): string {
+  return address.kind === "unix"
+    ? `nbd+unix:///${name}?socket=${address.path}`
+    : `nbd://${address.host}:${address.port}/${name}`;
+}
+
+function observe(clock: Clock, run: () => void): Timer {
+  let timer: Timer;
+  const tick = () => {
+    run();
+    timer = clock.after(observeIntervalMs, tick);
+  };
+  timer = clock.after(observeIntervalMs, tick);
+  return { cancel: () => timer.cancel() };
+}

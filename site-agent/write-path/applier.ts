@@ -1,0 +1,168 @@
+/**
+ * Carries durable frames into the local image, moves the checkpoint, and trims the journal. Only durable frames
+ * reach the image, so after power loss the image holds nothing that the journal lacks; only frames behind a synced
+ * checkpoint *and* acknowledged by the standby (if one is expected) leave the journal.
+ */
+import type { GroupImage } from "../../image/group-image.ts";
+import type { FrameLog } from "../../journal/frame-log.ts";
+import type { Frame } from "../../protocol/frame.ts";
+import type { Sequence } from "../../protocol/ids.ts";
+import type { Clock, Timer } from "../../runtime/clock.ts";
+
+/** One apply step takes at most this many body bytes: bounds the time a step holds the image. */
+const applyBytesMax = 16 * 1024 * 1024;
+/** Enough durable bytes to make folding worth a step at once. */
+const applyBytesTarget = 4 * 1024 * 1024;
+/** Durable frames wait at most this long for more, ms. */
+const applyPaceMs = 100;
+/** The images are synced and the checkpoint moved this often while there is something to do, ms. */
+const checkpointIntervalMs = 3_000;
+
+export interface ApplierWorld {
+  readonly log: FrameLog;
+  readonly image: GroupImage;
+  readonly clock: Clock;
+  /** Body bytes of appended frames that may wait for the image. */
+  readonly unappliedBytesMax: number;
+  /** Last sequence the journal need not keep for the standby; Infinity when none is expected. */
+  readonly releasedByStandby: () => Sequence;
+  /** Reads may go to the image for everything up to `sequence`. */
+  readonly applied: (sequence: Sequence) => void;
+  readonly trimmed: () => void;
+  readonly failed: (error: unknown) => void;
+}
+
+export class Applier {
+  readonly #world: ApplierWorld;
+  #frames: Frame[] = [];
+  #bytes = 0;
+  /** Frames at the front of `#frames` that are durable, and their bytes. */
+  #durableCount = 0;
+  #durableBytes = 0;
+  #applying: Promise<void> | null = null;
+  #checkpointing: Promise<void> | null = null;
+  #applyTimer: Timer | null = null;
+  #checkpointTimer: Timer | null = null;
+  #stopped = false;
+
+  constructor(world: ApplierWorld) {
+    this.#world = world;
+  }
+
+  get hasRoom(): boolean {
+    return this.#bytes < this.#world.unappliedBytesMax;
+  }
+
+  appended(frame: Frame): void {
+    this.#frames.push(frame);
+    this.#bytes += frame.body.byteLength;
+  }
+
+  /** Everything up to `durable` may go to the image now. */
+  durableAdvanced(durable: Sequence): void {
+    for (let frame = this.#frames[this.#durableCount]; frame !== undefined && frame.last <= durable; ) {
+      this.#durableBytes += frame.body.byteLength;
+      this.#durableCount += 1;
+      frame = this.#frames[this.#durableCount];
+    }
+    this.#plan();
+  }
+
+  #plan(): void {
+    if (this.#durableBytes >= applyBytesTarget || !this.hasRoom) {
+      this.#startApply();
+    } else if (this.#durableBytes > 0) {
+      this.#applyTimer ??= this.#world.clock.after(applyPaceMs, () => this.#startApply());
+    }
+  }
+
+  /** Moves the checkpoint and trims now: the journal is short of room, or the standby released frames. */
+  checkpointSoon(): void {
+    this.#startCheckpoint();
+  }
+
+  /** Applies everything durable, syncs and commits; the image then equals the journal's durable position. */
+  async drain(): Promise<void> {
+    while (this.#durableBytes > 0 && !this.#stopped) {
+      this.#startApply();
+      await this.#applying;
+    }
+    await this.#checkpointing;
+    if (this.#stopped) return;
+    this.#startCheckpoint();
+    await this.#checkpointing;
+  }
+
+  /** Stops after the steps under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#applyTimer?.cancel();
+    this.#checkpointTimer?.cancel();
+    await this.#applying;
+    await this.#checkpointing;
+  }
+
+  #startApply(): void {
+    this.#applyTimer?.cancel();
+    this.#applyTimer = null;
+    if (this.#stopped || this.#applying !== null || this.#durableBytes === 0) return;
+    this.#applying = this.#apply().finally(() => {
+      this.#applying = null;
+      this.#plan();
+    });
+  }
+
+  async #apply(): Promise<void> {
+    let count = 0;
+    let bytes = 0;
+    while (count < this.#durableCount && bytes < applyBytesMax) {
+      bytes += this.#frames[count]!.body.byteLength;
+      count += 1;
+    }
+    const step = this.#frames.slice(0, count);
+    try {
+      await this.#world.image.apply(step);
+    } catch (error) {
+      this.#fail(error);
+      return;
+    }
+    this.#frames.splice(0, count);
+    this.#bytes -= bytes;
+    this.#durableCount -= count;
+    this.#durableBytes -= bytes;
+    this.#world.applied(step[count - 1]!.last);
+    this.#checkpointTimer ??= this.#world.clock.after(checkpointIntervalMs, () => this.#startCheckpoint());
+  }
+
+  #startCheckpoint(): void {
+    this.#checkpointTimer?.cancel();
+    this.#checkpointTimer = null;
+    if (this.#stopped || this.#checkpointing !== null) return;
+    this.#checkpointing = this.#checkpoint().finally(() => {
+      this.#checkpointing = null;
+    });
+  }
+
+  async #checkpoint(): Promise<void> {
+    const { image, log } = this.#world;
+    try {
+      const position = image.applied;
+      if (position.sequence > image.committed.sequence) {
+        // After the sync the image survives power loss up to `position`; only then may the marker say so.
+        await image.sync();
+        await image.commit(position);
+      }
+      const through = Math.min(image.committed.sequence, this.#world.releasedByStandby());
+      if (through > log.head.sequence) await log.trim(through);
+      this.#world.trimmed();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#world.failed(error);
+  }
+}

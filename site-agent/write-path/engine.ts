@@ -1,0 +1,226 @@
+/**
+ * The write path of one group while its journal is open: committer, syncer and applier around one journal, one
+ * overlay and one set of images. An engine is opened from disk, runs until something fails or it is closed, and is
+ * never repaired in place: after any failed put or sync it is closed and a new one is opened and verified, so that
+ * recovery is the path that start-up tests every day.
+ */
+import type { Extent } from "../../block/device.ts";
+import type { GroupImage } from "../../image/group-image.ts";
+import { Overlay } from "../../image/overlay.ts";
+import type { FrameLog, LogPosition } from "../../journal/frame-log.ts";
+import type { Frame } from "../../protocol/frame.ts";
+import type { LineageBytes, Sequence, VolumeNumber } from "../../protocol/ids.ts";
+import { bytesEqual } from "../../protocol/ids.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { Applier } from "./applier.ts";
+import type { HoldCode, InFlight } from "./committer.ts";
+import { Committer } from "./committer.ts";
+import type { DurableGate } from "./durable-gate.ts";
+import type { PendingWrites, WriteRequest } from "./pending-writes.ts";
+import { Syncer } from "./syncer.ts";
+
+export interface EngineListener {
+  /** Frames up to here may be shipped. */
+  readonly durable: (position: LogPosition) => void;
+  readonly answered: (frame: Frame) => void;
+  readonly held: (code: HoldCode | null) => void;
+  /** The engine has stopped itself; close it and open another, or stop the group. */
+  readonly failed: (error: unknown) => void;
+}
+
+export interface EngineWorld {
+  /** Open, verified, everything in it durable. */
+  readonly log: FrameLog;
+  /** Open; applied up to the journal's tail. */
+  readonly image: GroupImage;
+  readonly lineage: LineageBytes;
+  readonly pending: PendingWrites;
+  readonly gate: DurableGate;
+  readonly clock: Clock;
+  readonly durability: "flush" | "write";
+  readonly unappliedBytesMax: number;
+  readonly releasedByStandby: () => Sequence;
+  readonly listener: EngineListener;
+}
+
+/** Ranges of zeroes waiting for the image: each read looks through them, so they are few. */
+const unappliedRangesMax = 1_024;
+
+export class Engine {
+  readonly log: FrameLog;
+  readonly image: GroupImage;
+  readonly #world: EngineWorld;
+  readonly #overlay = new Overlay();
+  readonly #committer: Committer;
+  readonly #syncer: Syncer;
+  readonly #applier: Applier;
+  /** The frame whose put failed; none of its writes has been answered. */
+  #unsettled: InFlight | null = null;
+  #failed = false;
+  #signalFailed: () => void = () => {};
+  readonly #whenFailed = new Promise<void>((resolve) => {
+    this.#signalFailed = resolve;
+  });
+  #closed: Promise<void> | null = null;
+
+  constructor(world: EngineWorld) {
+    this.#world = world;
+    this.log = world.log;
+    this.image = world.image;
+    const failed = (error: unknown) => this.#fail(error);
+    this.#applier = new Applier({
+      log: world.log,
+      image: world.image,
+      clock: world.clock,
+      unappliedBytesMax: world.unappliedBytesMax,
+      releasedByStandby: world.releasedByStandby,
+      applied: (sequence) => {
+        this.#overlay.evictThrough(sequence);
+        this.#committer.kick();
+      },
+      trimmed: () => this.#committer.kick(),
+      failed,
+    });
+    this.#syncer = new Syncer({
+      log: world.log,
+      gate: world.gate,
+      clock: world.clock,
+      durable: (position) => {
+        this.#applier.durableAdvanced(position.sequence);
+        world.listener.durable(position);
+      },
+      failed,
+    });
+    this.#committer = new Committer({
+      log: world.log,
+      lineage: world.lineage,
+      pending: world.pending,
+      gate: world.gate,
+      clock: world.clock,
+      durability: world.durability,
+      hasRoomInMemory: () => this.#applier.hasRoom && this.#overlay.rangeCount < unappliedRangesMax,
+      appended: (frame, urgent) => {
+        this.#overlay.insert(frame);
+        this.#applier.appended(frame);
+        world.listener.answered(frame);
+        this.#syncer.kick(urgent);
+      },
+      held: (code) => {
+        // The quickest way to room in the journal: move the checkpoint and trim what the standby has.
+        if (code !== null) this.#applier.checkpointSoon();
+        world.listener.held(code);
+      },
+      failed: (error, unsettled) => {
+        this.#unsettled = unsettled;
+        this.#fail(error);
+      },
+    });
+  }
+
+  /** Writes are waiting in `pending`. */
+  kick(): void {
+    this.#committer.kick();
+  }
+
+  /** Answers `request` once everything answered before this call is durable. */
+  flush(request: Pick<WriteRequest, "resolve" | "reject">): void {
+    const target = this.log.tail.sequence;
+    if (target <= this.log.durable.sequence) {
+      request.resolve();
+      return;
+    }
+    this.#world.gate.add(target, request);
+    this.#syncer.kick(true);
+  }
+
+  /** The standby released frames: trim when it is worth it. */
+  standbyAdvanced(): void {
+    if (!this.#applier.hasRoom || this.log.roomFor(0) !== "ok") this.#applier.checkpointSoon();
+    this.#committer.kick();
+  }
+
+  /** Content as of now, including answered writes that have not reached the image. The buffer is the caller's. */
+  async read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
+    const plan = this.#overlay.plan(volume, offset, length);
+    if (plan === "image") return await this.image.read(volume, offset, length);
+    const out = Buffer.allocUnsafe(length);
+    const fromImage: Promise<void>[] = [];
+    // Overlay views are copied in this turn: a view may be evicted once the image holds the same content.
+    for (const piece of plan) {
+      const at = piece.offset - offset;
+      if (piece.source === "image") {
+        fromImage.push(
+          this.image.read(volume, piece.offset, piece.length).then((bytes) => {
+            out.set(bytes, at);
+          }),
+        );
+      } else if (piece.source === "zero") {
+        out.fill(0, at, at + piece.length);
+      } else {
+        out.set(piece.source, at);
+      }
+    }
+    if (fromImage.length > 0) await Promise.all(fromImage);
+    return out;
+  }
+
+  async extents(volume: VolumeNumber, offset: number, length: number): Promise<Extent[]> {
+    return this.#overlay.extents(volume, offset, length, await this.image.extents(volume, offset, length));
+  }
+
+  /** Applies and checkpoints everything journalled, so that the next start has nothing to replay; false if it failed. */
+  async drain(): Promise<boolean> {
+    await this.#committer.stop();
+    const flushed = new Promise<void>((resolve, reject) => this.flush({ resolve, reject }));
+    await Promise.race([flushed, this.#whenFailed]);
+    if (!this.#failed) await this.#applier.drain();
+    return !this.#failed;
+  }
+
+  /**
+   * Stops all loops after their step under way and closes journal and images. `clean` only after `drain`. Requests
+   * that were never answered stay in `pending` and `gate`, for the next engine.
+   */
+  close(how: "clean" | "abandon"): Promise<void> {
+    this.#closed ??= this.#close(how);
+    return this.#closed;
+  }
+
+  async #close(how: "clean" | "abandon"): Promise<void> {
+    await Promise.all([this.#committer.stop(), this.#syncer.stop(), this.#applier.stop()]);
+    try {
+      await this.log.close(how);
+    } finally {
+      await this.image.close();
+    }
+  }
+
+  /**
+   * Settles what a predecessor left behind, against what this journal (verified, all durable) really holds. A frame
+   * whose put failed may exist: then its writes are done; else they were never in any history and queue again.
+   */
+  inherit(unsettled: InFlight | null): void {
+    if (unsettled !== null) {
+      const { frame, items } = unsettled;
+      const { tail } = this.log;
+      if (tail.sequence === frame.last && bytesEqual(tail.chain, frame.chainAfter)) {
+        for (const item of items) item.request?.resolve();
+      } else {
+        this.#world.pending.putBack(items);
+      }
+    }
+    this.#world.gate.release(this.log.durable.sequence);
+    this.kick();
+  }
+
+  get unsettled(): InFlight | null {
+    return this.#unsettled;
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#signalFailed();
+    this.#world.listener.failed(error);
+  }
+}

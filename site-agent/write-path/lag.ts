@@ -1,0 +1,91 @@
+/**
+ * What would be lost if this site died now: from the newest answered write back to the newest position that the
+ * standby holds durably. Pure. Remembers a bounded, thinned trail of frame ends; where the trail is coarse the
+ * answer errs towards *more* lag, never less (promise 3).
+ */
+import type { Sequence } from "../../protocol/ids.ts";
+
+interface Mark {
+  readonly last: Sequence;
+  readonly dataBytesTotal: number;
+  readonly openedAtMs: number;
+}
+
+export interface Lag {
+  readonly writes: number;
+  readonly bytes: number;
+  /** Answer time from the oldest write the standby lacks to the newest; 0 when nothing is behind. */
+  readonly ageMs: number;
+  /** Wall time at or before the answer of the oldest write the standby lacks; null when nothing is behind. */
+  readonly oldestAtMs: number | null;
+}
+
+/** Marks kept; beyond it neighbours are merged two by two: 4,096 marks of some 60 bytes are a quarter of a MiB. */
+const marksMax = 4_096;
+
+export class LagTrail {
+  #marks: Mark[] = [];
+  #acknowledged: Mark;
+  #newest: Mark & { readonly closedAtMs: number };
+
+  /** `origin`: position from which nothing behind it matters, normally what is known to be acknowledged. */
+  constructor(origin: {
+    readonly sequence: Sequence;
+    readonly dataBytesTotal: number;
+    readonly closedAtMs: number;
+  }) {
+    const mark = {
+      last: origin.sequence,
+      dataBytesTotal: origin.dataBytesTotal,
+      openedAtMs: origin.closedAtMs,
+    };
+    this.#acknowledged = mark;
+    this.#newest = { ...mark, closedAtMs: origin.closedAtMs };
+  }
+
+  /** A frame was answered; frames come in order. */
+  answered(frame: {
+    readonly last: Sequence;
+    readonly dataBytesTotal: number;
+    readonly openedAtMs: number;
+    readonly closedAtMs: number;
+  }): void {
+    const { last, dataBytesTotal, openedAtMs, closedAtMs } = frame;
+    this.#newest = { last, dataBytesTotal, openedAtMs, closedAtMs };
+    this.#marks.push({ last, dataBytesTotal, openedAtMs });
+    if (this.#marks.length > marksMax) this.#marks = mergePairs(this.#marks);
+  }
+
+  /** The standby holds everything up to `sequence`. */
+  acknowledged(sequence: Sequence): void {
+    let passed = 0;
+    while (passed < this.#marks.length && this.#marks[passed]!.last <= sequence) passed += 1;
+    if (passed === 0) return;
+    this.#acknowledged = this.#marks[passed - 1]!;
+    this.#marks.splice(0, passed);
+  }
+
+  /** `acknowledged` exact, so that the count of writes is; bytes and age come from the last mark at or before it. */
+  lag(acknowledged: Sequence): Lag {
+    const writes = Math.max(0, this.#newest.last - acknowledged);
+    if (writes === 0) return { writes: 0, bytes: 0, ageMs: 0, oldestAtMs: null };
+    const oldestAtMs = this.#marks[0]?.openedAtMs ?? this.#newest.openedAtMs;
+    return {
+      writes,
+      bytes: this.#newest.dataBytesTotal - this.#acknowledged.dataBytesTotal,
+      ageMs: Math.max(0, this.#newest.closedAtMs - oldestAtMs),
+      oldestAtMs,
+    };
+  }
+}
+
+/** Neighbours become one mark with the earlier opening: lag may read larger, never smaller. */
+function mergePairs(marks: readonly Mark[]): Mark[] {
+  const merged: Mark[] = [];
+  for (let index = 0; index < marks.length; index += 2) {
+    const early = marks[index]!;
+    const late = marks[index + 1] ?? early;
+    merged.push({ last: late.last, dataBytesTotal: late.dataBytesTotal, openedAtMs: early.openedAtMs });
+  }
+  return merged;
+}
