@@ -1,0 +1,284 @@
+/**
+ * The images of a group's volumes, written in the group's record order: the one way in which both roles change an
+ * image. Keeps the marker that says what the images hold. Never moves the marker beyond what is synced, and never
+ * believes a sync that failed. Order of steps and what a crash between them leaves: docs/image.md.
+ */
+import assert from "node:assert/strict";
+import type { BlockChange } from "../block/bulk-write.ts";
+import { isBulkWritable } from "../block/bulk-write.ts";
+import type { BlockDevice, Extent } from "../block/device.ts";
+import { BlockErrno, BlockError } from "../block/device.ts";
+import type { Frame } from "../protocol/frame.ts";
+import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
+import { bytesEqual } from "../protocol/ids.ts";
+import type { BlockRecord } from "../protocol/record.ts";
+import { errorText, OperationalError } from "../runtime/errors.ts";
+import type { Log } from "../runtime/log.ts";
+import { foldRecords } from "./fold.ts";
+import type { AppliedPosition } from "./marker.ts";
+import { Marker } from "./marker.ts";
+
+export interface GroupVolume {
+  readonly entry: VolumeEntry;
+  readonly device: BlockDevice;
+}
+
+export interface GroupImageOptions {
+  readonly volumes: readonly GroupVolume[];
+  readonly markerPath: string;
+  readonly lineage: LineageBytes;
+  /** `create`: the marker is made at `origin`, which the images must hold already. `open`: it must exist. */
+  readonly mode: "create" | "open";
+  readonly origin: AppliedPosition;
+  readonly log: Log;
+}
+
+/** Records folded at once: some 4 ms of sorting at most, so that the main thread is never kept longer. */
+const foldRecordsMax = 8_192;
+
+export class GroupImage {
+  readonly #volumes: ReadonlyMap<VolumeNumber, GroupVolume>;
+  readonly #marker: Marker;
+  readonly #log: Log;
+  #held: AppliedPosition;
+  #synced: AppliedPosition;
+  #touched = new Set<VolumeNumber>();
+  #applying = false;
+  #syncing = false;
+  #failed: OperationalError | undefined;
+
+  private constructor(volumes: readonly GroupVolume[], marker: Marker, log: Log) {
+    this.#volumes = new Map(volumes.map((volume) => [volume.entry.number, volume]));
+    this.#marker = marker;
+    this.#log = log;
+    this.#held = marker.state.applied;
+    this.#synced = marker.state.applied;
+  }
+
+  /**
+   * Opens the images; takes over the devices, which `close` closes. Frames after `applied` must be applied again,
+   * at least up to `applyingLast`, before anyone may call the images consistent. OperationalErrors of `Marker`, and
+   * `IMAGE_SIZE`; all with reaction `stop`, the devices left open.
+   */
+  static async open(options: GroupImageOptions): Promise<GroupImage> {
+    for (const { entry, device } of options.volumes) {
+      if (device.sizeBytes === entry.sizeBytes) continue;
+      throw new OperationalError({
+        code: "IMAGE_SIZE",
+        message: `the image of volume ${entry.name} has ${device.sizeBytes} bytes, the volume ${entry.sizeBytes}`,
+        reaction: "stop",
+      });
+    }
+    const { markerPath, lineage, origin } = options;
+    const marker =
+      options.mode === "create"
+        ? await Marker.create(markerPath, { lineage, applied: origin, applyingLast: origin.sequence })
+        : await Marker.open(markerPath, lineage);
+    const image = new GroupImage(options.volumes, marker, options.log);
+    if (image.applyingLast > image.applied.sequence) {
+      options.log.info("IMAGE_PARTLY_APPLIED", "an apply step was under way when the image was last used", {
+        sequence: image.applied.sequence,
+        applyingLast: image.applyingLast,
+      });
+    }
+    return image;
+  }
+
+  /** Durable: every record up to here is in the images after any crash. */
+  get applied(): AppliedPosition {
+    return this.#marker.state.applied;
+  }
+
+  /** Records after `applied` and up to here may be partly in the images. */
+  get applyingLast(): Sequence {
+    return this.#marker.state.applyingLast;
+  }
+
+  /** What a reader of the images finds now: the last frame applied by this process; not durable yet. */
+  get held(): AppliedPosition {
+    return this.#held;
+  }
+
+  /** Durable intention, before the images are touched with records up to `last`. */
+  async begin(last: Sequence): Promise<void> {
+    this.#admit();
+    assert(last >= this.#held.sequence, "an intention never ends before what is held");
+    // From here on a restart that finds its log shorter than `last` knows that the images may hold more than it.
+    await this.#marker.write(this.applied, Math.max(last, this.applyingLast));
+  }
+
+  /**
+   * Writes frames that continue `held` into the images; one call at a time. The frames' bodies must not change
+   * until it settles. OperationalError `IMAGE_FULL` (reaction `retry`: the same frames may be applied again, once
+   * there is space), `IMAGE_WRITE_FAILED` and `IMAGE_RECORD_RANGE` (reaction `stop`). After an error `held` is
+   * unchanged and the images may hold any part of the frames.
+   */
+  async apply(frames: readonly Frame[]): Promise<void> {
+    this.#admit();
+    assert(!this.#applying, "apply steps do not overlap");
+    const end = this.#endOf(frames);
+    this.#applying = true;
+    try {
+      for (const records of inPortions(frames)) await this.#write(records);
+      this.#held = end;
+    } finally {
+      this.#applying = false;
+    }
+  }
+
+  #endOf(frames: readonly Frame[]): AppliedPosition {
+    let end = this.#held;
+    for (const frame of frames) {
+      assert.equal(frame.first, end.sequence + 1, "frames continue what is held");
+      assert(bytesEqual(frame.chainBefore, end.chain), "frames continue the history that is held");
+      assert(bytesEqual(frame.lineage, this.#marker.state.lineage), "frames are of the images' lineage");
+      end = {
+        sequence: frame.last,
+        chain: frame.chainAfter,
+        dataBytesTotal: frame.dataBytesTotal,
+        timeMs: frame.closedAtMs,
+      };
+    }
+    return end;
+  }
+
+  async #write(records: readonly BlockRecord[]): Promise<void> {
+    const folded = foldRecords(records);
+    for (const [volume, changes] of folded) this.#checkRange(volume, changes);
+    const outcomes = await Promise.allSettled(
+      [...folded].map(([volume, changes]) => {
+        this.#touched.add(volume);
+        return writeTo(this.#volume(volume).device, changes);
+      }),
+    );
+    const refused = outcomes.find((outcome) => outcome.status === "rejected");
+    if (refused !== undefined) throw writeError(refused.reason);
+  }
+
+  /** Frames come verified, but a record beyond its volume would grow the image file or hit another partition. */
+  #checkRange(volume: VolumeNumber, changes: readonly BlockChange[]): void {
+    const sizeBytes = this.#volumes.get(volume)?.entry.sizeBytes ?? 0;
+    const last = changes.at(-1);
+    if (last === undefined || last.offset + last.length <= sizeBytes) return;
+    throw new OperationalError({
+      code: "IMAGE_RECORD_RANGE",
+      message: `a record reaches ${last.offset + last.length} on volume ${volume} of ${sizeBytes} bytes`,
+      reaction: "stop",
+    });
+  }
+
+  /**
+   * Makes what is held durable in the images and returns that position. May run beside an `apply`, whose records it
+   * then does not cover. OperationalError `IMAGE_SYNC_FAILED`, reaction `stop`; from then on every step fails with
+   * it until the group is opened again.
+   */
+  async sync(): Promise<AppliedPosition> {
+    this.#admit();
+    assert(!this.#syncing, "syncs do not overlap");
+    this.#syncing = true;
+    try {
+      return await this.#syncTouched();
+    } finally {
+      this.#syncing = false;
+    }
+  }
+
+  async #syncTouched(): Promise<AppliedPosition> {
+    const covered = this.#held;
+    const touched = this.#touched;
+    // An apply beside this call adds to the new set, before it writes: what it writes is synced next time.
+    this.#touched = this.#applying ? new Set(touched) : new Set();
+    const outcomes = await Promise.allSettled(
+      [...touched].map((volume) => this.#volume(volume).device.flush()),
+    );
+    const refused = outcomes.find((outcome) => outcome.status === "rejected");
+    if (refused !== undefined) {
+      this.#failed ??= new OperationalError({
+        code: "IMAGE_SYNC_FAILED",
+        message: `the images could not be synced: ${errorText(refused.reason)}`,
+        reaction: "stop",
+        hint: "Look at the disk of the images; after a restart they are written again from the last applied position.",
+        cause: refused.reason,
+      });
+      this.#log.error("IMAGE_SYNC_FAILED", "sync of the images failed", refused.reason, {
+        sequence: covered.sequence,
+      });
+      throw this.#failed;
+    }
+    if (covered.sequence > this.#synced.sequence) this.#synced = covered;
+    return covered;
+  }
+
+  /** Moves the marker to a position that `sync` returned. Only afterwards may the log give up those records. */
+  async commit(position: AppliedPosition): Promise<void> {
+    this.#admit();
+    assert(position.sequence <= this.#synced.sequence, "the marker never moves beyond what is synced");
+    assert(position.sequence >= this.applied.sequence, "the marker never moves back");
+    await this.#marker.write(position, Math.max(position.sequence, this.applyingLast));
+  }
+
+  /** BlockError as the device says; the images hold records up to `held`, or part of an apply under way. */
+  read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
+    return this.#volume(volume).device.read(offset, length);
+  }
+
+  extents(volume: VolumeNumber, offset: number, length: number): Promise<Extent[]> {
+    return this.#volume(volume).device.extents(offset, length);
+  }
+
+  /** The volume's device, for reading; writing goes through `apply` alone. */
+  device(volume: VolumeNumber): BlockDevice {
+    return this.#volume(volume).device;
+  }
+
+  #volume(number: VolumeNumber): GroupVolume {
+    const volume = this.#volumes.get(number);
+    assert(volume !== undefined, `volume ${number} is in the group's table`);
+    return volume;
+  }
+
+  #admit(): void {
+    if (this.#failed !== undefined) throw this.#failed;
+  }
+
+  /** Closes marker and devices. Steps under way must have settled. Syncs nothing. */
+  async close(): Promise<void> {
+    await this.#marker.close();
+    for (const { device } of this.#volumes.values()) await device.close();
+  }
+}
+
+async function writeTo(device: BlockDevice, changes: readonly BlockChange[]): Promise<void> {
+  if (isBulkWritable(device)) return device.writeChanges(changes);
+  for (const { offset, length, data } of changes) {
+    if (data === null) await device.zero(offset, length, { fua: false, mayTrim: true, fast: false });
+    else await device.write(offset, data, { fua: false });
+  }
+}
+
+function writeError(cause: unknown): OperationalError {
+  const full = cause instanceof BlockError && cause.errno === BlockErrno.ENOSPC;
+  return new OperationalError({
+    code: full ? "IMAGE_FULL" : "IMAGE_WRITE_FAILED",
+    message: `the images could not be written: ${errorText(cause)}`,
+    reaction: full ? "retry" : "stop",
+    hint: full
+      ? "Free space on the file system of the images; applying goes on by itself."
+      : "Look at the disk of the images, then restart; they are written again from the last applied position.",
+    cause,
+  });
+}
+
+/** The frames' records in order, in portions of at most `foldRecordsMax`. */
+function* inPortions(frames: readonly Frame[]): Generator<readonly BlockRecord[]> {
+  let portion: BlockRecord[] = [];
+  for (const frame of frames) {
+    for (const record of frame.records) {
+      portion.push(record);
+      if (portion.length < foldRecordsMax) continue;
+      yield portion;
+      portion = [];
+    }
+  }
+  if (portion.length > 0) yield portion;
+}
