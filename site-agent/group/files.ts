@@ -6,7 +6,8 @@
 import { access, mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { FileDevice } from "../../block/file-device.ts";
-import { imageHoldsData, imageIdentity, openFileDevice } from "../../block/file-device.ts";
+import { openFileDevice } from "../../block/file-device.ts";
+import { imageHoldsData, imageIdentity } from "../../block/image-inspection.ts";
 import { GroupImage } from "../../image/group-image.ts";
 import type { FrameLog, FrameLogRecovery, LogPosition } from "../../journal/frame-log.ts";
 import { openFrameLog } from "../../journal/open.ts";
@@ -101,7 +102,7 @@ export async function makeFiles(state: AgentGroupState, settings: FilesSettings)
   await syncDirectory(paths.directory);
   const volumes: StateVolume[] = [];
   for (const volume of state.volumes)
-    volumes.push({ ...volume, imageIdentity: await imageIdentity(volume.imagePath) });
+    volumes.push({ ...volume, imageIdentity: await identityOf(volume.imagePath) });
   return volumes;
 }
 
@@ -169,9 +170,15 @@ async function openImage(
   }
 }
 
+/** A file is known by its inode, a device only by its kind and size: its node and number change between boots. */
+async function identityOf(path: string): Promise<string> {
+  const { kind, inode, sizeBytes } = await imageIdentity(path);
+  return `${kind} ${inode} ${sizeBytes}`;
+}
+
 async function refuseOtherImage(volume: StateVolume): Promise<void> {
   if (volume.imageIdentity === null) return;
-  const found = await imageIdentity(volume.imagePath);
+  const found = await identityOf(volume.imagePath);
   if (found === volume.imageIdentity) return;
   throw new OperationalError({
     code: "IMAGE_MISMATCH",
@@ -203,14 +210,13 @@ async function replay(journal: FrameLog, image: GroupImage, log: Log): Promise<v
   const last = journal.tail.sequence;
   if (applied.sequence === last) return;
   log.info("REPLAY_STARTED", "replaying the journal into the images", { first: applied.sequence + 1, last });
-  for (let next = applied.sequence + 1; next <= last; next = image.applied.sequence + 1) {
+  for (let next = applied.sequence + 1; next <= last; next = image.held.sequence + 1) {
     await image.apply(await journal.frames(next, replayBytesMax));
     log.info("REPLAY_PROGRESS", "replaying the journal into the images", {
-      sequence: image.applied.sequence,
+      sequence: image.held.sequence,
       last,
     });
   }
   // Survives power loss from here on; a crash before this replays the same frames again.
-  await image.sync();
-  await image.commit(image.applied);
+  await image.commit(await image.sync());
 }

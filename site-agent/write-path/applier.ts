@@ -146,13 +146,11 @@ export class Applier {
   async #checkpoint(): Promise<void> {
     const { image, log } = this.#world;
     try {
-      const position = image.applied;
-      if (position.sequence > image.committed.sequence) {
-        // After the sync the image survives power loss up to `position`; only then may the marker say so.
-        await image.sync();
-        await image.commit(position);
+      if (image.held.sequence > image.applied.sequence) {
+        // After the sync the image survives power loss up to what it returns; only then may the marker say so.
+        await image.commit(await image.sync());
       }
-      const through = Math.min(image.committed.sequence, this.#world.releasedByStandby());
+      const through = Math.min(image.applied.sequence, this.#world.releasedByStandby());
       if (through > log.head.sequence) await log.trim(through);
       this.#world.trimmed();
     } catch (error) {

@@ -6,7 +6,8 @@
  */
 import type { Extent } from "../../block/device.ts";
 import type { GroupImage } from "../../image/group-image.ts";
-import { Overlay } from "../../image/overlay.ts";
+import type { ReadPiece } from "../../image/overlay.ts";
+import { mergeExtents, Overlay } from "../../image/overlay.ts";
 import type { FrameLog, LogPosition } from "../../journal/frame-log.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import type { LineageBytes, Sequence, VolumeNumber } from "../../protocol/ids.ts";
@@ -139,21 +140,26 @@ export class Engine {
     this.#committer.kick();
   }
 
-  /** Content as of now, including answered writes that have not reached the image. The buffer is the caller's. */
-  async read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
-    const plan = this.#overlay.plan(volume, offset, length);
-    if (plan === "image") return await this.image.read(volume, offset, length);
+  /** Content as of now, including answered writes that have not reached the image. Must not be changed. */
+  read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
+    const found = this.#overlay.read(volume, offset, length);
+    if (found === undefined) return this.image.read(volume, offset, length);
+    return found instanceof Uint8Array ? Promise.resolve(found) : this.#assemble(volume, offset, length, found);
+  }
+
+  async #assemble(
+    volume: VolumeNumber,
+    offset: number,
+    length: number,
+    pieces: readonly ReadPiece[],
+  ): Promise<Uint8Array> {
     const out = Buffer.allocUnsafe(length);
     const fromImage: Promise<void>[] = [];
-    // Overlay views are copied in this turn: a view may be evicted once the image holds the same content.
-    for (const piece of plan) {
+    for (const piece of pieces) {
       const at = piece.offset - offset;
       if (piece.source === "image") {
-        fromImage.push(
-          this.image.read(volume, piece.offset, piece.length).then((bytes) => {
-            out.set(bytes, at);
-          }),
-        );
+        const read = this.image.read(volume, piece.offset, piece.length);
+        fromImage.push(read.then((bytes) => out.set(bytes, at)));
       } else if (piece.source === "zero") {
         out.fill(0, at, at + piece.length);
       } else {
@@ -165,7 +171,9 @@ export class Engine {
   }
 
   async extents(volume: VolumeNumber, offset: number, length: number): Promise<Extent[]> {
-    return this.#overlay.extents(volume, offset, length, await this.image.extents(volume, offset, length));
+    // The overlay is asked first: what leaves it meanwhile is in the image by then.
+    const newest = this.#overlay.extents(volume, offset, length);
+    return mergeExtents(newest, await this.image.extents(volume, offset, length));
   }
 
   /** Applies and checkpoints everything journalled, so that the next start has nothing to replay; false if it failed. */

@@ -1,0 +1,65 @@
+/** Lag: exact where the trail is fine, never smaller than the truth where it has been thinned (promise 3). */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { LagTrail } from "../../../site-agent/write-path/lag.ts";
+
+const origin = { sequence: 0, dataBytesTotal: 0, closedAtMs: 0 };
+
+test("nothing is behind when everything answered is acknowledged", () => {
+  const trail = new LagTrail(origin);
+  trail.answered({ last: 4, dataBytesTotal: 4096, openedAtMs: 10, closedAtMs: 11 });
+  trail.acknowledged(4);
+  assert.deepEqual(trail.lag(4), { writes: 0, bytes: 0, ageMs: 0, oldestAtMs: null });
+});
+
+test("an idle hour before the newest write is not lag", () => {
+  const trail = new LagTrail(origin);
+  trail.answered({ last: 1, dataBytesTotal: 512, openedAtMs: 0, closedAtMs: 1 });
+  trail.acknowledged(1);
+  trail.answered({ last: 2, dataBytesTotal: 1024, openedAtMs: 3_600_000, closedAtMs: 3_600_001 });
+  assert.deepEqual(trail.lag(1), { writes: 1, bytes: 512, ageMs: 1, oldestAtMs: 3_600_000 });
+});
+
+test("lag is never reported smaller than it is, however many frames are behind", () => {
+  const frames = fc.array(
+    fc.record({ writes: fc.integer({ min: 1, max: 9 }), bytes: fc.nat(9_999), gapMs: fc.nat(50) }),
+    {
+      minLength: 1,
+      maxLength: 400,
+    },
+  );
+  fc.assert(
+    fc.property(
+      frames,
+      fc.integer({ min: 1, max: 40 }),
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      (list, repeat, part) => {
+        const trail = new LagTrail(origin);
+        const ends: { last: number; total: number; openedAtMs: number; closedAtMs: number }[] = [];
+        let last = 0;
+        let total = 0;
+        let nowMs = 0;
+        for (let round = 0; round < repeat; round += 1) {
+          for (const frame of list) {
+            last += frame.writes;
+            total += frame.bytes;
+            const openedAtMs = nowMs;
+            nowMs += frame.gapMs;
+            ends.push({ last, total, openedAtMs, closedAtMs: nowMs });
+            trail.answered({ last, dataBytesTotal: total, openedAtMs, closedAtMs: nowMs });
+          }
+        }
+        const acknowledgedIndex = Math.floor(part * ends.length) - 1;
+        const acknowledged = ends[acknowledgedIndex]?.last ?? 0;
+        trail.acknowledged(acknowledged);
+        const lag = trail.lag(acknowledged);
+        const newest = ends[ends.length - 1]!;
+        assert.equal(lag.writes, newest.last - acknowledged);
+        if (lag.writes === 0) return;
+        assert(lag.bytes >= newest.total - (ends[acknowledgedIndex]?.total ?? 0));
+        assert(lag.ageMs >= newest.closedAtMs - ends[acknowledgedIndex + 1]!.openedAtMs);
+      },
+    ),
+  );
+});
