@@ -23,7 +23,7 @@ export interface FrameLog {
   readonly tail: LogPosition;
   /** Position after the last synced frame: survives power loss of the host. */
   readonly durable: LogPosition;
-  /** Stored bytes of the frames kept. */
+  /** Stored bytes of the frames kept; a frame counts as 1 KiB at least, which pays for its key and index row. */
   readonly bytes: number;
   /** Set from the first failed put or sync on; every later append and sync fails. Close, open again, verify. */
   readonly poisoned: boolean;
@@ -82,13 +82,22 @@ export interface FrameLogOptions {
   readonly memoryTailBytes: number;
   /** Identity of this boot of the host (Linux boot id): decides which watermark must be reached. */
   readonly bootId: string;
+  /**
+   * LevelDB's write buffer, bytes; 32 MiB when left out. Up to two are held in memory and replayed on open, so a
+   * site with many groups gives each of them less.
+   */
+  readonly writeBufferBytes?: number;
 }
 
 /** What opening found out. */
 export interface FrameLogRecovery {
   /** The log was closed by `close("clean")`. */
   readonly cleanShutdown: boolean;
-  /** The host has not been restarted since the log was last written. */
+  /**
+   * The host has not been restarted since the log was last written. After a restart without a clean shutdown this
+   * stays false, however often the log is opened, until the first append: a notice of possible loss cannot be
+   * used up by a crash.
+   */
   readonly sameBoot: boolean;
   /** Answered in the watermark when opened: after power loss the records between tail and this may be lost. */
   readonly answered: Sequence;

@@ -2,6 +2,7 @@
  * Bounded reading and writing of fixed-width big-endian numbers. Pure. Every codec of ours goes through this, so
  * a truncated input is a `RemoteProtocolError`, never an out-of-range read.
  */
+import { strict as assert } from "node:assert";
 import { RemoteProtocolError } from "./remote-error.ts";
 
 /** Reads front to back from a view it does not own; slices are views, not copies. */
@@ -11,7 +12,8 @@ export class ByteReader {
   #at = 0;
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
+    // Not the Buffer itself: its slice() is a view, and a caller that slices wants a copy.
+    this.#bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
@@ -96,6 +98,7 @@ export class ByteWriter {
   }
 
   u64(value: number): this {
+    assert(Number.isSafeInteger(value) && value >= 0, "a 64-bit field holds a safe integer");
     this.#view.setUint32(this.#at, Math.floor(value / 2 ** 32));
     this.#view.setUint32(this.#at + 4, value % 2 ** 32);
     this.#at += 8;

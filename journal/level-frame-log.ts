@@ -1,0 +1,500 @@
+/**
+ * The frame log on LevelDB: order of writes, poison, room, trimming, reading. `open.ts` makes it after it has
+ * verified what is stored. It must never believe the store beyond what a settled put or sync says, never use the
+ * handle for a write after one failed, and never have two LevelDB writes under way at once: a write queued behind
+ * a failed append would be acknowledged and then dropped by LevelDB's recovery.
+ */
+import assert from "node:assert/strict";
+import { ChainWalker } from "../protocol/chain.ts";
+import type { Frame } from "../protocol/frame.ts";
+import { encodeFrame, frameBodyBytesMax } from "../protocol/frame.ts";
+import type { ChainPosition, ChainValue, LineageBytes, Sequence } from "../protocol/ids.ts";
+import { bytesEqual } from "../protocol/ids.ts";
+import { recordBytes } from "../protocol/record.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
+import type { Log } from "../runtime/log.ts";
+import { decodeStored, endOf, frameDataBytes, requireChain, requireIndexed } from "./continuity.ts";
+import type { FrameIndex, IndexRow } from "./frame-index.ts";
+import type { FrameLog, FrameLogOptions, FrameSummary, LogPosition, LogRoom } from "./frame-log.ts";
+import type { Head } from "./head.ts";
+import { addPair, encodeHead } from "./head.ts";
+import { journalDamaged, journalPoisoned, journalRefuses, journalTrimmed } from "./journal-errors.ts";
+import type { LogFiles } from "./log-files.ts";
+import type { MemoryTail } from "./memory-tail.ts";
+import type { FrameStore } from "./store.ts";
+import type { Watermark } from "./watermark.ts";
+
+/** Least a frame is charged: its key, LevelDB's block index entry and our 20-byte index row are paid with it. */
+const frameChargeMin = 1024;
+/** How long one look at the file system's free space is used, counted down by what is appended, ms. */
+const freeSpaceAgeMaxMs = 1_000;
+/** Frames fetched in one read of the store: with `fetchBytesMax` what a read holds beside its result. */
+const fetchFramesMax = 256;
+const fetchBytesMax = 2 * 1024 * 1024;
+/** Keys deleted in one LevelDB batch: some 20 KiB of log, under a millisecond in which appends wait. */
+const deleteSlice = 1_024;
+/** Space is asked back from LevelDB after this many write buffers' worth of frames were trimmed. */
+const compactAfterBuffers = 2;
+
+/** What a frame of `storedBytes` is charged against the quota. */
+export function chargeOf(storedBytes: number): number {
+  return Math.max(frameChargeMin, storedBytes);
+}
+
+export interface LevelFrameLogParts {
+  readonly options: FrameLogOptions;
+  readonly log: Log;
+  readonly clock: Clock;
+  /** Bytes the file system of the folder has free for us. */
+  readonly freeBytes: (directory: string) => number;
+  readonly store: FrameStore;
+  readonly files: LogFiles;
+  readonly watermark: Watermark;
+  readonly boot: Uint8Array;
+  readonly writeBufferBytes: number;
+  readonly head: Head;
+  /** Verified and synced up to here. */
+  readonly tail: LogPosition;
+  readonly bytes: number;
+  readonly index: FrameIndex;
+  readonly memory: MemoryTail;
+  /** The watermark still tells of a loss of power; the first append replaces it. */
+  readonly noticeHeld: boolean;
+}
+
+export class LevelFrameLog implements FrameLog {
+  readonly #parts: LevelFrameLogParts;
+  readonly #lineage: LineageBytes;
+  #head: Head;
+  #tail: LogPosition;
+  #durable: LogPosition;
+  #bytes: number;
+  #noticeHeld: boolean;
+  #poison: OperationalError | undefined;
+  #closed = false;
+  #appending = false;
+  /** The LevelDB write under way; settles without rejecting. */
+  #writing: Promise<void> | undefined;
+  #syncing: Promise<LogPosition> | undefined;
+  /** The sync that starts when the one under way ends; everybody who asks meanwhile shares it. */
+  #syncNext: Promise<LogPosition> | undefined;
+  #nextEvenIfDurable = false;
+  #trimming: Promise<void> = Promise.resolve();
+  #trimmedBytes = 0;
+  #compactFrom: Sequence;
+  #free = { bytes: 0, atMs: Number.NEGATIVE_INFINITY };
+
+  constructor(parts: LevelFrameLogParts) {
+    this.#parts = parts;
+    this.#lineage = parts.options.lineage;
+    this.#head = parts.head;
+    this.#tail = parts.tail;
+    this.#durable = parts.tail;
+    this.#bytes = parts.bytes;
+    this.#noticeHeld = parts.noticeHeld;
+    this.#compactFrom = parts.head.position.sequence;
+  }
+
+  get head(): LogPosition {
+    return this.#head.position;
+  }
+
+  get tail(): LogPosition {
+    return this.#tail;
+  }
+
+  get durable(): LogPosition {
+    return this.#durable;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get poisoned(): boolean {
+    return this.#poison !== undefined;
+  }
+
+  /** Frames kept. */
+  get frameCount(): number {
+    return this.#parts.index.length;
+  }
+
+  get bytesMax(): number {
+    return this.#parts.options.bytesMax;
+  }
+
+  get lineage(): LineageBytes {
+    return this.#lineage;
+  }
+
+  roomFor(storedBytes: number): LogRoom {
+    if (this.#bytes + chargeOf(storedBytes) > this.#parts.options.bytesMax) return "full";
+    const nowMs = this.#parts.clock.monotonicMs();
+    if (nowMs - this.#free.atMs >= freeSpaceAgeMaxMs) {
+      this.#free = { bytes: this.#parts.freeBytes(this.#parts.options.directory), atMs: nowMs };
+    }
+    return this.#free.bytes - storedBytes < this.#parts.options.reserveBytes ? "reserve" : "ok";
+  }
+
+  async append(frame: Frame): Promise<void> {
+    assert(!this.#appending, "appends may not overlap");
+    this.#requireContinuation(frame);
+    this.#requireUsable();
+    const value = encodeFrame(frame, this.#parts.options.compression);
+    const room = this.roomFor(value.byteLength);
+    if (room !== "ok")
+      throw journalRefuses(room, {
+        bytes: this.#bytes,
+        bytesMax: this.bytesMax,
+        freeBytes: this.#free.bytes,
+      });
+    this.#appending = true;
+    try {
+      if (this.#noticeHeld) await this.#replaceNotice();
+      // Survives a kill of the process: the value is in LevelDB's log by a write() when this settles.
+      await this.#write("put", () => this.#parts.store.putFrame(frame.first, value));
+      const end = endOf(frame);
+      // Survives the same kill: from now on a journal that ends before this frame is refused.
+      this.#guard("watermark write", () => this.#parts.watermark.writeAnswered(end, this.#parts.boot));
+      this.#take(frame, end, value.byteLength);
+    } finally {
+      this.#appending = false;
+    }
+  }
+
+  #requireContinuation(frame: Frame): void {
+    const at = this.#tail;
+    assert(frame.first === at.sequence + 1, `frame ${frame.first} does not follow ${at.sequence}`);
+    assert(bytesEqual(frame.chainBefore, at.chain), "frame does not continue the chain");
+    assert(bytesEqual(frame.lineage, this.#lineage), "frame of another history");
+    assert(
+      frame.dataBytesTotal === at.dataBytesTotal + frameDataBytes(frame),
+      "frame miscounts its data bytes",
+    );
+  }
+
+  #take(frame: Frame, end: LogPosition, storedBytes: number): void {
+    this.#tail = end;
+    this.#bytes += chargeOf(storedBytes);
+    this.#free.bytes -= storedBytes;
+    this.#parts.memory.push(frame);
+    this.#parts.index.push({
+      first: frame.first,
+      last: frame.last,
+      openedAtMs: frame.openedAtMs,
+      closedAtMs: frame.closedAtMs,
+      dataBytesTotal: frame.dataBytesTotal,
+      storedBytes,
+    });
+  }
+
+  /** The first append after a loss of power: from here on this boot's answers count. */
+  async #replaceNotice(): Promise<void> {
+    await this.#guardAsync("watermark write", () =>
+      establish(this.#parts.watermark, this.#durable, this.#parts.boot),
+    );
+    this.#noticeHeld = false;
+  }
+
+  /** Runs one LevelDB write when no other is under way. Any failure poisons the handle (F20, F23). */
+  async #write(what: string, run: () => Promise<void>): Promise<void> {
+    while (this.#writing !== undefined) await this.#writing;
+    this.#requireUsable();
+    const outcome = run();
+    this.#writing = outcome.then(undefined, () => undefined);
+    try {
+      await outcome;
+    } catch (cause) {
+      throw this.#poisonedBy(what, cause);
+    } finally {
+      this.#writing = undefined;
+    }
+  }
+
+  #guard(what: string, run: () => void): void {
+    try {
+      run();
+    } catch (cause) {
+      throw this.#poisonedBy(what, cause);
+    }
+  }
+
+  async #guardAsync(what: string, run: () => Promise<void>): Promise<void> {
+    try {
+      await run();
+    } catch (cause) {
+      throw this.#poisonedBy(what, cause);
+    }
+  }
+
+  #poisonedBy(what: string, cause: unknown): OperationalError {
+    if (this.#poison === undefined) {
+      this.#poison = journalPoisoned(what, cause);
+      this.#parts.log.error("JOURNAL_POISONED", `the journal stops after a failed ${what}`, cause, {
+        sequence: this.#tail.sequence,
+      });
+    }
+    return this.#poison;
+  }
+
+  #requireUsable(): void {
+    if (this.#poison !== undefined) throw this.#poison;
+    if (this.#closed) {
+      throw new OperationalError({ code: "JOURNAL_CLOSED", message: "journal is closed", reaction: "stop" });
+    }
+  }
+
+  sync(): Promise<LogPosition> {
+    return this.#requestSync(false);
+  }
+
+  /** Never two at once. The one under way may have begun before the newest append, so those who ask share the next. */
+  #requestSync(evenIfDurable: boolean): Promise<LogPosition> {
+    if (this.#syncing === undefined && this.#syncNext === undefined) return this.#startSync(evenIfDurable);
+    this.#nextEvenIfDurable ||= evenIfDurable;
+    if (this.#syncNext === undefined) {
+      const next = (): Promise<LogPosition> => {
+        const forced = this.#nextEvenIfDurable;
+        this.#syncNext = undefined;
+        this.#nextEvenIfDurable = false;
+        return this.#startSync(forced);
+      };
+      this.#syncNext = (this.#syncing ?? Promise.resolve()).then(next, next);
+    }
+    return this.#syncNext;
+  }
+
+  #startSync(evenIfDurable: boolean): Promise<LogPosition> {
+    const running = this.#runSync(evenIfDurable);
+    this.#syncing = running;
+    const ended = (): void => {
+      this.#syncing = undefined;
+    };
+    running.then(ended, ended);
+    return running;
+  }
+
+  async #runSync(evenIfDurable: boolean): Promise<LogPosition> {
+    this.#requireUsable();
+    const target = this.#tail;
+    if (target.sequence === this.#durable.sequence && !evenIfDurable) return this.#durable;
+    await this.#guardAsync("sync", async () => {
+      // Survives power loss: every put settled so far is in one of these logs, or in a table LevelDB has synced.
+      await this.#parts.files.sync();
+      // Survives power loss: only now may the promise be written, else it could outlive what it promises.
+      if (target.sequence !== this.#durable.sequence) {
+        await this.#parts.watermark.writeDurable(target, this.#parts.boot, false);
+      }
+    });
+    // A put that failed meanwhile makes every sync after it worthless.
+    this.#requireUnpoisoned();
+    this.#durable = target;
+    return target;
+  }
+
+  #requireUnpoisoned(): void {
+    if (this.#poison !== undefined) throw this.#poison;
+  }
+
+  async frames(from: Sequence, rawBytesMax: number): Promise<Frame[]> {
+    if (from > this.#tail.sequence) return [];
+    if (from <= this.head.sequence) throw journalTrimmed(from, this.head.sequence);
+    if (from >= this.#parts.memory.first) return this.#parts.memory.from(from, rawBytesMax);
+    const found: Frame[] = [];
+    let next = from;
+    let left = rawBytesMax;
+    while (next <= this.#tail.sequence && (found.length === 0 || left > 0)) {
+      for (const frame of await this.#fetch(next, Math.min(left, fetchBytesMax))) {
+        const before = found.at(-1);
+        if (before !== undefined) {
+          if (left < frame.body.byteLength) return found;
+          requireChain(frame.chainBefore, before.chainAfter, frame.first, "frame");
+        }
+        found.push(frame);
+        left -= frame.body.byteLength;
+        next = frame.last + 1;
+      }
+    }
+    return found;
+  }
+
+  /** Some consecutive frames from the store, at least one: `from` is above the head and not behind the tail. */
+  async #fetch(from: Sequence, bytesMax: number): Promise<Frame[]> {
+    const rows: IndexRow[] = [];
+    let stored = 0;
+    for (const row of this.#parts.index.rowsFrom(from)) {
+      if (rows.length > 0 && (stored + row.storedBytes > bytesMax || rows.length === fetchFramesMax)) break;
+      rows.push(row);
+      stored += row.storedBytes;
+    }
+    const values = await this.#parts.store.frames(rows.map((row) => row.first));
+    // Trimmed while it was read: that is no hole.
+    if (rows[0]!.first <= this.head.sequence) throw journalTrimmed(rows[0]!.first, this.head.sequence);
+    const frames: Frame[] = [];
+    let bytes = 0;
+    for (const [at, row] of rows.entries()) {
+      // Compressed frames may unpack to far more than was fetched: decode no more than asked for.
+      if (at > 0 && bytes >= bytesMax) break;
+      const value = values[at];
+      if (value === undefined) throw journalDamaged("hole", row.first);
+      const frame = decodeStored(row.first, value, this.#lineage);
+      requireIndexed(frame, row);
+      frames.push(frame);
+      bytes += frame.body.byteLength;
+    }
+    return frames;
+  }
+
+  /** Every frame of the store from the head on, by key and value, the memory tail left out: for verification. */
+  storedFrames(): AsyncGenerator<{ first: Sequence; value: Uint8Array }> {
+    return this.#parts.store.walk(this.head.sequence + 1);
+  }
+
+  async chainAt(sequence: Sequence): Promise<ChainValue | undefined> {
+    if (sequence === this.#tail.sequence) return this.#tail.chain;
+    if (sequence === this.head.sequence) return this.head.chain;
+    if (sequence > this.#tail.sequence) return undefined;
+    if (sequence < this.head.sequence)
+      return this.#head.pairs.find((pair) => pair.sequence === sequence)?.chain;
+    const [frame] = await this.frames(sequence, frameBodyBytesMax);
+    assert(frame !== undefined, "a sequence between head and tail is in a frame");
+    return chainWithin(frame, sequence);
+  }
+
+  index(from: Sequence): Promise<readonly FrameSummary[]> {
+    return Promise.resolve([...this.#parts.index.rowsFrom(from + 1)].filter((row) => row.last > from));
+  }
+
+  trim(through: Sequence): Promise<void> {
+    const trimmed = this.#trimming.then(() => this.#trimNow(through));
+    this.#trimming = trimmed.then(undefined, () => undefined);
+    return trimmed;
+  }
+
+  /**
+   * 1. The new head value is put and its log synced. 2. Only then are the frames deleted. Whatever is lost in
+   * between, a head without its frames cannot be left behind: a kill or power loss before the deletion leaves
+   * frames below the head, which the next open clears; a deletion that LevelDB's recovery keeps while it loses
+   * the head value (two logs, one of them unsynced) is ruled out by the sync.
+   */
+  async #trimNow(through: Sequence): Promise<void> {
+    this.#requireUsable();
+    const limit = Math.min(through, this.#durable.sequence);
+    const firsts: Sequence[] = [];
+    let storedBytes = 0;
+    let charged = 0;
+    for (const row of this.#parts.index.rowsFrom(0)) {
+      if (row.last > limit) break;
+      firsts.push(row.first);
+      storedBytes += row.storedBytes;
+      charged += chargeOf(row.storedBytes);
+    }
+    const newest = firsts.at(-1);
+    if (newest === undefined) return;
+    const position = await this.#endOfFrameAt(newest);
+    const pair: ChainPosition = { sequence: this.head.sequence, chain: this.head.chain };
+    const head: Head = { lineage: this.#lineage, position, pairs: addPair(this.#head.pairs, pair) };
+    await this.#write("head put", () => this.#parts.store.putHead(encodeHead(head)));
+    await this.#requestSync(true);
+    // Readers see the new head before the first frame goes, so a frame that is gone is trimmed, not a hole.
+    this.#head = head;
+    this.#parts.index.dropFirst(firsts.length);
+    this.#parts.memory.trim(position.sequence);
+    this.#bytes -= charged;
+    for (let at = 0; at < firsts.length; at += deleteSlice) {
+      await this.#write("delete", () => this.#parts.store.deleteFrames(firsts.slice(at, at + deleteSlice)));
+    }
+    await this.#giveBackSpace(storedBytes);
+  }
+
+  async #endOfFrameAt(first: Sequence): Promise<LogPosition> {
+    const [frame] =
+      first >= this.#parts.memory.first ? this.#parts.memory.from(first, 0) : await this.#fetch(first, 0);
+    assert(frame?.first === first, "an indexed frame is there or damaged");
+    return endOf(frame);
+  }
+
+  /** Tombstones alone give no space back; a compaction of what was trimmed does, in slices of some buffers' worth. */
+  async #giveBackSpace(storedBytes: number): Promise<void> {
+    this.#trimmedBytes += storedBytes;
+    if (this.#trimmedBytes < compactAfterBuffers * this.#parts.writeBufferBytes) return;
+    this.#trimmedBytes = 0;
+    const from = this.#compactFrom;
+    this.#compactFrom = this.head.sequence;
+    await this.#parts.store.compact(from, this.head.sequence + 1);
+  }
+
+  async close(how: "clean" | "abandon"): Promise<void> {
+    if (this.#closed) return;
+    let failure: unknown;
+    if (how === "clean" && this.#poison === undefined) {
+      try {
+        await this.#trimming;
+        await this.sync();
+        if (!this.#noticeHeld) {
+          await this.#guardAsync("watermark write", () =>
+            this.#parts.watermark.writeDurable(this.#durable, this.#parts.boot, true),
+          );
+        }
+      } catch (error) {
+        failure = error;
+      }
+    }
+    this.#closed = true;
+    await this.#settle();
+    await this.#parts.store.close();
+    await this.#parts.files.close();
+    await this.#parts.watermark.close();
+    if (failure !== undefined) throw failure;
+  }
+
+  /** Waits for what is under way; its outcome belongs to whoever started it. */
+  async #settle(): Promise<void> {
+    await this.#trimming;
+    while (this.#writing !== undefined) await this.#writing;
+    for (
+      let sync = this.#syncing ?? this.#syncNext;
+      sync !== undefined;
+      sync = this.#syncing ?? this.#syncNext
+    ) {
+      try {
+        await sync;
+      } catch (error) {
+        this.#parts.log.debug(
+          "JOURNAL_CLOSING",
+          `a sync ended with ${errorCode(error)}: ${errorText(error)}`,
+        );
+      }
+    }
+  }
+}
+
+/**
+ * Makes all four slots speak of this boot, in an order that leaves a whole promise at every step: answered first
+ * (binding only within this boot), then each durable slot, synced one after the other.
+ */
+export async function establish(
+  watermark: Watermark,
+  position: LogPosition,
+  boot: Uint8Array,
+): Promise<void> {
+  watermark.writeAnswered(position, boot);
+  watermark.writeAnswered(position, boot);
+  await watermark.writeDurable(position, boot, false);
+  await watermark.writeDurable(position, boot, false);
+}
+
+/** Chain value after the record `sequence` of a frame. */
+function chainWithin(frame: Frame, sequence: Sequence): ChainValue {
+  if (sequence === frame.last) return frame.chainAfter;
+  const walker = new ChainWalker(frame.chainBefore);
+  let at = 0;
+  for (let index = 0; index <= sequence - frame.first; index += 1) {
+    const end = at + recordBytes(frame.records[index]!);
+    walker.advance(frame.body.subarray(at, end));
+    at = end;
+  }
+  return walker.value;
+}

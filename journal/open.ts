@@ -1,0 +1,300 @@
+/**
+ * Opens a frame log: the only place where a stored journal becomes one that is used. Everything stored is read,
+ * decoded and chained before anything is returned, and held against the watermark. A journal that is not what was
+ * promised is refused with what is wrong and where; it is never repaired, shortened or continued.
+ */
+import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync } from "node:fs";
+import { dirname } from "node:path";
+import { bytesEqual } from "../protocol/ids.ts";
+import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { systemClock } from "../runtime/clock.ts";
+import { OperationalError } from "../runtime/errors.ts";
+import type { Log } from "../runtime/log.ts";
+import { ContinuityCheck, requireChain } from "./continuity.ts";
+import { FrameIndex } from "./frame-index.ts";
+import type { FrameLog, FrameLogOptions, FrameLogRecovery, LogPosition } from "./frame-log.ts";
+import type { Head } from "./head.ts";
+import { decodeHead, encodeHead } from "./head.ts";
+import {
+  journalDamaged,
+  journalExists,
+  journalMissing,
+  journalOpenFailed,
+  watermarkMissing,
+} from "./journal-errors.ts";
+import { chargeOf, establish, LevelFrameLog } from "./level-frame-log.ts";
+import type { LogFileOperations } from "./log-files.ts";
+import { LogFiles, systemLogFileOperations } from "./log-files.ts";
+import { MemoryTail } from "./memory-tail.ts";
+import type { FrameStore } from "./store.ts";
+import { openStore, writeBufferBytesDefault, writeBufferBytesMin } from "./store.ts";
+import type { WatermarkFileOperations, WatermarkReading } from "./watermark.ts";
+import { syncFolder, systemWatermarkFileOperations, Watermark } from "./watermark.ts";
+import { bootBytes } from "./watermark-slot.ts";
+
+/** Told about every 64 MiB while a long journal is verified. */
+const progressEveryBytes = 64 * 1024 * 1024;
+/** Frames below the head cleared in one LevelDB batch. */
+const clearSlice = 1_024;
+
+export interface OpenProgress {
+  /** Last sequence verified, and the one that must at least be reached. */
+  readonly sequence: number;
+  readonly expected: number;
+  readonly storedBytes: number;
+}
+
+/** What opening touches of the outside world; every part has a default. */
+export interface FrameLogWorld {
+  readonly clock?: Clock;
+  readonly freeBytes?: (directory: string) => number;
+  readonly logFiles?: LogFileOperations;
+  readonly watermarkFile?: WatermarkFileOperations;
+  readonly onProgress?: (progress: OpenProgress) => void;
+}
+
+/**
+ * Opens or creates a frame log. One process may hold it. OperationalError: JOURNAL_EXISTS (create), JOURNAL_MISSING,
+ * WATERMARK_MISSING, WATERMARK_DAMAGED, JOURNAL_DAMAGED, JOURNAL_LOCKED, JOURNAL_OPEN_FAILED.
+ */
+export async function openFrameLog(
+  options: FrameLogOptions,
+  log: Log,
+  world: FrameLogWorld = {},
+): Promise<{ log: FrameLog; recovery: FrameLogRecovery }> {
+  const writeBufferBytes = Math.max(writeBufferBytesMin, options.writeBufferBytes ?? writeBufferBytesDefault);
+  const logFiles = world.logFiles ?? systemLogFileOperations;
+  if (options.mode === "create") await create(options, writeBufferBytes, logFiles);
+  if (!existsSync(options.watermarkPath)) {
+    throw existsSync(options.directory)
+      ? watermarkMissing(options.watermarkPath)
+      : journalMissing(options.directory);
+  }
+  // The database first: its lock tells another agent from a watermark that changes while it is read.
+  const store = await openStore(options.directory, "open", writeBufferBytes);
+  const files = new LogFiles(options.directory, logFiles);
+  let watermark: Watermark | undefined;
+  try {
+    const opened = Watermark.open(
+      options.watermarkPath,
+      options.lineage,
+      options.bootId,
+      world.watermarkFile ?? systemWatermarkFileOperations,
+    );
+    watermark = opened.watermark;
+    const { reading } = opened;
+    const head = await readHead(store, options);
+    const verified = await verify(store, head, reading, options, world.onProgress);
+    const boot = bootBytes(options.bootId);
+    const noticeHeld = !reading.sameBoot && !reading.durable.clean;
+    await settle(store, files, watermark, head, verified.tail, reading, boot, noticeHeld);
+    const recovery = {
+      cleanShutdown: reading.durable.clean,
+      sameBoot: reading.sameBoot,
+      answered: answeredOf(reading),
+    };
+    log.info("JOURNAL_OPENED", "journal verified", {
+      head: head.position.sequence,
+      sequence: verified.tail.sequence,
+      frames: verified.index.length,
+      bytes: verified.bytes,
+      ...recovery,
+    });
+    const frameLog = new LevelFrameLog({
+      options,
+      log,
+      clock: world.clock ?? systemClock,
+      freeBytes: world.freeBytes ?? freeBytesOf,
+      store,
+      files,
+      watermark,
+      boot,
+      writeBufferBytes,
+      head,
+      noticeHeld,
+      ...verified,
+    });
+    return { log: frameLog, recovery };
+  } catch (error) {
+    await store.close();
+    await files.close();
+    await watermark?.close();
+    throw error;
+  }
+}
+
+/**
+ * Makes an empty journal. The watermark is written first under a preliminary name and gets its own name last, so
+ * that a crash at any step leaves either a journal or a preliminary watermark beside something nobody was ever
+ * answered from, which the next attempt may replace. A folder with neither name is somebody's journal.
+ */
+async function create(
+  options: FrameLogOptions,
+  writeBufferBytes: number,
+  logFiles: LogFileOperations,
+): Promise<void> {
+  const prepared = `${options.watermarkPath}.new`;
+  if (existsSync(options.watermarkPath)) throw journalExists(options.watermarkPath);
+  if (existsSync(options.directory) && readdirSync(options.directory).length > 0) {
+    if (!existsSync(prepared)) throw journalExists(options.directory);
+    rmSync(options.directory, { recursive: true });
+  }
+  try {
+    mkdirSync(dirname(options.watermarkPath), { recursive: true });
+    mkdirSync(dirname(options.directory), { recursive: true });
+    Watermark.prepare(prepared, options.lineage, options.origin, options.bootId);
+    const store = await openStore(options.directory, "create", writeBufferBytes);
+    const files = new LogFiles(options.directory, logFiles);
+    try {
+      await store.putHead(encodeHead({ lineage: options.lineage, position: options.origin, pairs: [] }));
+      // Survives power loss before the watermark gets its name, which says that this is there.
+      await files.sync();
+      syncFolder(dirname(options.directory));
+    } finally {
+      await store.close();
+      await files.close();
+    }
+    Watermark.install(prepared, options.watermarkPath);
+  } catch (cause) {
+    throw cause instanceof OperationalError ? cause : journalOpenFailed(options.directory, cause);
+  }
+}
+
+async function readHead(store: FrameStore, options: FrameLogOptions): Promise<Head> {
+  const value = await store.head();
+  if (value === undefined) throw journalDamaged("no-head", null);
+  try {
+    const head = decodeHead(value);
+    if (!bytesEqual(head.lineage, options.lineage)) throw journalDamaged("lineage", null);
+    return head;
+  } catch (error) {
+    if (error instanceof RemoteProtocolError) throw journalDamaged("head", null, {}, error);
+    throw error;
+  }
+}
+
+interface Verified {
+  readonly tail: LogPosition;
+  readonly bytes: number;
+  readonly index: FrameIndex;
+  readonly memory: MemoryTail;
+}
+
+/** Newest sequence the watermark knows to be answered: what is durable was answered, too. */
+function answeredOf({ durable, answered }: WatermarkReading): number {
+  return answered === undefined
+    ? durable.position.sequence
+    : Math.max(durable.position.sequence, answered.position.sequence);
+}
+
+/** A position that the journal must contain. */
+interface Demand {
+  readonly which: "durable" | "answered";
+  readonly position: LogPosition;
+}
+
+function demandsOf(reading: WatermarkReading): Demand[] {
+  const demands: Demand[] = [{ which: "durable", position: reading.durable.position }];
+  // An answered value binds within its boot: the page cache lost nothing. It may be of this boot without the
+  // durable slots being so, when the process died while it replaced them.
+  if (reading.answered !== undefined && reading.answeredSameBoot) {
+    demands.push({ which: "answered", position: reading.answered.position });
+  }
+  return demands;
+}
+
+async function verify(
+  store: FrameStore,
+  head: Head,
+  reading: WatermarkReading,
+  options: FrameLogOptions,
+  onProgress: ((progress: OpenProgress) => void) | undefined,
+): Promise<Verified> {
+  const demands = demandsOf(reading);
+  const expected = Math.max(...demands.map((demand) => demand.position.sequence));
+  const check = new ContinuityCheck(options.lineage, head.position);
+  const index = new FrameIndex();
+  const memory = new MemoryTail(options.memoryTailBytes);
+  let bytes = 0;
+  let storedBytes = 0;
+  let toldAt = 0;
+  meet(demands, head.position);
+  for await (const { first, value } of store.walk(head.position.sequence + 1)) {
+    const frame = check.take(first, value);
+    meet(demands, check.position);
+    memory.push(frame);
+    index.push({
+      first,
+      last: frame.last,
+      openedAtMs: frame.openedAtMs,
+      closedAtMs: frame.closedAtMs,
+      dataBytesTotal: frame.dataBytesTotal,
+      storedBytes: value.byteLength,
+    });
+    bytes += chargeOf(value.byteLength);
+    storedBytes += value.byteLength;
+    if (onProgress !== undefined && storedBytes - toldAt >= progressEveryBytes) {
+      toldAt = storedBytes;
+      onProgress({ sequence: frame.last, expected, storedBytes });
+    }
+  }
+  const tail = check.position;
+  for (const { which, position } of demands) {
+    // A tail that was lost looks like a clean, shorter journal; this is what tells them apart.
+    throw journalDamaged(
+      tail.sequence < position.sequence ? `${which}-lost` : `${which}-position`,
+      tail.sequence + 1,
+      {
+        head: head.position.sequence,
+        tail: tail.sequence,
+        [which]: position.sequence,
+      },
+    );
+  }
+  onProgress?.({ sequence: tail.sequence, expected, storedBytes });
+  return { tail, bytes, index, memory };
+}
+
+/** Strikes out the demands that `position` meets: they lie on frame boundaries, so each is met exactly or never. */
+function meet(demands: Demand[], position: LogPosition): void {
+  for (let at = demands.length - 1; at >= 0; at -= 1) {
+    const demand = demands[at]!;
+    if (demand.position.sequence !== position.sequence) continue;
+    requireChain(position.chain, demand.position.chain, position.sequence, demand.which);
+    demands.splice(at, 1);
+  }
+}
+
+/** After the proof: what was read is made durable, frames below the head go, and the watermark says so. */
+async function settle(
+  store: FrameStore,
+  files: LogFiles,
+  watermark: Watermark,
+  head: Head,
+  tail: LogPosition,
+  reading: WatermarkReading,
+  boot: Uint8Array,
+  noticeHeld: boolean,
+): Promise<void> {
+  try {
+    // A trim that was cut short by a crash.
+    for (;;) {
+      const firsts = await store.firstsBelow(head.position.sequence + 1, clearSlice);
+      if (firsts.length === 0) break;
+      await store.deleteFrames(firsts);
+    }
+    // Survives power loss from here on: what a killed process had only answered is durable once we go on from it.
+    await files.sync();
+    if (!noticeHeld) await establish(watermark, tail, boot);
+    else if (tail.sequence !== reading.durable.position.sequence)
+      await watermark.writeDurable(tail, reading.durable.boot, false);
+  } catch (cause) {
+    throw cause instanceof OperationalError ? cause : journalOpenFailed(watermark.path, cause);
+  }
+}
+
+function freeBytesOf(directory: string): number {
+  const { bavail, bsize } = statfsSync(directory);
+  return bavail * bsize;
+}
