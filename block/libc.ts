@@ -64,14 +64,13 @@ function load(): Libc | undefined {
 
 const libc = load();
 
-/** Errno values that say "this file cannot do that", not "it failed": the caller then writes zeroes. */
+/** Errno values that say "this file cannot do that", not "it failed": the caller then has a plain way. */
+const unsupported = new Set(
+  ["EOPNOTSUPP", "ENOTSUP", "ENOSYS", "EINVAL", "EPERM", "ENODEV"].map((name) => errno[name]),
+);
+
 function meansUnsupported(number: number): boolean {
-  return (
-    number === errno["EOPNOTSUPP"] ||
-    number === errno["ENOSYS"] ||
-    number === errno["EINVAL"] ||
-    number === errno["EPERM"]
-  );
+  return unsupported.has(number);
 }
 
 function fallocate(fd: number, mode: number, offset: number, length: number): boolean {

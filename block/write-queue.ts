@@ -34,6 +34,20 @@ interface Pending {
   readonly settle: (failure: WriteFailure | undefined) => void;
 }
 
+/**
+ * Built, the thread is the .js sibling of this file. Run from the sources, it is the .ts sibling: threads do not
+ * inherit the loader given with --import, so it is registered first where there is one.
+ */
+function startThread(workerData: ThreadSetup): Worker {
+  const options = { name: "splitsite-write", workerData };
+  if (import.meta.url.endsWith(".js"))
+    return new Worker(new URL("./write-thread.js", import.meta.url), options);
+  const entry = JSON.stringify(new URL("./write-thread.ts", import.meta.url).href);
+  const loader = JSON.stringify(import.meta.resolve("tsx/esm/api"));
+  const start = `import(${loader}).then((loader) => loader.register()).then(() => import(${entry}))`;
+  return new Worker(start, { ...options, eval: true });
+}
+
 class WriteQueue {
   readonly #worker: Worker;
   readonly #free: Slot[];
@@ -49,12 +63,7 @@ class WriteQueue {
       data: new Uint8Array(buffer, 0, slotDataBytes),
       runs: new Float64Array(buffer, slotDataBytes, slotRunsMax * 2),
     }));
-    // The sources run as .ts or, built, as .js; the thread is the sibling of this very file.
-    const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-    this.#worker = new Worker(new URL(`./write-thread.${extension}`, import.meta.url), {
-      name: "splitsite-write",
-      workerData: { slots } satisfies ThreadSetup,
-    });
+    this.#worker = startThread({ slots });
     this.#worker.on("message", (answer: ThreadAnswer) => this.#answered(answer));
     this.#worker.on("error", (error) => this.#threadEnded(`write thread failed: ${String(error)}`));
     this.#worker.on("exit", () => this.#threadEnded("write thread ended"));

@@ -81,7 +81,7 @@ export function decodeMarkerSlot(bytes: Uint8Array): MarkerSlot | undefined {
   ) {
     return undefined;
   }
-  head.bytes(3);
+  if (head.bytes(3).some((flag) => flag !== 0)) return undefined;
   const lineage = head.bytes(16).slice();
   const generation = head.u64();
   const sequence = head.u64();
