@@ -1,0 +1,251 @@
+/**
+ * What the kill tests share: two sites under load that can lose either process at any moment, and the checks of what
+ * must then hold. It also counts what really happened, because a fault run that did no work proves nothing.
+ */
+import assert from "node:assert/strict";
+import { ExpectedRecord } from "../support/expected.ts";
+import { judgeLocal } from "../support/local-oracle.ts";
+import type { NbdClient } from "../support/nbd-client.ts";
+import { exportReader } from "../support/nbd-client.ts";
+import { judgePrefix } from "../support/prefix-oracle.ts";
+import type { SeededRandom } from "../support/seeded.ts";
+import type { SiteName, TwoSitesOptions } from "../support/sites.ts";
+import { TwoSites } from "../support/sites.ts";
+import { imageFile, readGroup } from "../support/state-reader.ts";
+import { until } from "../support/wait.ts";
+import type { WorkloadResult } from "../support/workload.ts";
+import { runWorkload } from "../support/workload.ts";
+
+const mebibyte = 1 << 20;
+
+/** A run below these figures counts as invalid, which fails it. */
+const validAnsweredMin = 200;
+const validFlushesMin = 20;
+const validAdvanceMin = 1;
+
+export interface KillRigOptions {
+  readonly seed: number;
+  readonly random: SeededRandom;
+  readonly sites?: Partial<TwoSitesOptions>;
+  readonly bytesPerSecond?: number;
+}
+
+interface Load {
+  readonly stop: AbortController;
+  readonly done: Promise<WorkloadResult>;
+  readonly clients: readonly (readonly NbdClient[])[];
+  answered: number;
+}
+
+export class KillRig {
+  readonly sites: TwoSites;
+  readonly record: ExpectedRecord;
+  readonly random: SeededRandom;
+  /** Kills that struck while requests were open. */
+  faultsUnderLoad = 0;
+  #acknowledged = 0;
+  #acknowledgedAtFault = 0;
+  readonly #dishonest: string[] = [];
+  #load: Load | undefined;
+  readonly #bytesPerSecond: number;
+  #probing = true;
+  readonly #probe: Promise<void>;
+
+  private constructor(sites: TwoSites, options: KillRigOptions) {
+    this.sites = sites;
+    this.random = options.random;
+    this.#bytesPerSecond = options.bytesPerSecond ?? 20e6;
+    this.record = new ExpectedRecord(
+      options.seed,
+      sites.volumes.map(({ sizeBytes }) => sizeBytes),
+    );
+    this.#probe = this.#probeHonesty();
+  }
+
+  /** Both sites serving. */
+  static async start(options: KillRigOptions): Promise<KillRig> {
+    const sites = await TwoSites.create({
+      volumes: { data: 12 * mebibyte, log: 4 * mebibyte },
+      ...options.sites,
+    });
+    const rig = new KillRig(sites, options);
+    try {
+      await Promise.all([sites.start("dr"), sites.start("primary")]);
+      await sites.waitServing("primary");
+    } catch (error) {
+      await rig.dispose();
+      throw error;
+    }
+    return rig;
+  }
+
+  async dispose(): Promise<void> {
+    this.#probing = false;
+    this.#load?.stop.abort();
+    await this.#probe;
+    await this.sites.dispose();
+  }
+
+  /** Polls the owner's word: it may never claim more than the client has sent, nor go back. */
+  async #probeHonesty(): Promise<void> {
+    while (this.#probing) {
+      const status = await this.sites.owner("primary").catch(() => undefined);
+      const sent = this.record.mutations.length;
+      if (status !== undefined) {
+        const { written, acknowledged } = status.position;
+        if (written > sent) this.#dishonest.push(`${written} records written, but only ${sent} sent`);
+        if (acknowledged > written)
+          this.#dishonest.push(`${acknowledged} acknowledged of ${written} written`);
+        this.#acknowledged = Math.max(this.#acknowledged, acknowledged);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
+  async startLoad(): Promise<void> {
+    const clients = await this.sites.connect("primary", 2);
+    const load: Load = {
+      stop: new AbortController(),
+      clients,
+      answered: 0,
+      done: Promise.resolve({ sent: 0, answered: 0, refused: 0, unknown: 0, errnos: [], problems: [] }),
+    };
+    const done = runWorkload({
+      record: this.record,
+      clients,
+      depth: 16,
+      bytesPerSecond: this.#bytesPerSecond,
+      signal: load.stop.signal,
+      onAnswered: (answered) => {
+        load.answered = answered;
+      },
+    });
+    this.#load = Object.assign(load, { done });
+  }
+
+  /** Ends the load, every request answered. */
+  async stopLoad(): Promise<void> {
+    const load = this.#load;
+    assert.ok(load);
+    this.#load = undefined;
+    load.stop.abort();
+    const result = await load.done;
+    for (const client of load.clients.flat()) await client.close();
+    assert.equal(
+      result.refused + result.unknown,
+      0,
+      `writes failed with no fault of the agent: ${JSON.stringify(result)}`,
+    );
+    assert.deepEqual(result.problems, []);
+  }
+
+  /** Lets the load run until `writes` more requests are answered. */
+  async progress(writes: number): Promise<void> {
+    const load = this.#load;
+    assert.ok(load);
+    const target = load.answered + writes;
+    await until(`${writes} more answers`, () => (load.answered >= target ? true : undefined), 30_000);
+  }
+
+  /** A short seeded time in which anything may go on. */
+  async anyMoment(msMax: number): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, this.random.below(msMax)));
+  }
+
+  /** kill -9 of the owner's site under load; what was open is then settled: it happened or never will. */
+  async killOwner(): Promise<void> {
+    const load = this.#load;
+    assert.ok(load);
+    this.#load = undefined;
+    await this.sites.kill("primary");
+    const { refused, unknown, errnos } = await load.done;
+    this.record.settle();
+    assert.equal(refused, 0, `refused with ${errnos.join(", ")}`);
+    if (unknown > 0) this.faultsUnderLoad += 1;
+    this.#acknowledgedAtFault = this.#acknowledged;
+  }
+
+  async killStandby(): Promise<void> {
+    assert.ok(this.#load);
+    await this.sites.kill("dr");
+    this.faultsUnderLoad += 1;
+    this.#acknowledgedAtFault = this.#acknowledged;
+  }
+
+  async startSite(site: SiteName): Promise<void> {
+    await this.sites.start(site);
+    if (site === "primary") await this.sites.waitServing("primary");
+  }
+
+  /** I1: nothing answered is gone from the restarted owner, sector by sector and as one order. */
+  async checkLocal(context: string): Promise<void> {
+    const clients = await this.sites.connect("primary");
+    const state = await readGroup(
+      clients.map(([client]) => exportReader(client!)),
+      this.record.seed,
+    );
+    for (const [client] of clients) await client!.close();
+    assert.deepEqual(judgeLocal(this.record, state, "answered"), [], context);
+    const verdict = judgePrefix({
+      record: this.record,
+      state,
+      required: ({ outcome }) => outcome === "answered",
+    });
+    assert.ok(verdict.consistent, `${context}: ${JSON.stringify(verdict)}`);
+  }
+
+  /** Waits until the gateway has applied all it holds; no owner may be sending. Gives that position. */
+  async standbyAtRest(): Promise<number> {
+    return until("the standby to have applied all it holds", async () => {
+      const { position, reason } = await this.sites.standby("dr");
+      assert.ok(
+        position.applied <= position.durable && position.durable <= position.received,
+        JSON.stringify({ position, reason }),
+      );
+      return position.applied === position.received ? position.applied : undefined;
+    });
+  }
+
+  /** I2 and I4: the standby's images are one prefix, the one it claims, with all that was ever reported acknowledged. */
+  async checkStandby(context: string, sequence: number): Promise<void> {
+    const images = [];
+    for (const { name, sizeBytes } of this.sites.volumes) {
+      images.push(imageFile(await this.sites.standbyImage("dr", name), sizeBytes));
+    }
+    const state = await readGroup(images, this.record.seed);
+    const verdict = judgePrefix({ record: this.record, state, sequence });
+    assert.ok(verdict.consistent, `${context}: ${JSON.stringify(verdict)}`);
+    assert.ok(
+      sequence >= this.#acknowledged,
+      `${context}: holds ${sequence}, but ${this.#acknowledged} was reported acknowledged`,
+    );
+  }
+
+  /** Everything there, both sides equal; then the validity guard. */
+  async finish(faults: number): Promise<string> {
+    const sequence = await this.sites.waitIdle("primary", "dr");
+    await this.checkLocal("at the end");
+    await this.checkStandby("at the end", sequence);
+    assert.deepEqual(this.#dishonest, []);
+    const answered = this.record.count("answered");
+    const figures = `${faults} faults, ${this.faultsUnderLoad} under load, ${answered} answered, ${this.record.count("unknown")} unknown, ${this.record.flushes} flushes`;
+    assert.ok(
+      answered >= validAnsweredMin && this.record.flushes >= validFlushesMin,
+      `invalid run, too little work: ${figures}`,
+    );
+    assert.ok(this.faultsUnderLoad >= 1, `invalid run, no fault struck under load: ${figures}`);
+    assert.ok(
+      sequence >= this.#acknowledgedAtFault + validAdvanceMin,
+      `invalid run, no advance after the last fault: ${figures}`,
+    );
+    return figures;
+  }
+}
+
+/** Number of kills of a run: `KILLS`, default `few`. */
+export function killCount(few: number): number {
+  const kills = Number(process.env["KILLS"] ?? few);
+  if (!Number.isInteger(kills) || kills < 1)
+    throw new Error(`KILLS=${process.env["KILLS"]} is not a number of kills`);
+  return kills;
+}
