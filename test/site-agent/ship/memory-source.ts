@@ -1,0 +1,76 @@
+/** A journal in memory for the shipper's tests: appends random frames, knows every chain value, can be trimmed. */
+import { genesisChain } from "../../../protocol/chain.ts";
+import type { Frame } from "../../../protocol/frame.ts";
+import { buildFrame } from "../../../protocol/frame.ts";
+import type { ChainValue, Sequence, Token, VolumeEntry } from "../../../protocol/ids.ts";
+import type { BlockRecord } from "../../../protocol/record.ts";
+import type { ShipSource } from "../../../site-agent/ship/shipper.ts";
+
+export const volumes: readonly VolumeEntry[] = [{ number: 0, name: "data", sizeBytes: 64 * 1024 * 1024 }];
+
+export class MemorySource implements ShipSource {
+  readonly group = "erp";
+  readonly lineage = new Uint8Array(16).fill(7);
+  token: Token = { epoch: 1, owner: "primary" };
+  readonly volumes = volumes;
+  readonly genesis = genesisChain(this.lineage, volumes);
+  readonly allFrames: Frame[] = [];
+  readonly chains = new Map<Sequence, ChainValue>([[0, this.genesis]]);
+  head = 0;
+
+  /** Appends one frame of `count` writes of `length` bytes; `fill` gives each record's byte. */
+  append(count: number, length: number, fill: (sequence: Sequence) => Uint8Array | number = (sequence) => sequence & 0xff): Frame {
+    const before = this.durable();
+    const records: BlockRecord[] = Array.from({ length: count }, (_, index) => {
+      const content = fill(before.sequence + 1 + index);
+      const data = typeof content === "number" ? new Uint8Array(length).fill(content) : content;
+      return { kind: "write", volume: 0, offset: ((before.sequence + index) % 100) * 4096, length: data.byteLength, data };
+    });
+    const frame = buildFrame({
+      lineage: this.lineage,
+      first: before.sequence + 1,
+      chainBefore: before.chain,
+      dataBytesBefore: before.dataBytesTotal,
+      openedAtMs: 1,
+      closedAtMs: 2,
+      records,
+    });
+    this.allFrames.push(frame);
+    this.chains.set(frame.last, frame.chainAfter);
+    return frame;
+  }
+
+  durable() {
+    const last = this.allFrames[this.allFrames.length - 1];
+    return {
+      sequence: last?.last ?? 0,
+      chain: last?.chainAfter ?? this.genesis,
+      dataBytesTotal: last?.dataBytesTotal ?? 0,
+    };
+  }
+
+  headSequence(): Sequence {
+    return this.head;
+  }
+
+  answered() {
+    return this.durable();
+  }
+
+  async frames(from: Sequence, rawBytesMax: number): Promise<Frame[]> {
+    const found: Frame[] = [];
+    let bytes = 0;
+    // Binary search would do; the tests are small.
+    for (const frame of this.allFrames) {
+      if (frame.last < from) continue;
+      if (found.length > 0 && bytes + frame.body.byteLength > rawBytesMax) break;
+      found.push(frame);
+      bytes += frame.body.byteLength;
+    }
+    return found;
+  }
+
+  async chainAt(sequence: Sequence): Promise<ChainValue | undefined> {
+    return this.chains.get(sequence);
+  }
+}
