@@ -15,6 +15,7 @@ import type { BlockChange, BulkWritable } from "./bulk-write.ts";
 import type { BlockCapabilities, BlockDevice, Extent, WriteOptions, ZeroOptions } from "./device.ts";
 import { BlockErrno, BlockError } from "./device.ts";
 import { endOffset, nextData, nextHole, punchHole, readCached } from "./libc.ts";
+import { inSyncLane } from "./sync-lanes.ts";
 import { writeChangesTo, zeroIn } from "./write-queue.ts";
 
 export interface FileDeviceOptions {
@@ -265,7 +266,7 @@ export class FileDevice implements BlockDevice, BulkWritable {
     this.#admit(false);
     try {
       // Power loss after this keeps every write answered before it.
-      await this.#file.datasync();
+      await inSyncLane(() => this.#file.datasync());
     } catch (cause) {
       // The kernel reports a failed write-back once and may then call the pages clean: asking again would be
       // answered with a success that is not true.

@@ -3,7 +3,7 @@
  * sizes only.
  *
  * A slot is one SharedArrayBuffer: `slotDataBytes` of data, the runs' bytes one after another; behind it the runs,
- * two 64-bit floats each: offset on the device and length.
+ * two 64-bit floats each: offset on the device and length; a negative length is a range to zero, without data.
  */
 
 /** Data of one slot: copied in one go, so it also bounds how long the main thread is kept (some 0.2 ms). */

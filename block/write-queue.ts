@@ -35,8 +35,8 @@ interface Pending {
 }
 
 /**
- * Built, the thread is the .js sibling of this file. Run from the sources, it is the .ts sibling: threads do not
- * inherit the loader given with --import, so it is registered first where there is one.
+ * Built, the thread is the .js sibling of this file. Run from the sources (tests, development) it is the .ts sibling,
+ * and needs the TypeScript loader registered anew: threads do not inherit it from the command line.
  */
 function startThread(workerData: ThreadSetup): Worker {
   const options = { name: "splitsite-write", workerData };
@@ -46,6 +46,51 @@ function startThread(workerData: ThreadSetup): Worker {
   const loader = JSON.stringify(import.meta.resolve("tsx/esm/api"));
   const start = `import(${loader}).then((loader) => loader.register()).then(() => import(${entry}))`;
   return new Worker(start, { ...options, eval: true });
+}
+
+/** How far a list of changes has been handed over: bytes `within` the change at `index` are done. */
+interface Cursor {
+  index: number;
+  within: number;
+}
+
+/** Copies changes from the cursor on into the slot until it is full, moves the cursor, returns the number of runs. */
+function fillSlot(slot: Slot, changes: readonly BlockChange[], cursor: Cursor): number {
+  let used = 0;
+  let zeroed = 0;
+  let runs = 0;
+  let runEnd = -1;
+  while (cursor.index < changes.length && runs < slotRunsMax) {
+    const { offset, length, data } = changes[cursor.index]!;
+    const room = data === null ? zeroBytesPerOrder - zeroed : slotDataBytes - used;
+    if (room === 0) break;
+    const part = Math.min(length - cursor.within, room);
+    const start = offset + cursor.within;
+    if (data === null) {
+      slot.runs[runs * 2] = start;
+      slot.runs[runs * 2 + 1] = -part;
+      runs += 1;
+      zeroed += part;
+      runEnd = -1;
+    } else {
+      slot.data.set(part === length ? data : data.subarray(cursor.within, cursor.within + part), used);
+      used += part;
+      if (start === runEnd) {
+        slot.runs[runs * 2 - 1]! += part;
+      } else {
+        slot.runs[runs * 2] = start;
+        slot.runs[runs * 2 + 1] = part;
+        runs += 1;
+      }
+      runEnd = start + part;
+    }
+    cursor.within += part;
+    if (cursor.within === length) {
+      cursor.index += 1;
+      cursor.within = 0;
+    }
+  }
+  return runs;
 }
 
 class WriteQueue {
@@ -152,41 +197,10 @@ class WriteQueue {
       underWay -= 1;
       if (underWay === 0) idle?.();
     };
-    let index = 0;
-    let within = 0;
-    while (index < changes.length && failure === undefined) {
-      const change = changes[index]!;
-      if (change.data === null) {
-        await this.zero(fd, change.offset, change.length, true, false).catch((error: unknown) => {
-          failure ??= error instanceof WriteFailure ? error : new WriteFailure("EIO", String(error));
-        });
-        index += 1;
-        continue;
-      }
+    const cursor: Cursor = { index: 0, within: 0 };
+    while (cursor.index < changes.length && failure === undefined) {
       const slot = this.#free.pop() ?? (await new Promise<Slot>((resolve) => this.#waiting.push(resolve)));
-      let used = 0;
-      let runs = 0;
-      let runEnd = -1;
-      for (; index < changes.length && used < slotDataBytes && runs < slotRunsMax; within = 0, index += 1) {
-        const { offset, length, data } = changes[index]!;
-        if (data === null) break;
-        const part = Math.min(length - within, slotDataBytes - used);
-        slot.data.set(part === length ? data : data.subarray(within, within + part), used);
-        const start = offset + within;
-        if (start === runEnd) {
-          slot.runs[runs * 2 - 1]! += part;
-        } else {
-          slot.runs[runs * 2] = start;
-          slot.runs[runs * 2 + 1] = part;
-          runs += 1;
-        }
-        runEnd = start + part;
-        used += part;
-        if (within + part < length) {
-          within += part;
-          break;
-        }
-      }
+      const runs = fillSlot(slot, changes, cursor);
       underWay += 1;
       this.#send({ kind: "write", id: this.#takeId(), fd, slot: slot.index, runs }, { slot, settle });
     }

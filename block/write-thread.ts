@@ -42,6 +42,10 @@ function perform(order: ThreadOrder, slots: ThreadSetup["slots"]): void {
   let at = 0;
   for (let index = 0; index < runs.length; index += 2) {
     const length = runs[index + 1]!;
+    if (length < 0) {
+      zero(order.fd, runs[index]!, -length, true, false);
+      continue;
+    }
     writeAll(order.fd, data, at, length, runs[index]!);
     at += length;
   }

@@ -122,7 +122,7 @@ export class Overlay {
 
   #put(volume: VolumeOverlay, number: number, block: Block): void {
     const before = volume.blocks.get(number);
-    if (before !== undefined && before.own) this.#ownBlocks -= 1;
+    if (before?.own === true) this.#ownBlocks -= 1;
     if (block.own) this.#ownBlocks += 1;
     volume.blocks.set(number, block);
   }
