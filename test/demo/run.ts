@@ -21,7 +21,7 @@ export interface DemoOptions {
   readonly seed: number;
   /** One-way delay of the line, ms. */
   readonly delayMs: number;
-  /** Chance in percent that the line resets a connection, per chunk that passes. */
+  /** Chance in percent that the line resets a connection, per MiB that it carries. */
   readonly resetPercent: number;
   /** Limit of the line as in the configuration. */
   readonly limit: string;
@@ -125,9 +125,10 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
     keep: options.keep,
     line: async (port) => {
       relay = await startRelay({
+        listenPort: 0,
         target: { host: "127.0.0.1", port },
         delayMs: options.delayMs,
-        resetProbability: options.resetPercent / 100,
+        resetPerMebibyte: options.resetPercent / 100,
         seed,
       });
       return relay.port;

@@ -46,7 +46,9 @@ export const groupName = "erp";
 /** How to run the CLI from the same tree as this file: built, or from source. */
 function cliCommand(): readonly [string, ...string[]] {
   const fromSource = import.meta.url.endsWith(".ts");
-  const main = fileURLToPath(new URL(`../../runbook/main.${fromSource ? "ts" : "js"}`, import.meta.url));
+  const main = fileURLToPath(
+    new URL(`../../runbook/splitsite.${fromSource ? "cts" : "cjs"}`, import.meta.url),
+  );
   return fromSource ? [process.execPath, "--import", "tsx", main] : [process.execPath, main];
 }
 

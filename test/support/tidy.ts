@@ -190,7 +190,7 @@ export function checkSources(files: ReadonlyMap<string, string>): Finding[] {
   }
   for (const [name, owners] of importers) {
     if (owners.size > 1) {
-      const [file, ...others] = [...owners].toSorted();
+      const [file, ...others] = [...owners].toSorted((a, b) => a.localeCompare(b));
       findings.push({
         file: file!,
         code: "PACKAGE_OWNER",
