@@ -20,6 +20,7 @@ import { errorCode, OperationalError, type Reaction } from "./errors.ts";
 import type { HttpAnswer, HttpRequest, Route } from "./http.ts";
 import { RequestBody } from "./http-body.ts";
 import type { Log } from "./log.ts";
+import { sitesInAltNames } from "./peer-identity.ts";
 import type { Address, TlsFiles } from "./settings/types.ts";
 
 export interface HttpServerLimits {
@@ -401,17 +402,10 @@ function matchParts(
   return params;
 }
 
-/** Site names the peer's certificate vouches for. Any quoting in the text form means somebody plays tricks. */
+/** Site names the peer's certificate vouches for. */
 function peerSites(socket: Socket): string[] {
   if (!(socket instanceof TLSSocket) || !socket.authorized) return [];
-  const names = socket.getPeerX509Certificate()?.subjectAltName ?? "";
-  if (names.includes('"')) return [];
-  const sites: string[] = [];
-  for (const entry of names.split(", ")) {
-    const site = entry.startsWith("URI:splitsite:site:") ? entry.slice("URI:splitsite:site:".length) : "";
-    if (isName(site)) sites.push(site);
-  }
-  return sites;
+  return sitesInAltNames(socket.getPeerX509Certificate()?.subjectAltName).filter(isName);
 }
 
 async function readTlsFiles(files: TlsFiles): Promise<{ ca: Buffer; cert: Buffer; key: Buffer }> {

@@ -24,6 +24,8 @@ export interface GatewayGroupPaths extends GroupPaths {
   readonly intakeWatermark: string;
   /** Hand-over record to the agent of the same site. */
   readonly handover: string;
+  /** What the owner last said it had answered: the ground for stating loss after a restart. */
+  readonly heard: string;
 }
 
 export function roleLockPath(dataDir: string, role: "agent" | "gateway"): string {
@@ -52,6 +54,7 @@ export function gatewayGroupPaths(dataDir: string, group: string): GatewayGroupP
     intake: join(directory, "intake"),
     intakeWatermark: join(directory, "intake-watermark"),
     handover: join(directory, "handover.json"),
+    heard: join(directory, "heard.json"),
   };
 }
 

@@ -1,0 +1,59 @@
+/**
+ * The gateway's part of the admin endpoint: what a failover would do, and doing it. The run goes on when the caller
+ * goes away; asking again tells that it is under way.
+ */
+import { adminRoutes } from "../protocol/admin.ts";
+import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import { OperationalError } from "../runtime/errors.ts";
+import type { HttpRequest, Route } from "../runtime/http.ts";
+import type { StandbyGroup } from "./group.ts";
+
+/** A request is one short JSON object. */
+const requestBytesMax = 16 * 1024;
+const reasonLengthMax = 1_000;
+
+export function gatewayAdminRoutes(groups: ReadonlyMap<string, StandbyGroup>): Route[] {
+  const groupOf = (request: HttpRequest): StandbyGroup => {
+    const group = groups.get(request.params["group"] ?? "");
+    if (group !== undefined) return group;
+    throw new OperationalError({
+      code: "GROUP_UNKNOWN",
+      message: `the gateway of this site has no group ${request.params["group"]}`,
+      reaction: "refuse",
+      hint: "Look at `splitsite status` for the groups of this site.",
+    });
+  };
+  return [
+    {
+      method: "GET",
+      pattern: adminRoutes.failoverPlan(":group"),
+      run: async (request) => ({ status: 200, json: groupOf(request).plan() }),
+    },
+    {
+      method: "POST",
+      pattern: adminRoutes.failoverRun(":group"),
+      run: async (request) => {
+        const group = groupOf(request);
+        const reason = parseReason(await request.body(requestBytesMax));
+        return { status: 200, lines: group.runner.run(reason) };
+      },
+    },
+  ];
+}
+
+function parseReason(body: Uint8Array): string {
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(body).toString("utf8"));
+  } catch {
+    throw new RemoteProtocolError("REQUEST_MALFORMED", "the request is not JSON");
+  }
+  const reason = typeof value === "object" && value !== null && "reason" in value ? value.reason : undefined;
+  if (typeof reason !== "string" || reason.length > reasonLengthMax) {
+    throw new RemoteProtocolError(
+      "REQUEST_MALFORMED",
+      `reason must be a text of at most ${reasonLengthMax} characters`,
+    );
+  }
+  return reason;
+}

@@ -1,0 +1,94 @@
+/**
+ * Makes a standby from nothing, on disk: document, images, marker, intake, and the document again as the last step.
+ * Until that last step nothing was answered to anybody, so a crash in between is simply begun again. It never touches
+ * an image that holds data, nor anything whose document does not say that it was being made.
+ */
+import { existsSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { imageHoldsData } from "../block/image-inspection.ts";
+import type { AppliedPosition } from "../image/marker.ts";
+import { openFrameLog } from "../journal/open.ts";
+import type { Hello } from "../protocol/control.ts";
+import { bytesFromHex, lineageFromText } from "../protocol/ids.ts";
+import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import { syncDirectory, writeDocument } from "../runtime/durable-document.ts";
+import { OperationalError } from "../runtime/errors.ts";
+import type { Log } from "../runtime/log.ts";
+import type { GatewayGroupPaths } from "../runtime/paths.ts";
+import type { GroupSettings } from "../runtime/settings/types.ts";
+import { openImage } from "./apply/open-image.ts";
+import type { IntakeLimits } from "./intake-options.ts";
+import { intakeOptions } from "./intake-options.ts";
+import type { StandbyDocument } from "./state.ts";
+
+export interface CreateInput {
+  readonly group: GroupSettings;
+  readonly paths: GatewayGroupPaths;
+  readonly hello: Hello;
+  readonly limits: IntakeLimits;
+  /** A document in phase `creating` from an attempt that a crash ended. */
+  readonly unfinished: StandbyDocument | undefined;
+  readonly log: Log;
+}
+
+/** The document of the finished standby, durable. OperationalError `IMAGE_HOLDS_DATA`, `STANDBY_LEFTOVERS` and those of the parts. */
+export async function createStandby(input: CreateInput): Promise<StandbyDocument> {
+  const { group, paths, hello, log } = input;
+  const lineage = lineageFromText(hello.lineage);
+  const genesis = bytesFromHex(hello.genesis);
+  if (lineage === undefined || genesis === undefined)
+    throw new RemoteProtocolError("CONTROL_MALFORMED", "lineage or genesis");
+  const volumes = hello.volumes.map((volume) => {
+    const settings = group.volumes.find((each) => each.name === volume.name);
+    const configured = group.home === hello.token.owner ? settings?.standbyImage : settings?.image;
+    return { ...volume, imagePath: configured ?? paths.image(volume.name) };
+  });
+  for (const { imagePath, sizeBytes, name } of volumes) {
+    if (!(await imageHoldsData(imagePath, sizeBytes))) continue;
+    throw new OperationalError({
+      code: "IMAGE_HOLDS_DATA",
+      message: `the image of volume ${name} at ${imagePath} already holds data`,
+      reaction: "refuse",
+      hint: "A standby starts from empty images; move this one away or choose another path.",
+    });
+  }
+  if (
+    input.unfinished === undefined &&
+    [paths.intake, paths.intakeWatermark, paths.marker].some(existsSync)
+  ) {
+    throw new OperationalError({
+      code: "STANDBY_LEFTOVERS",
+      message: `there are files of a standby in ${paths.directory}, but no document that says which`,
+      reaction: "refuse",
+      hint: "Restore the document, or move the folder away if the standby is to be made anew.",
+    });
+  }
+  await mkdir(dirname(paths.image("any")), { recursive: true, mode: 0o700 });
+  const document: StandbyDocument = {
+    version: 1,
+    group: group.name,
+    lineage: hello.lineage,
+    token: hello.token,
+    genesis: hello.genesis,
+    volumes,
+    phase: "creating",
+    failover: null,
+  };
+  // Survives a crash in any step below: what is found then is known to be half made and may be replaced.
+  await writeDocument(paths.state, document);
+  await syncDirectory(dirname(paths.directory));
+  await syncDirectory(dirname(dirname(paths.directory)));
+  for (const leftover of [paths.intake, paths.intakeWatermark, paths.marker])
+    await rm(leftover, { recursive: true, force: true });
+  const origin: AppliedPosition = { sequence: 0, chain: genesis, dataBytesTotal: 0, timeMs: 0 };
+  const image = await openImage({ volumes, markerPath: paths.marker, lineage, mode: "create", origin, log });
+  await image.close();
+  const { log: intake } = await openFrameLog(intakeOptions(paths, document, input.limits, "create"), log);
+  await intake.close("clean");
+  await syncDirectory(paths.directory);
+  const standing: StandbyDocument = { ...document, phase: "standing" };
+  // Survives everything: only now may the owner be told that it is attached.
+  await writeDocument(paths.state, standing);
+  return standing;
+}

@@ -1,0 +1,143 @@
+/**
+ * What a failover would do, lose and need, computed from facts; the same checks decide whether it may run. Pure. The
+ * loss it states is what was really heard and received, never an estimate of what is likely.
+ */
+import type { FailoverPlan, LossStatement } from "../../protocol/admin.ts";
+import type { Reason } from "../../protocol/status.ts";
+import { rfc3339 } from "../../runtime/clock.ts";
+import { ownerSilentMs } from "../heard.ts";
+import type { HeardRecord, Seal, StandbyDocument } from "../state.ts";
+import type { FailoverPhase } from "./machine.ts";
+import { isRunning } from "./machine.ts";
+
+export interface PlanFacts {
+  readonly group: string;
+  readonly site: string;
+  readonly oldOwner: string;
+  readonly document: StandbyDocument | undefined;
+  readonly phase: FailoverPhase;
+  /** End of what would be taken over: everything in the intake; undefined while it is not open. */
+  readonly end: Seal | undefined;
+  readonly applied: { readonly sequence: number; readonly dataBytesTotal: number } | undefined;
+  /** Why the group is stopped or does not apply. */
+  readonly trouble: Reason | null;
+  readonly heard: HeardRecord | null;
+  /** null: not heard since the gateway started. */
+  readonly silenceMs: number | null;
+  /** There is an agent at this site that can take over. */
+  readonly agent: boolean;
+}
+
+type Check = FailoverPlan["checks"][number];
+
+/** The steps as the operator sees them; `step` of a progress line is one of the ids. */
+export const failoverSteps = {
+  raise: "fence the old owner: raise the token durably",
+  seal: "let the receive lane run empty and seal the history",
+  apply: "apply everything up to the seal to the images",
+  record: "write the hand-over record",
+  adopt: "let this site's agent take the images into service",
+  report: "write the report",
+} as const;
+export type FailoverStepId = keyof typeof failoverSteps;
+
+/** What the last contact proves to be missing at `end`. */
+export function stateLoss(
+  heard: HeardRecord | null,
+  end: { readonly sequence: number; readonly dataBytesTotal: number },
+): LossStatement {
+  return {
+    known: "unknown",
+    since: heard === null ? null : rfc3339(heard.atMs),
+    writesMin: Math.max(0, (heard?.answered ?? 0) - end.sequence),
+    bytesMin: Math.max(0, (heard?.dataBytesTotal ?? 0) - end.dataBytesTotal),
+  };
+}
+
+export function planFailover(facts: PlanFacts): FailoverPlan {
+  const { document } = facts;
+  const failover = document?.failover ?? null;
+  const epoch = failover?.previous.epoch ?? document?.token.epoch ?? 0;
+  const end = failover?.seal ?? facts.end;
+  const applied = facts.applied ?? { sequence: 0, dataBytesTotal: 0 };
+  const origin = { sequence: 0, dataBytesTotal: 0 };
+  return {
+    group: facts.group,
+    epoch,
+    nextEpoch: epoch + 1,
+    oldOwner: failover?.previous.owner ?? document?.token.owner ?? facts.oldOwner,
+    newOwner: facts.site,
+    point:
+      end === undefined || end.sequence === 0 ? null : { sequence: end.sequence, time: rfc3339(end.timeMs) },
+    loss: stateLoss(failover?.heard ?? facts.heard, end ?? origin),
+    toApply: {
+      records: Math.max(0, (end?.sequence ?? 0) - applied.sequence),
+      bytes: Math.max(0, (end?.dataBytesTotal ?? 0) - applied.dataBytesTotal),
+    },
+    steps: Object.values(failoverSteps),
+    checks: [
+      checkState(facts),
+      checkRun(facts),
+      checkConsistent(facts),
+      checkOwner(facts),
+      checkAgent(facts),
+    ],
+  };
+}
+
+/** Id of the first failed check, which refuses the run; null when it may go. */
+export function obstacleOf(plan: FailoverPlan): Check | null {
+  return plan.checks.find((check) => check.outcome === "fail") ?? null;
+}
+
+const pass = (id: string, message: string): Check => ({ id, outcome: "pass", message });
+const warn = (id: string, message: string): Check => ({ id, outcome: "warn", message });
+const fail = (id: string, message: string): Check => ({ id, outcome: "fail", message });
+
+function checkState({ document, oldOwner }: PlanFacts): Check {
+  if (document === undefined)
+    return fail("STANDBY_UNKNOWN", `this site holds no standby; ${oldOwner} has never attached`);
+  return pass("STANDBY_UNKNOWN", "this site holds a standby of the group");
+}
+
+function checkRun({ phase }: PlanFacts): Check {
+  if (phase.name === "done") return fail("FAILOVER_DONE", "this site has taken the group over already");
+  if (isRunning(phase)) return fail("FAILOVER_RUNNING", `a failover is under way: ${phase.name}`);
+  if (phase.name !== "interrupted") return pass("FAILOVER_RUNNING", "no failover is under way");
+  return warn(
+    "FAILOVER_RUNNING",
+    `an earlier failover stopped while ${phase.resume} (${phase.code}); running finishes it`,
+  );
+}
+
+function checkConsistent({ document, end, trouble, phase }: PlanFacts): Check {
+  const id = "NOT_CONSISTENT";
+  const handedOver =
+    document?.failover?.progress === "handed-over" || document?.failover?.progress === "adopted";
+  if (handedOver || phase.name === "done") return pass(id, "the images were handed over at the seal");
+  if (trouble !== null) return fail(trouble.code, trouble.message);
+  if (document?.phase !== "standing" || end === undefined) return fail(id, "the standby is not complete");
+  if (end.sequence === 0) return fail(id, "nothing has been received yet: the images are empty");
+  return pass(id, `the standby can be opened at sequence ${end.sequence}`);
+}
+
+function checkOwner({ silenceMs, heard, document, oldOwner }: PlanFacts): Check {
+  const owner = document?.token.owner ?? oldOwner;
+  const id = "OWNER_ALIVE";
+  if (document?.failover != null) return pass(id, `${document.failover.previous.owner} is fenced`);
+  if (silenceMs !== null && silenceMs < ownerSilentMs) {
+    return warn(
+      id,
+      `${owner} was heard ${Math.round(silenceMs / 1000)} s ago: it is alive and will be fenced`,
+    );
+  }
+  if (heard === null) return warn(id, `${owner} was never heard: nothing can be said about what is lost`);
+  return pass(id, `${owner} was last heard at ${rfc3339(heard.atMs)}`);
+}
+
+function checkAgent({ agent, site }: PlanFacts): Check {
+  const id = "AGENT_MISSING";
+  return agent
+    ? pass(id, `the agent of ${site} can take over`)
+    : fail(id, `there is no agent at ${site} to serve the images`);
+}

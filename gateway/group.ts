@@ -1,0 +1,612 @@
+/**
+ * The standby of one group at this site, from its first greeting to its hand-over: the shell that holds the durable
+ * document and everything that is open on it. One group's trouble stays in its object. It never opens an image after
+ * the hand-over record exists, and never changes the token except upwards, by failover.
+ */
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { FailoverPlan, FailoverResult } from "../protocol/admin.ts";
+import { type BatchHeader, batchHeaderBytes, decodeBatchHeader } from "../protocol/batch.ts";
+import type {
+  BatchAnswer,
+  GroupKnowledge,
+  Heartbeat,
+  HeartbeatAnswer,
+  Hello,
+  HelloAnswer,
+} from "../protocol/control.ts";
+import type { AdoptedExport, HandoverRecord, HandoverTarget } from "../protocol/handover.ts";
+import { parseHandoverRecord } from "../protocol/handover.ts";
+import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
+import type { Reason, StandbyStatus } from "../protocol/status.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
+import { rfc3339 } from "../runtime/clock.ts";
+import { readDocument, syncDirectory, writeDocument } from "../runtime/durable-document.ts";
+import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
+import type { HttpAnswer, HttpRequest } from "../runtime/http.ts";
+import type { Log } from "../runtime/log.ts";
+import {
+  agentGroupPaths,
+  evidencePath,
+  type GatewayGroupPaths,
+  gatewayGroupPaths,
+} from "../runtime/paths.ts";
+import type { GroupSettings } from "../runtime/settings/types.ts";
+import { createStandby } from "./create.ts";
+import { phaseFromDisk } from "./failover/machine.ts";
+import { planFailover, stateLoss } from "./failover/plan.ts";
+import { type FailoverGround, FailoverRunner, type StepTiming } from "./failover/runner.ts";
+import { Heard } from "./heard.ts";
+import { judgeHello } from "./hello.ts";
+import type { IntakeLimits } from "./intake-options.ts";
+import { OpenStandby } from "./open-standby.ts";
+import { refuseForeignToken } from "./receive/admission.ts";
+import { judgeToken } from "./receive/machine.ts";
+import type { FailoverDocument, HeardRecord, Seal, StandbyDocument } from "./state.ts";
+import { parseHeardRecord, parseStandbyDocument } from "./state.ts";
+import { describeStandby, judgeCondition, type StatusFacts } from "./status.ts";
+
+export interface StandbyGroupOptions {
+  readonly site: string;
+  readonly dataDir: string;
+  readonly settings: GroupSettings;
+  readonly limits: IntakeLimits;
+  /** null: no agent at this site. */
+  readonly target: HandoverTarget | null;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Pause before the intake is opened again after it failed, ms; doubled up to the maximum. */
+const reopenMsMin = 1_000;
+const reopenMsMax = 30_000;
+/** What opening again cannot mend: the log is not what was promised. */
+const finalIntakeCodes: ReadonlySet<string> = new Set([
+  "JOURNAL_DAMAGED",
+  "JOURNAL_MISSING",
+  "WATERMARK_MISSING",
+  "WATERMARK_DAMAGED",
+]);
+
+export class StandbyGroup implements FailoverGround {
+  readonly runner: FailoverRunner;
+  readonly #options: StandbyGroupOptions;
+  readonly #paths: GatewayGroupPaths;
+  readonly #log: Log;
+  readonly #clock: Clock;
+  #document: StandbyDocument | undefined;
+  #open: OpenStandby | undefined;
+  #heard: Heard;
+  /** Stopped as a whole: damaged document, broken intake. */
+  #trouble: Reason | null = null;
+  /** The owner's history or table does not fit ours; cleared when it attaches. */
+  #dispute: Reason | null = null;
+  #remembered: { state: string; code: string | null; sinceMs: number } = {
+    state: "",
+    code: null,
+    sinceMs: 0,
+  };
+  #reopenMs = reopenMsMin;
+  #reopenTimer: Timer | undefined;
+  #closing = false;
+  /** Greetings, reopening and closing, one at a time. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: StandbyGroupOptions) {
+    this.#options = options;
+    this.#paths = gatewayGroupPaths(options.dataDir, options.settings.name);
+    this.#log = options.log;
+    this.#clock = options.clock;
+    this.#heard = new Heard(options.clock, null);
+    this.runner = new FailoverRunner(this, options.clock, options.log);
+  }
+
+  get name(): string {
+    return this.#options.settings.name;
+  }
+
+  /** The site at the other end of this group. */
+  get peer(): string {
+    const { home, standby } = this.#options.settings;
+    return home === this.#options.site ? standby : home;
+  }
+
+  /** True where a status line of a standby means something: there is one, or there should be. */
+  get hasPart(): boolean {
+    return (
+      this.#document !== undefined ||
+      this.#trouble !== null ||
+      this.#options.settings.standby === this.#options.site
+    );
+  }
+
+  /** Reads what is on disk and opens it. Trouble is kept and shown, never thrown. */
+  async start(): Promise<void> {
+    try {
+      this.#heard = new Heard(this.#clock, await this.#readHeard());
+      this.#document = await this.#readState();
+    } catch (error) {
+      this.#stopWith(error);
+      return;
+    }
+    const document = this.#document;
+    const progress = document?.failover?.progress ?? null;
+    this.runner.startFrom(phaseFromDisk(document?.phase === "standing", progress));
+    if (document?.phase === "standing" && progress !== "handed-over" && progress !== "adopted")
+      await this.#exclusive(() => this.#reopen());
+    this.runner.resume();
+  }
+
+  async #readHeard(): Promise<HeardRecord | null> {
+    try {
+      return (await readDocument(this.#paths.heard, parseHeardRecord)) ?? null;
+    } catch (error) {
+      this.#log.warn("HEARD_UNREADABLE", `what the owner last said is lost: ${errorText(error)}`);
+      return null;
+    }
+  }
+
+  /** The document; a hand-over record beside it counts even where a crash came before the document said so. */
+  async #readState(): Promise<StandbyDocument | undefined> {
+    const document = await readDocument(this.#paths.state, parseStandbyDocument);
+    const { failover } = document ?? {};
+    if (
+      document === undefined ||
+      failover == null ||
+      failover.seal === null ||
+      failover.progress !== "sealed"
+    )
+      return document;
+    if ((await this.#readHandover()) === undefined) return document;
+    return { ...document, failover: { ...failover, progress: "handed-over" } };
+  }
+
+  /** The hand-over record of the current token, if it was written. */
+  async #readHandover(): Promise<HandoverRecord | undefined> {
+    const record = await readDocument(this.#paths.handover, parseHandoverRecord);
+    return record === undefined || record.token.epoch < (this.#document?.token.epoch ?? 0)
+      ? undefined
+      : record;
+  }
+
+  #stopWith(error: unknown): void {
+    this.#trouble = { code: errorCode(error), message: errorText(error) };
+    this.#log.error("STANDBY_STOPPED", "the standby is stopped", error);
+  }
+
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  async #reopen(): Promise<void> {
+    const document = this.#document;
+    if (document === undefined || this.#open !== undefined || this.#closing) return;
+    try {
+      this.#open = await OpenStandby.open({
+        document,
+        paths: this.#paths,
+        limits: this.#options.limits,
+        clock: this.#clock,
+        log: this.#log,
+        onBroken: (error) => this.#break(error),
+      });
+      this.#trouble = null;
+      this.#reopenMs = reopenMsMin;
+    } catch (error) {
+      this.#stopWith(error);
+      if (!finalIntakeCodes.has(errorCode(error))) this.#reopenLater();
+    }
+  }
+
+  /** The intake failed: nothing it says is believed until it was closed, opened and verified again. */
+  #break(error: unknown): void {
+    this.#stopWith(error);
+    const why = { code: "INTAKE_REOPENING", message: "the intake log failed and is opened again" };
+    // At once, so that no further answer rests on it.
+    this.#open?.receiver.halt({ ...why, passing: true });
+    this.#exclusive(async () => {
+      await this.#closeOpen("abandon", why);
+      this.#reopenLater();
+    }).catch((cause: unknown) =>
+      this.#log.error("STANDBY_CLOSE_FAILED", "closing the broken intake failed", cause),
+    );
+  }
+
+  #reopenLater(): void {
+    if (this.#closing) return;
+    // Ends when it succeeds, finds the log damaged, or the gateway closes.
+    this.#reopenTimer = this.#clock.after(this.#reopenMs, () => {
+      this.#exclusive(() => this.#reopen()).catch((error: unknown) => this.#stopWith(error));
+    });
+    this.#reopenMs = Math.min(this.#reopenMs * 2, reopenMsMax);
+  }
+
+  async #closeOpen(how: "clean" | "abandon", why: Reason): Promise<void> {
+    const open = this.#open;
+    this.#open = undefined;
+    await open?.close(how, why);
+  }
+
+  /** What this site knows, for an agent that has lost its memory: any trace counts as knowledge. */
+  knowledge(): GroupKnowledge {
+    const traces = [
+      this.#paths.state,
+      this.#paths.handover,
+      agentGroupPaths(this.#options.dataDir, this.name).state,
+    ];
+    const known = this.#document !== undefined || traces.some(existsSync);
+    return { known, lineage: this.#document?.lineage ?? null, token: this.#document?.token ?? null };
+  }
+
+  hello(hello: Hello): Promise<HelloAnswer> {
+    return this.#exclusive(() => this.#greet(hello));
+  }
+
+  async #greet(hello: Hello): Promise<HelloAnswer> {
+    // A fenced owner must be told so whatever else is wrong here.
+    if (this.#trouble !== null && this.#document?.failover == null) return this.#stoppedAnswer(this.#trouble);
+    const verdict = judgeHello({
+      hello,
+      configured: this.#options.settings.volumes,
+      document: this.#document,
+      ownedHere:
+        existsSync(agentGroupPaths(this.#options.dataDir, this.name).state) ||
+        existsSync(this.#paths.handover),
+      durable: this.#open?.intake.durable,
+      applied: this.#open?.applier.appliedSequence ?? 0,
+    });
+    if (verdict.kind === "create") return this.#create(hello);
+    const { answer } = verdict;
+    this.#settleDispute(answer);
+    return answer;
+  }
+
+  #settleDispute(answer: HelloAnswer | BatchAnswer): void {
+    switch (answer.kind) {
+      case "attached":
+      case "acknowledged":
+        this.#dispute = null;
+        return;
+      case "diverged": {
+        const message = `the owner's history is not lineage ${answer.lineage} at sequence ${answer.durable.sequence}`;
+        this.#dispute = { code: "DIVERGED", message };
+        break;
+      }
+      case "conflict":
+        this.#dispute = { code: "OWNER_CONFLICT", message: `two owners claim epoch ${answer.token.epoch}` };
+        break;
+      case "refused":
+        this.#dispute = { code: answer.code, message: answer.message };
+        break;
+      default:
+        return;
+    }
+    this.#log.error("OWNER_REFUSED", this.#dispute.message, undefined, { reason: this.#dispute.code });
+  }
+
+  async #create(hello: Hello): Promise<HelloAnswer> {
+    const { settings, limits } = this.#options;
+    try {
+      const unfinished = this.#document;
+      this.#document = await createStandby({
+        group: settings,
+        paths: this.#paths,
+        hello,
+        limits,
+        unfinished,
+        log: this.#log,
+      });
+    } catch (error) {
+      // A half-made standby on disk is read back, so that the next greeting begins again from what is there.
+      this.#document = await this.#readState();
+      if (!(error instanceof OperationalError)) throw error;
+      this.#log.error("STANDBY_CREATE_FAILED", "the standby could not be made", error);
+      return { kind: "refused", code: error.code, message: errorText(error) };
+    }
+    this.#log.info("STANDBY_CREATED", "standby made", { lineage: hello.lineage, epoch: hello.token.epoch });
+    this.runner.created();
+    await this.#reopen();
+    const { durable } = this.#open?.intake ?? {};
+    if (durable === undefined) return this.#stoppedAnswer(this.#trouble);
+    return {
+      kind: "attached",
+      durable: { sequence: durable.sequence, chain: bytesToHex(durable.chain) },
+      applied: this.#open?.applier.appliedSequence ?? 0,
+      token: hello.token,
+    };
+  }
+
+  #stoppedAnswer(trouble: Reason | null) {
+    return {
+      kind: "refused",
+      code: trouble?.code ?? "STANDBY_STOPPED",
+      message: trouble?.message ?? "the standby is not open",
+    } as const;
+  }
+
+  /** One batch: what its header already decides is answered before the body is read. */
+  async batch(request: HttpRequest, sender: string): Promise<HttpAnswer> {
+    const header = decodeBatchHeader(await request.take(batchHeaderBytes));
+    const foreign = refuseForeignToken(header.token, sender);
+    if (foreign !== undefined) return foreign;
+    const early = this.#answerWithoutIntake(header);
+    if (early !== undefined) return { status: 200, json: early, early: true };
+    const open = this.#open;
+    if (open === undefined) {
+      const busy: BatchAnswer = {
+        kind: "busy",
+        code: "STANDBY_OPENING",
+        message: "the intake is being opened",
+        retryAfterMs: reopenMsMin,
+      };
+      return { status: 200, json: busy, early: true };
+    }
+    return open.receiver.offer(request, header);
+  }
+
+  /** For a standby that is not there, handed over or stopped. */
+  #answerWithoutIntake(header: BatchHeader): BatchAnswer | undefined {
+    const document = this.#document;
+    const token = document?.failover == null ? undefined : judgeToken(header.token, document.token);
+    if (token !== undefined && this.#open === undefined) return token;
+    if (this.#trouble !== null) return this.#stoppedAnswer(this.#trouble);
+    if (document?.phase !== "standing")
+      return { kind: "refused", code: "STANDBY_UNKNOWN", message: "no standby here; greet first" };
+    return undefined;
+  }
+
+  heartbeat(heartbeat: Heartbeat): HeartbeatAnswer {
+    const document = this.#document;
+    if (document === undefined || document.phase === "creating") {
+      return this.#trouble === null ? { kind: "unknown" } : this.#stoppedAnswer(this.#trouble);
+    }
+    const token = judgeToken(heartbeat.token, document.token);
+    if (token !== undefined) return token;
+    if (heartbeat.lineage !== document.lineage) {
+      return {
+        kind: "refused",
+        code: "LINEAGE_FOREIGN",
+        message: `lineage ${document.lineage} is held here`,
+      };
+    }
+    const open = this.#open;
+    if (open === undefined) return this.#stoppedAnswer(this.#trouble);
+    const applied = open.applier.appliedSequence;
+    this.#heard.take(heartbeat, applied);
+    if (this.#heard.dueToPersist()) this.#persistHeard();
+    const stopped = this.#trouble?.code ?? open.applier.trouble?.code ?? null;
+    return { kind: "alive", durable: open.intake.durable.sequence, applied, stopped };
+  }
+
+  #persistHeard(): void {
+    writeDocument(this.#paths.heard, this.#heard.record).catch((error: unknown) => {
+      this.#log.warn("HEARD_NOT_WRITTEN", `what the owner said is not on disk: ${errorText(error)}`);
+    });
+  }
+
+  status(): StandbyStatus {
+    const { settings, limits } = this.#options;
+    const open = this.#open;
+    const seal = this.#document?.failover?.seal;
+    const applied = open === undefined ? seal : open.applier.applied;
+    const facts: StatusFacts = {
+      group: this.name,
+      owner: this.#document?.token.owner ?? this.peer,
+      document: this.#document,
+      phase: this.runner.phase,
+      trouble: this.#trouble ?? open?.applier.trouble ?? this.#dispute,
+      heard: this.#heard.record,
+      silenceMs: this.#heard.silenceMs(),
+      isBehind: this.#heard.isBehind(open?.applier.appliedSequence ?? 0),
+      intake: open && {
+        received: open.intake.tail.sequence,
+        durable: open.intake.durable.sequence,
+        bytes: open.intake.bytes,
+      },
+      intakeBytesMax: limits.bytesMax,
+      applied: applied ?? undefined,
+      volumes: settings.volumes.map((volume) => ({ volume: volume.name, sizeBytes: volume.sizeBytes })),
+    };
+    const condition = judgeCondition(facts);
+    const code = condition.reason?.code ?? null;
+    if (this.#remembered.state !== condition.state || this.#remembered.code !== code) {
+      this.#remembered = { state: condition.state, code, sinceMs: this.#clock.wallMs() };
+      this.#log.info("STANDBY_STATE", `standby is ${condition.state}`, {
+        state: condition.state,
+        reason: code,
+      });
+    }
+    return describeStandby(facts, condition, this.#remembered.sinceMs);
+  }
+
+  plan(): FailoverPlan {
+    const open = this.#open;
+    return planFailover({
+      group: this.name,
+      site: this.#options.site,
+      oldOwner: this.peer,
+      document: this.#document,
+      phase: this.runner.phase,
+      end: open?.end,
+      applied: open?.applier.applied ?? this.#document?.failover?.seal ?? undefined,
+      trouble: this.#trouble ?? open?.applier.trouble ?? null,
+      heard: this.#heard.record,
+      silenceMs: this.#heard.silenceMs(),
+      agent: this.#options.target !== null,
+    });
+  }
+
+  async raiseToken(reason: string): Promise<void> {
+    const before = this.#requireDocument();
+    const document: StandbyDocument = {
+      ...before,
+      token: { epoch: before.token.epoch + 1, owner: this.#options.site },
+      failover: {
+        progress: "fenced",
+        previous: before.token,
+        reason,
+        startedAtMs: this.#clock.wallMs(),
+        heard: this.#heard.record,
+        seal: null,
+      },
+    };
+    try {
+      // Survives a crash from here on: the old owner is fenced for ever and the run can only be finished.
+      await writeDocument(this.#paths.state, document);
+    } catch (error) {
+      // It may or may not be on disk. The old document is put back, so that a restart does not finish what was
+      // reported as not begun; where that fails too, what was acknowledged meanwhile is still before any seal.
+      await writeDocument(this.#paths.state, before).catch((cause: unknown) =>
+        this.#log.error("STATE_NOT_RESTORED", "the old state could not be written back", cause),
+      );
+      throw error;
+    }
+    this.#document = document;
+  }
+
+  async drainAndSeal(): Promise<void> {
+    const open = await this.#requireOpen();
+    await open.receiver.fence(this.#requireDocument().token);
+    // Everything acknowledged is in the log; what was only appended joins it. Nothing can be appended any more.
+    const durable = await open.intake.sync();
+    if (durable.sequence !== open.intake.tail.sequence)
+      throw new RangeError("the intake grew behind the fence");
+    // Survives a crash: the same seal is applied and handed over, whatever happens in between.
+    await this.#writeFailover({ progress: "sealed", seal: open.end });
+  }
+
+  async applyToSeal(progress: (done: number, total: number) => void): Promise<void> {
+    const seal = this.#requireSeal();
+    // An earlier attempt wrote the record without learning that it had: the images are not ours any more.
+    if ((await this.#readHandover()) !== undefined) return;
+    const open = await this.#requireOpen();
+    const from = open.applier.appliedSequence;
+    open.applier.wake();
+    await open.applier.appliedThrough(seal.sequence);
+    progress(seal.sequence - from, seal.sequence - from);
+    const chain = bytesFromHex(seal.chain);
+    const { applied } = open.applier;
+    if (applied?.sequence !== seal.sequence || chain === undefined || !bytesEqual(applied.chain, chain)) {
+      throw new OperationalError({
+        code: "IMAGE_DIVERGED",
+        message: "the images are not at the seal",
+        reaction: "stop",
+      });
+    }
+  }
+
+  async recordHandover(): Promise<void> {
+    const document = this.#requireDocument();
+    const seal = this.#requireSeal();
+    const why = { code: "FAILOVER_RUNNING", message: "the group is handed over" };
+    // Closed before the record exists: from then on the images are the agent's alone.
+    await this.#exclusive(() => this.#closeOpen("clean", why));
+    const record: HandoverRecord = {
+      group: this.name,
+      lineage: document.lineage,
+      token: document.token,
+      sealed: seal.sequence,
+      chain: seal.chain,
+      dataBytesTotal: seal.dataBytesTotal,
+      pointTimeMs: seal.timeMs,
+      volumes: document.volumes,
+    };
+    // Survives a crash: whoever starts next finds that the agent owns images and history from here on.
+    await writeDocument(this.#paths.handover, record);
+    await this.#writeFailover({ progress: "handed-over", seal });
+  }
+
+  async adopt(): Promise<readonly AdoptedExport[]> {
+    const { target } = this.#options;
+    const record = await this.#readHandover();
+    if (target === null || record === undefined) {
+      throw new OperationalError({
+        code: target === null ? "AGENT_MISSING" : "HANDOVER_MISSING",
+        message: target === null ? "there is no agent at this site" : "the hand-over record is gone",
+        reaction: "refuse",
+        hint: "Start the agent role of this site, then run the failover again.",
+      });
+    }
+    return target.adopt(record);
+  }
+
+  async report(run: {
+    readonly plan: FailoverPlan;
+    readonly steps: readonly StepTiming[];
+    readonly durationMs: number;
+    readonly exports: readonly AdoptedExport[];
+  }): Promise<FailoverResult> {
+    const { token, lineage, failover } = this.#requireDocument();
+    const seal = this.#requireSeal();
+    const evidence = evidencePath(this.#options.dataDir, `failover-${this.name}-${token.epoch}`);
+    const result: FailoverResult = {
+      group: this.name,
+      epoch: token.epoch,
+      point: { sequence: seal.sequence, time: rfc3339(seal.timeMs) },
+      loss: stateLoss(failover?.heard ?? null, seal),
+      durationMs: run.durationMs,
+      exports: run.exports,
+      evidence,
+    };
+    await mkdir(dirname(evidence), { recursive: true, mode: 0o700 });
+    await syncDirectory(dirname(dirname(evidence)));
+    await writeDocument(evidence, {
+      kind: "failover",
+      site: this.#options.site,
+      lineage,
+      fenced: failover?.previous ?? null,
+      token,
+      reason: failover?.reason ?? "",
+      startedAt: rfc3339(failover?.startedAtMs ?? 0),
+      finishedAt: rfc3339(this.#clock.wallMs()),
+      seal: { ...seal, time: rfc3339(seal.timeMs) },
+      lastHeard: failover?.heard ?? null,
+      checks: run.plan.checks,
+      steps: run.steps,
+      result,
+    });
+    await this.#writeFailover({ progress: "adopted", seal });
+    return result;
+  }
+
+  async #writeFailover(change: Pick<FailoverDocument, "progress" | "seal">): Promise<void> {
+    const document = this.#requireDocument();
+    if (document.failover === null) throw new TypeError("no failover under way");
+    const next: StandbyDocument = { ...document, failover: { ...document.failover, ...change } };
+    await writeDocument(this.#paths.state, next);
+    this.#document = next;
+  }
+
+  #requireDocument(): StandbyDocument {
+    if (this.#document === undefined) throw new TypeError(`no standby of ${this.name}`);
+    return this.#document;
+  }
+
+  #requireSeal(): Seal {
+    const seal = this.#requireDocument().failover?.seal;
+    if (seal == null) throw new TypeError("not sealed");
+    return seal;
+  }
+
+  /** The open standby; opens it when an earlier attempt left it closed. */
+  async #requireOpen(): Promise<OpenStandby> {
+    await this.#exclusive(() => this.#reopen());
+    if (this.#open !== undefined) return this.#open;
+    const why = this.#trouble ?? { code: "STANDBY_STOPPED", message: "the standby is closed" };
+    throw new OperationalError({ code: why.code, message: why.message, reaction: "refuse" });
+  }
+
+  /** Lets a failover step under way end, then closes what is open. What was not finished resumes at the next start. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#reopenTimer?.cancel();
+    const why = { code: "GATEWAY_CLOSING", message: "the gateway is stopping" };
+    await this.#exclusive(() => this.#closeOpen(this.#trouble === null ? "clean" : "abandon", why));
+    await this.runner.idle();
+    if (this.#heard.silenceMs() !== null && this.#document !== undefined)
+      await writeDocument(this.#paths.heard, this.#heard.record);
+  }
+}

@@ -1,0 +1,70 @@
+/**
+ * What is known of the owner: when it was last heard, what it had answered by then, and whether the standby keeps up
+ * with that. Loss is stated from this, so it never reports more than was really received.
+ */
+import type { Heartbeat } from "../protocol/control.ts";
+import type { Sequence } from "../protocol/ids.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { HeardRecord } from "./state.ts";
+
+/** The owner counts as silent after this, ms: noticed within 10 s (promise 8). */
+export const ownerSilentMs = 10_000;
+/** What the owner had answered this long ago is still not applied: the standby is catching up, ms. */
+const behindMs = 10_000;
+/** A heartbeat is written to disk at most this often, ms; after a restart the loss statement says since then. */
+export const heardPersistMs = 5_000;
+
+export class Heard {
+  readonly #clock: Clock;
+  #record: HeardRecord | null;
+  /** Monotonic; undefined: not heard by this process. */
+  #heardMs: number | undefined;
+  /** An answered position and when it was reported; replaced once it is applied. */
+  #mark: { readonly answered: Sequence; readonly sinceMs: number } | undefined;
+  #persistedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(clock: Clock, persisted: HeardRecord | null) {
+    this.#clock = clock;
+    this.#record = persisted;
+  }
+
+  /** null: never heard. After a restart it is what was persisted, up to `heardPersistMs` older than the truth. */
+  get record(): HeardRecord | null {
+    return this.#record;
+  }
+
+  /** Takes in a heartbeat; one that was overtaken on the line never takes a position back. */
+  take(heartbeat: Heartbeat, applied: Sequence): void {
+    const nowMs = this.#clock.monotonicMs();
+    this.#heardMs = nowMs;
+    this.#record = {
+      atMs: this.#clock.wallMs(),
+      answered: Math.max(heartbeat.answered, this.#record?.answered ?? 0),
+      dataBytesTotal: Math.max(heartbeat.dataBytesTotal, this.#record?.dataBytesTotal ?? 0),
+    };
+    if (this.#mark === undefined || applied >= this.#mark.answered) {
+      this.#mark = { answered: this.#record.answered, sinceMs: nowMs };
+    }
+  }
+
+  /** True at most every `heardPersistMs`: the record should be written now. */
+  dueToPersist(): boolean {
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - this.#persistedMs < heardPersistMs) return false;
+    this.#persistedMs = nowMs;
+    return true;
+  }
+
+  /** null: not heard since this process started. */
+  silenceMs(): number | null {
+    return this.#heardMs === undefined ? null : this.#clock.monotonicMs() - this.#heardMs;
+  }
+
+  /** The owner had answered something long ago that is not applied yet. */
+  isBehind(applied: Sequence): boolean {
+    const mark = this.#mark;
+    return (
+      mark !== undefined && applied < mark.answered && this.#clock.monotonicMs() - mark.sinceMs > behindMs
+    );
+  }
+}

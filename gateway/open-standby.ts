@@ -1,0 +1,114 @@
+/**
+ * A standby that is open: its intake log, the receive lane in front of it and the apply loop behind it, as one life.
+ * When the intake fails the whole is closed and another one is opened from disk; nothing of it is mended in place.
+ */
+import type { FrameLog } from "../journal/frame-log.ts";
+import { openFrameLog } from "../journal/open.ts";
+import { bytesToHex } from "../protocol/ids.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Log } from "../runtime/log.ts";
+import type { GatewayGroupPaths } from "../runtime/paths.ts";
+import { Applier } from "./apply/applier.ts";
+import { openImage } from "./apply/open-image.ts";
+import type { IntakeLimits } from "./intake-options.ts";
+import { intakeOptions } from "./intake-options.ts";
+import { startIntake, step } from "./receive/machine.ts";
+import { Receiver } from "./receive/receiver.ts";
+import type { Seal, StandbyDocument } from "./state.ts";
+
+export interface OpenStandbyInput {
+  readonly document: StandbyDocument;
+  readonly paths: GatewayGroupPaths;
+  readonly limits: IntakeLimits;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The intake log failed; called at most once. */
+  readonly onBroken: (error: unknown) => void;
+}
+
+export class OpenStandby {
+  readonly intake: FrameLog;
+  readonly receiver: Receiver;
+  readonly applier: Applier;
+  #broken = false;
+
+  private constructor(input: OpenStandbyInput, intake: FrameLog) {
+    const { document, paths, clock, log } = input;
+    const { lineage, origin } = intakeOptions(paths, document, input.limits, "open");
+    const broken = (error: unknown): void => {
+      if (this.#broken) return;
+      this.#broken = true;
+      input.onBroken(error);
+    };
+    this.intake = intake;
+    this.applier = new Applier({
+      intake,
+      open: () =>
+        openImage({
+          volumes: document.volumes,
+          markerPath: paths.marker,
+          lineage,
+          mode: "open",
+          origin: { sequence: 0, chain: origin.chain, dataBytesTotal: 0, timeMs: 0 },
+          log,
+        }),
+      clock,
+      log,
+      onApplied: (sequence) => this.receiver?.appliedThrough(sequence),
+      onIntakeBroken: broken,
+    });
+    const { token } = document;
+    const start = startIntake({
+      lineage,
+      token,
+      durable: intake.durable,
+      applied: this.applier.appliedSequence,
+    });
+    this.receiver = new Receiver({
+      // A fence that was raised before a restart stands from the first instant.
+      initial: document.failover === null ? start : step(start, { kind: "fenced", token }).state,
+      intake,
+      clock,
+      log,
+      onDurable: () => this.applier.wake(),
+      onBroken: broken,
+      stallReason: () => {
+        const { trouble } = this.applier;
+        return trouble === null ? null : `apply is stopped: ${trouble.code}, ${trouble.message}`;
+      },
+    });
+  }
+
+  /** Opens and verifies the log; the images open behind it, and their trouble is the applier's to report. */
+  static async open(input: OpenStandbyInput): Promise<OpenStandby> {
+    const { log: intake } = await openFrameLog(
+      intakeOptions(input.paths, input.document, input.limits, "open"),
+      input.log,
+    );
+    const open = new OpenStandby(input, intake);
+    await open.applier.start();
+    return open;
+  }
+
+  /** The end of what was received: where a seal would be. */
+  get end(): Seal {
+    const { tail } = this.intake;
+    return {
+      sequence: tail.sequence,
+      chain: bytesToHex(tail.chain),
+      dataBytesTotal: tail.dataBytesTotal,
+      timeMs: tail.closedAtMs,
+    };
+  }
+
+  /** Answers what waits with `busy`, ends the apply step under way, closes images and log. */
+  async close(
+    how: "clean" | "abandon",
+    why: { readonly code: string; readonly message: string },
+  ): Promise<void> {
+    this.receiver.halt({ ...why, passing: true });
+    await this.receiver.appendEnded();
+    await this.applier.stop();
+    await this.intake.close(how);
+  }
+}

@@ -1,0 +1,58 @@
+/**
+ * The WAN routes of the gateway: who is it, which group, what does it want. Identity is checked here, before a byte of
+ * the body is read; everything else is the group's business.
+ */
+import { controlBytesMax, parseHeartbeat, parseHello, wanRoutes } from "../../protocol/control.ts";
+import type { HttpAnswer, HttpRequest, Route } from "../../runtime/http.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { StandbyGroup } from "../group.ts";
+import { forbidden, refuseForeignSite, refuseForeignToken } from "./admission.ts";
+
+export function wanRoutesOf(groups: ReadonlyMap<string, StandbyGroup>, log: Log): Route[] {
+  const admitted =
+    (run: (group: StandbyGroup, request: HttpRequest) => Promise<HttpAnswer>) =>
+    async (request: HttpRequest): Promise<HttpAnswer> => {
+      const group = groups.get(request.params["group"] ?? "");
+      const refused =
+        group === undefined
+          ? forbidden("GROUP_FOREIGN", "this site has no part in that group")
+          : refuseForeignSite(request.sites, group.peer);
+      if (group !== undefined && refused === undefined) return run(group, request);
+      log.warn("PEER_FORBIDDEN", "request of a peer that may not speak for the group", {
+        group: request.params["group"],
+        sites: request.sites,
+        path: request.path,
+      });
+      return refused ?? forbidden("GROUP_FOREIGN", "this site has no part in that group");
+    };
+  return [
+    {
+      method: "GET",
+      pattern: wanRoutes.group(":group"),
+      run: admitted(async (group) => ({ status: 200, json: group.knowledge() })),
+    },
+    {
+      method: "POST",
+      pattern: wanRoutes.hello(":group"),
+      run: admitted(async (group, request) => {
+        const hello = parseHello(await request.body(controlBytesMax));
+        return refuseForeignToken(hello.token, group.peer) ?? { status: 200, json: await group.hello(hello) };
+      }),
+    },
+    {
+      method: "POST",
+      pattern: wanRoutes.heartbeat(":group"),
+      run: admitted(async (group, request) => {
+        const heartbeat = parseHeartbeat(await request.body(controlBytesMax));
+        return (
+          refuseForeignToken(heartbeat.token, group.peer) ?? { status: 200, json: group.heartbeat(heartbeat) }
+        );
+      }),
+    },
+    {
+      method: "POST",
+      pattern: wanRoutes.batches(":group"),
+      run: admitted((group, request) => group.batch(request, group.peer)),
+    },
+  ];
+}

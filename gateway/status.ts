@@ -1,0 +1,112 @@
+/**
+ * The standby's status document, computed from facts when it is asked for, so that silence grows while nothing moves.
+ * Pure. It never says better than what is proven: protection needs an owner heard lately and images that keep up.
+ */
+import type { ProtectionState, Reason, StandbyStatus, VolumeStatus } from "../protocol/status.ts";
+import { rfc3339 } from "../runtime/clock.ts";
+import type { FailoverPhase } from "./failover/machine.ts";
+import { ownerSilentMs } from "./heard.ts";
+import type { HeardRecord, StandbyDocument } from "./state.ts";
+
+export interface StatusFacts {
+  readonly group: string;
+  readonly owner: string;
+  readonly document: StandbyDocument | undefined;
+  readonly phase: FailoverPhase;
+  /** Why the group as a whole is stopped. */
+  readonly trouble: Reason | null;
+  readonly heard: HeardRecord | null;
+  readonly silenceMs: number | null;
+  readonly isBehind: boolean;
+  /** Undefined while the intake is not open. */
+  readonly intake:
+    | { readonly received: number; readonly durable: number; readonly bytes: number }
+    | undefined;
+  readonly intakeBytesMax: number;
+  readonly applied: { readonly sequence: number; readonly timeMs: number } | undefined;
+  readonly volumes: readonly VolumeStatus[];
+}
+
+export interface StandbyCondition {
+  readonly state: ProtectionState;
+  readonly reason: Reason | null;
+}
+
+const seconds = (ms: number): string => `${Math.round(ms / 1000)} s`;
+
+/** State and reason; the first that holds, worst first. */
+export function judgeCondition(facts: StatusFacts): StandbyCondition {
+  const { document, silenceMs, phase } = facts;
+  const progress = document?.failover?.progress;
+  const stopped = (code: string, message: string): StandbyCondition => ({
+    state: "stopped",
+    reason: { code, message },
+  });
+  const atRisk = (code: string, message: string): StandbyCondition => ({
+    state: "at-risk",
+    reason: { code, message },
+  });
+  if (progress === "handed-over" || progress === "adopted") {
+    const message = `handed over to the agent of ${document?.token.owner} in epoch ${document?.token.epoch}`;
+    return { state: "fenced", reason: { code: "HANDED_OVER", message } };
+  }
+  if (facts.trouble !== null) return { state: "stopped", reason: facts.trouble };
+  if (progress !== undefined) {
+    if (phase.name !== "interrupted") return stopped("FAILOVER_RUNNING", `failover: ${phase.name}`);
+    return stopped(
+      "FAILOVER_INTERRUPTED",
+      `the failover stopped while ${phase.resume} (${phase.code}); run it again`,
+    );
+  }
+  if (document?.phase !== "standing") return atRisk("NO_STANDBY", `${facts.owner} has not attached yet`);
+  if (silenceMs === null)
+    return atRisk("OWNER_SILENT", `${facts.owner} was not heard since this gateway started`);
+  if (silenceMs >= ownerSilentMs)
+    return atRisk("OWNER_SILENT", `${facts.owner} was last heard ${seconds(silenceMs)} ago`);
+  if (facts.isBehind)
+    return {
+      state: "catching-up",
+      reason: { code: "BEHIND", message: "older writes are still on their way" },
+    };
+  return { state: "protected", reason: null };
+}
+
+export function describeStandby(
+  facts: StatusFacts,
+  condition: StandbyCondition,
+  sinceMs: number,
+): StandbyStatus {
+  const { document, intake, applied, heard } = facts;
+  const seal = document?.failover?.seal ?? null;
+  const position = {
+    received: intake?.received ?? seal?.sequence ?? applied?.sequence ?? 0,
+    durable: intake?.durable ?? seal?.sequence ?? applied?.sequence ?? 0,
+    applied: applied?.sequence ?? 0,
+  };
+  const point = applied === undefined || applied.sequence === 0 ? null : applied;
+  return {
+    group: facts.group,
+    role: "standby",
+    lineage: document?.lineage ?? null,
+    epoch: document?.token.epoch ?? null,
+    owner: document?.token.owner ?? null,
+    state: condition.state,
+    reason: condition.reason,
+    since: rfc3339(sinceMs),
+    position,
+    consistent: point === null ? null : { sequence: point.sequence, time: rfc3339(point.timeMs) },
+    history: {
+      oldest: point?.sequence ?? 0,
+      newest: point?.sequence ?? 0,
+      points: point === null ? 0 : 1,
+      bytes: 0,
+    },
+    drills: [],
+    intake: { bytes: intake?.bytes ?? 0, maxBytes: facts.intakeBytesMax },
+    lastHeard:
+      heard === null
+        ? null
+        : { time: rfc3339(heard.atMs), answered: heard.answered, dataBytesTotal: heard.dataBytesTotal },
+    volumes: facts.volumes,
+  };
+}
