@@ -18,7 +18,7 @@ export type LogRoom = "ok" | "full" | "reserve";
 
 export interface FrameLog {
   /** Position before the first frame kept. */
-  readonly head: ChainPosition;
+  readonly head: LogPosition;
   /** Position after the last appended frame: survives a kill of the process. */
   readonly tail: LogPosition;
   /** Position after the last synced frame: survives power loss of the host. */

@@ -100,8 +100,8 @@ export function journalReadFailed(cause: unknown): OperationalError {
   return new OperationalError({
     code: "JOURNAL_READ_FAILED",
     message: "journal cannot be read",
-    reaction: "retry",
-    hint: "Look at the disk that holds the journal.",
+    reaction: "stop",
+    hint: "Look at the disk that holds the journal; a table file that was cut short reads like this, too.",
     cause,
   });
 }

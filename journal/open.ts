@@ -29,6 +29,7 @@ import { LogFiles, systemLogFileOperations } from "./log-files.ts";
 import { MemoryTail } from "./memory-tail.ts";
 import type { FrameStore } from "./store.ts";
 import { openStore, writeBufferBytesDefault, writeBufferBytesMin } from "./store.ts";
+import { withTrial } from "./trial.ts";
 import type { WatermarkFileOperations, WatermarkReading } from "./watermark.ts";
 import { syncFolder, systemWatermarkFileOperations, Watermark } from "./watermark.ts";
 import { bootBytes } from "./watermark-slot.ts";
@@ -64,16 +65,27 @@ export async function openFrameLog(
   world: FrameLogWorld = {},
 ): Promise<{ log: FrameLog; recovery: FrameLogRecovery }> {
   const writeBufferBytes = Math.max(writeBufferBytesMin, options.writeBufferBytes ?? writeBufferBytesDefault);
-  const logFiles = world.logFiles ?? systemLogFileOperations;
-  if (options.mode === "create") await create(options, writeBufferBytes, logFiles);
+  if (options.mode === "create")
+    await create(options, writeBufferBytes, world.logFiles ?? systemLogFileOperations);
   if (!existsSync(options.watermarkPath)) {
     throw existsSync(options.directory)
       ? watermarkMissing(options.watermarkPath)
       : journalMissing(options.directory);
   }
+  return withTrial(options.directory, options.watermarkPath, writeBufferBytes, () =>
+    openVerified(options, log, world, writeBufferBytes),
+  );
+}
+
+async function openVerified(
+  options: FrameLogOptions,
+  log: Log,
+  world: FrameLogWorld,
+  writeBufferBytes: number,
+): Promise<{ log: FrameLog; recovery: FrameLogRecovery }> {
   // The database first: its lock tells another agent from a watermark that changes while it is read.
   const store = await openStore(options.directory, "open", writeBufferBytes);
-  const files = new LogFiles(options.directory, logFiles);
+  const files = new LogFiles(options.directory, world.logFiles ?? systemLogFileOperations);
   let watermark: Watermark | undefined;
   try {
     const opened = Watermark.open(

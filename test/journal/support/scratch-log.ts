@@ -62,11 +62,15 @@ export function nextFrame(after: LogPosition, bytes = 4096, count = 1): Frame {
   return frameAfter(after, records);
 }
 
+/** Options that make tables of a few frames, so that there is something to damage. */
+export const small = { writeBufferBytes: 64 * 1024, compression: "none", memoryTailBytes: 0 } as const;
+
 export class Scratch {
   readonly directory: string;
 
-  constructor(parent = tmpdir()) {
-    this.directory = mkdtempSync(join(parent, "splitsite-journal-"));
+  /** A new folder, or one that another process has made. */
+  constructor(directory = mkdtempSync(join(tmpdir(), "splitsite-journal-"))) {
+    this.directory = directory;
   }
 
   options(changes: Partial<FrameLogOptions> = {}): FrameLogOptions {

@@ -1,0 +1,63 @@
+/** A kill of the process at any instruction loses nothing that was answered (promise 1). */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Scratch } from "./support/scratch-log.ts";
+import { seeded } from "./support/seed.ts";
+
+const appender = fileURLToPath(new URL("./support/appender.ts", import.meta.url));
+
+/** Runs the appender until it has told `lines` lines, kills it, and returns the last value of each word. */
+async function runAndKill(directory: string, trims: string, lines: number): Promise<Record<string, number>> {
+  const child = spawn(process.execPath, ["--import", "tsx", appender, directory, String(64 * 1024), trims], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let output = "";
+  let seen = 0;
+  child.stdout.setEncoding("latin1");
+  child.stdout.on("data", (text: string) => {
+    output += text;
+    seen += text.split("\n").length - 1;
+    if (seen >= lines) child.kill("SIGKILL");
+  });
+  await once(child, "close");
+  const told: Record<string, number> = {};
+  for (const line of output.split("\n").slice(0, -1)) {
+    const [what, sequence] = line.split(" ");
+    told[what!] = Number(sequence);
+  }
+  assert.ok(seen >= lines, `the appender ended by itself: ${output.slice(-200)}`);
+  return told;
+}
+
+for (const trims of ["keep", "trim"]) {
+  test(`answered appends survive kill -9 (${trims})`, async (t) => {
+    const random = seeded(t);
+    const place = new Scratch();
+    try {
+      await (await place.create({ compression: "none", writeBufferBytes: 64 * 1024 })).close("clean");
+      const rounds = Number(process.env["SPLITSITE_KILLS"] ?? 4);
+      let before = 0;
+      for (let round = 0; round < rounds; round += 1) {
+        const told = await runAndKill(place.directory, trims, 200 + random(500));
+        const { log, recovery } = await place.open({ writeBufferBytes: 64 * 1024 });
+        const answered = told["answered"] ?? before;
+        assert.ok(answered > before, "a run without work proves nothing");
+        assert.ok(log.tail.sequence >= answered, `tail ${log.tail.sequence}, answered ${answered}`);
+        assert.ok(log.tail.sequence <= answered + 1, "at most the append under way came on top");
+        assert.ok(recovery.answered >= answered && recovery.answered <= log.tail.sequence);
+        assert.ok(log.head.sequence >= (told["head"] ?? 0));
+        assert.deepEqual([recovery.sameBoot, recovery.cleanShutdown], [true, false]);
+        assert.equal(log.durable.sequence, log.tail.sequence, "durable again once it is open");
+        const read = await log.frames(log.head.sequence + 1, 1e9);
+        assert.equal(read.length, log.tail.sequence - log.head.sequence);
+        before = log.tail.sequence;
+        await log.close(round % 2 === 0 ? "abandon" : "clean");
+      }
+    } finally {
+      place.remove();
+    }
+  });
+}
