@@ -3,6 +3,7 @@
  * Each check is one function, so that a new rule is one more line of the list.
  */
 import { blockBytes } from "../../protocol/ids.ts";
+import { validate } from "../cron.ts";
 import { formatAddress } from "./address.ts";
 import type { Finding, KeyPath } from "./findings.ts";
 import type { Address, Settings, SiteSettings } from "./types.ts";
@@ -185,16 +186,6 @@ function checkImages(settings: Settings, add: Parameters<Check>[1]): void {
   }
 }
 
-const nicknames: ReadonlySet<string> = new Set([
-  "@yearly",
-  "@annually",
-  "@monthly",
-  "@weekly",
-  "@daily",
-  "@midnight",
-  "@hourly",
-]);
-
 function checkLinks(settings: Settings, add: Parameters<Check>[1]): void {
   const seen = new Set<string>();
   settings.links.forEach((link, index) => {
@@ -214,7 +205,7 @@ function checkLinks(settings: Settings, add: Parameters<Check>[1]): void {
       );
     seen.add(key);
     link.windows.forEach((window, place) => {
-      if (!isCron(window.cron)) {
+      if (!validate(window.cron)) {
         add(
           [...at, "windows", place, "cron"],
           `\`${window.cron}\` is no cron expression`,
@@ -223,11 +214,6 @@ function checkLinks(settings: Settings, add: Parameters<Check>[1]): void {
       }
     });
   });
-}
-
-function isCron(text: string): boolean {
-  if (text.startsWith("@")) return nicknames.has(text);
-  return text.trim().split(/\s+/).length === 5;
 }
 
 function checkGroupsAreLinked(settings: Settings, add: Parameters<Check>[1]): void {

@@ -75,7 +75,9 @@ const choice = <const T extends readonly [string, ...string[]]>(values: T) =>
   z.enum(values, { error: `must be ${values.join(" | ")}` });
 
 const logQuota = z.strictObject({
-  maxBytes: logSize.prefault("8GiB").describe("quota per group; when it is full, writes are held"),
+  maxBytes: logSize
+    .prefault("8GiB")
+    .describe("of the whole site, shared out over its groups; a full one holds writes"),
   reserve: size.prefault("512MiB").describe("free space of the file system that is never used"),
 });
 

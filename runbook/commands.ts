@@ -1,0 +1,41 @@
+/** The table of commands: what `splitsite` can do, in the order of its help. */
+import type { CommandSpec } from "./command.ts";
+import { attach } from "./commands/attach.ts";
+import { certsIssue, certsRotate, certsShow } from "./commands/certs.ts";
+import { configCheck, configSchema, configShow } from "./commands/config.ts";
+import { doctor } from "./commands/doctor.ts";
+import { failoverPlan } from "./commands/failover-plan.ts";
+import { failoverRun } from "./commands/failover-run.ts";
+import { groupCreate, groupResume } from "./commands/group.ts";
+import { init } from "./commands/init.ts";
+import { journalStats, journalVerify } from "./commands/journal.ts";
+import { run } from "./commands/run.ts";
+import { status } from "./commands/status.ts";
+import { throttleClear, throttleSet, throttleShow } from "./commands/throttle.ts";
+import { version } from "./commands/version.ts";
+import { watch } from "./commands/watch.ts";
+
+export const commands: readonly CommandSpec[] = [
+  run,
+  init,
+  certsIssue,
+  certsShow,
+  certsRotate,
+  configCheck,
+  configShow,
+  configSchema,
+  doctor,
+  status,
+  watch,
+  attach,
+  throttleShow,
+  throttleSet,
+  throttleClear,
+  failoverPlan,
+  failoverRun,
+  groupCreate,
+  groupResume,
+  journalStats,
+  journalVerify,
+  version,
+];

@@ -1,0 +1,119 @@
+/**
+ * `run`: the daemon. Parses what was asked, hands over to the service, and turns signals into an orderly end. Owns the
+ * life of the process; what the roles do is theirs.
+ */
+import { ExitCode } from "../../protocol/admin.ts";
+import { OperationalError } from "../../runtime/errors.ts";
+import { createLog } from "../../runtime/log.ts";
+import type { SiteSettings } from "../../runtime/settings/types.ts";
+import type { Role } from "../admin-address.ts";
+import type { Call, CommandSpec } from "../command.ts";
+import { usageFailure } from "../failure.ts";
+
+const levels = ["debug", "info", "warn", "error"] as const;
+
+/** The whole way down, ms; what is not closed by then is left to the crash recovery, which is the tested path. */
+const shutdownMs = 10_000;
+
+export const run: CommandSpec = {
+  path: ["run"],
+  summary: "run the daemon of a site",
+  detail:
+    "Starts the roles that the site has in the configuration and logs one line READY with its addresses; logs are JSON lines on stdout. SIGTERM and SIGINT end it within 10 s; a second one ends it at once (exit 130). With --role each role is a process of its own: its admin socket is then the configured one with .agent or .gateway appended (over TCP the gateway uses the next port), and commands find both.",
+  options: [
+    { flags: "--role ROLE", summary: "only this role: agent or gateway" },
+    { flags: "--log LEVEL", summary: `least level that is logged: ${levels.join(", ")} (default: info)` },
+  ],
+  examples: [
+    "splitsite run --config /etc/splitsite/splitsite.yaml --site primary",
+    "splitsite run --site dr --role gateway",
+  ],
+  changes: true,
+  async run(call) {
+    const level = levels.find((candidate) => candidate === (call.option("log") ?? "info"));
+    if (level === undefined) throw usageFailure(`--log must be one of: ${levels.join(", ")}`);
+    const site = await call.site();
+    const roles = chooseRoles(call, site);
+    if (call.dryRun) {
+      call.terminal.out(`would run site ${site.name}: ${roles.join(", ")}\n`);
+      return ExitCode.done;
+    }
+    return serve(call, site, roles, level);
+  },
+};
+
+function chooseRoles(call: Call, site: SiteSettings): Role[] {
+  const configured = [
+    ...(site.agent === null ? [] : ["agent" as const]),
+    ...(site.gateway === null ? [] : ["gateway" as const]),
+  ];
+  const wanted = call.option("role");
+  if (wanted === undefined) return configured;
+  if (wanted !== "agent" && wanted !== "gateway")
+    throw usageFailure(`--role is \`${wanted}\`, must be agent or gateway`);
+  if (configured.includes(wanted)) return [wanted];
+  throw new OperationalError({
+    code: "ROLE_NOT_CONFIGURED",
+    message: `site ${site.name} has no ${wanted} in the configuration`,
+    reaction: "stop",
+    hint: `Its roles are: ${configured.join(", ")}.`,
+  });
+}
+
+async function serve(
+  call: Call,
+  site: SiteSettings,
+  roles: readonly Role[],
+  level: (typeof levels)[number],
+): Promise<ExitCode> {
+  // Journals, images and sockets are this user's alone.
+  process.umask(0o077);
+  const log = createLog(level).child({ site: site.name });
+  const stopped = untilSignal(log.info.bind(log));
+  process.on("uncaughtException", (error) => {
+    // Nobody knows what state this left behind, so nothing more is written; the restart recovers.
+    log.error("UNCAUGHT", "unexpected error, ending", error);
+    process.exit(ExitCode.failed);
+  });
+  // Loaded here only: every other command starts without the database and the codecs.
+  const { startService } = await import("../service.ts");
+  const starting = startService({
+    settings: await call.settings(),
+    site,
+    roles,
+    apart: call.option("role") !== undefined,
+    log,
+  });
+  const signal = await Promise.race([stopped, starting.then(() => undefined)]);
+  const service = await starting;
+  log.info("READY", "serving", { roles, ...service.addresses });
+  const received = signal ?? (await stopped);
+  log.info("STOPPING", "shutting down", { signal: received });
+  const deadline = setTimeout(() => {
+    log.error("STOP_TIMEOUT", `not closed within ${shutdownMs} ms, ending as after a crash`);
+    process.exit(ExitCode.failed);
+  }, shutdownMs - 500);
+  await service.close();
+  clearTimeout(deadline);
+  log.info("STOPPED", "shut down cleanly");
+  // Nothing is left to do; a handle that a library forgot must not keep the process.
+  process.exit(ExitCode.done);
+}
+
+/** Settles at the first signal; the second ends the process at once. */
+function untilSignal(say: (code: string, message: string) => void): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    let seen = 0;
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      process.on(signal, () => {
+        seen += 1;
+        if (seen === 1) {
+          resolve(signal);
+          return;
+        }
+        say("STOP_NOW", "second signal, ending at once");
+        process.exit(ExitCode.interrupted);
+      });
+    }
+  });
+}
