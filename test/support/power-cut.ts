@@ -1,0 +1,144 @@
+/**
+ * A disk whose power can be cut. Stack: ext4 on a loop device on nbdfuse on nbdkit with a write-back cache over a
+ * file; only a flush takes writes from the cache to the file. Killing nbdkit with -9 loses what was never flushed,
+ * as power loss does. Needs root. Leaves no mount, loop device or process behind, whatever way the test ends.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Child, mustRun, runTool } from "./child.ts";
+import { requireRoot, requireTools } from "./tools.ts";
+import { until } from "./wait.ts";
+
+/** For a test's `skip` option: false when power can be cut here, else the reason. */
+export function powerCutsImpossible(): string | false {
+  const missing =
+    requireRoot() ||
+    requireTools("nbdkit", "nbdfuse", "losetup", "mkfs.ext4", "mount", "umount", "fusermount3");
+  if (missing !== false) return missing;
+  return existsSync("/dev/fuse") && existsSync("/dev/loop-control")
+    ? false
+    : "needs /dev/fuse and loop devices";
+}
+
+interface Powered {
+  readonly server: Child;
+  readonly bridge: Child;
+  loop: string | undefined;
+  mounted: boolean;
+}
+
+const disks = new Set<PowerCutDisk>();
+process.on("exit", () => {
+  for (const disk of disks) disk.tearDownNow();
+});
+
+export class PowerCutDisk {
+  readonly #folder: string;
+  #powered: Powered | undefined;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+    disks.add(this);
+  }
+
+  /** A new disk with an empty ext4, off. */
+  static async make(sizeBytes = 256 * 1024 * 1024): Promise<PowerCutDisk> {
+    const disk = new PowerCutDisk(mkdtempSync(join(tmpdir(), "splitsite-power-")));
+    mkdirSync(disk.mountPoint);
+    mkdirSync(disk.#bridgePoint);
+    await mustRun("truncate", ["-s", String(sizeBytes), disk.#image]);
+    await mustRun("mkfs.ext4", ["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk.#image]);
+    return disk;
+  }
+
+  /** Where the file system is while the power is on. */
+  get mountPoint(): string {
+    return join(this.#folder, "mnt");
+  }
+
+  get #bridgePoint(): string {
+    return join(this.#folder, "bridge");
+  }
+
+  get #image(): string {
+    return join(this.#folder, "disk.img");
+  }
+
+  async powerOn(): Promise<void> {
+    const socket = join(this.#folder, "nbd.sock");
+    rmSync(socket, { force: true });
+    // nbdkit keeps its cache in TMPDIR, in a file that has no name: it is gone with the process.
+    const server = new Child(
+      "nbdkit",
+      "nbdkit",
+      ["-f", "-U", socket, "--filter=cache", "file", this.#image, "cache=writeback"],
+      { env: { ...process.env, TMPDIR: this.#folder } },
+    );
+    await until("nbdkit's socket", () => existsSync(socket) || undefined);
+    const bridge = new Child("nbdfuse", "nbdfuse", [this.#bridgePoint, `nbd+unix:///?socket=${socket}`]);
+    this.#powered = { server, bridge, loop: undefined, mounted: false };
+    const device = join(this.#bridgePoint, "nbd");
+    await until("nbdfuse's file", () => (existsSync(device) && statSync(device).size > 0) || undefined);
+    this.#powered.loop = (await mustRun("losetup", ["-f", "--show", device])).trim();
+    await mustRun("mount", ["-t", "ext4", this.#powered.loop, this.mountPoint]);
+    this.#powered.mounted = true;
+  }
+
+  /**
+   * Cuts the power: nothing written after this reaches the disk, and what was never flushed is gone. End the
+   * processes that use the file system before or right after; then this takes the ruins away.
+   */
+  async cutPower(): Promise<void> {
+    await this.#powered?.server.kill();
+  }
+
+  /** Takes mount, loop device and bridge away after a cut, or orderly while the power is on. */
+  async takeDown(): Promise<void> {
+    const powered = this.#powered;
+    if (powered === undefined) return;
+    if (powered.mounted) {
+      // After a cut the file system cannot be written back; lazily means that a failed flush does not keep the mount.
+      const orderly = powered.server.running && (await runTool("umount", [this.mountPoint])).code === 0;
+      if (!orderly) await mustRun("umount", ["-l", this.mountPoint]);
+      powered.mounted = false;
+    }
+    if (powered.loop !== undefined) {
+      const { loop } = powered;
+      await mustRun("losetup", ["-d", loop]);
+      // The kernel lets go of the device when the last user is gone; until then the bridge cannot end.
+      await until(`${loop} to be free`, async () => {
+        const { stdout } = await runTool("losetup", ["-n", "-O", "BACK-FILE", loop]);
+        return stdout.includes(this.#folder) ? undefined : true;
+      });
+      powered.loop = undefined;
+    }
+    await runTool("fusermount3", ["-u", "-z", this.#bridgePoint]);
+    await powered.bridge.kill();
+    await powered.server.kill();
+    this.#powered = undefined;
+  }
+
+  async destroy(): Promise<void> {
+    try {
+      await this.takeDown();
+    } finally {
+      this.tearDownNow();
+    }
+  }
+
+  /** Last resort, synchronous: also when the test process ends in the middle. */
+  tearDownNow(): void {
+    if (!disks.delete(this)) return;
+    const powered = this.#powered;
+    if (powered !== undefined) {
+      powered.server.signal("SIGKILL");
+      spawnSync("umount", ["-l", this.mountPoint]);
+      if (powered.loop !== undefined) spawnSync("losetup", ["-d", powered.loop]);
+      spawnSync("fusermount3", ["-u", "-z", this.#bridgePoint]);
+      powered.bridge.signal("SIGKILL");
+    }
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
