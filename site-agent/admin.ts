@@ -1,11 +1,14 @@
 /** The agent's admin routes: orders to one group, the throttle, and the journal's evidence. A thin translation. */
-import { verifyFrameLog } from "../journal/verify.ts";
-import type { GroupResumeRequest, JournalStats } from "../protocol/admin.ts";
-import { adminRoutes } from "../protocol/admin.ts";
+import { journalStats, verifyFrameLog } from "../journal/inspect.ts";
+import type { AdminLine, GroupResumeRequest, JournalStats } from "../protocol/admin.ts";
+import { adminRoutes, ExitCode } from "../protocol/admin.ts";
 import type { AdoptedExport } from "../protocol/handover.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
-import { OperationalError } from "../runtime/errors.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { rfc3339 } from "../runtime/clock.ts";
+import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { HttpRequest, Route } from "../runtime/http.ts";
+import { LineQueue } from "../runtime/line-queue.ts";
 import type { OwnedGroup } from "./group/owned-group.ts";
 
 /** Orders are a few fields; anything longer is not one. */
@@ -40,6 +43,7 @@ function openJournal(group: OwnedGroup) {
 export function agentAdminRoutes(
   groups: ReadonlyMap<string, OwnedGroup>,
   adopt: (group: string) => Promise<readonly AdoptedExport[]>,
+  clock: Clock,
 ): Route[] {
   const find = (request: HttpRequest): OwnedGroup => {
     const name = request.params["group"] ?? "";
@@ -88,16 +92,7 @@ export function agentAdminRoutes(
       run: async (request) => {
         const group = find(request);
         const { log, epoch } = openJournal(group);
-        const stats: JournalStats = {
-          group: group.name,
-          epoch,
-          head: log.head.sequence,
-          tail: log.tail.sequence,
-          durable: log.durable.sequence,
-          frames: (await log.index(log.head.sequence)).length,
-          bytes: log.bytes,
-          maxBytes: group.journalBytesMax,
-        };
+        const stats: JournalStats = { group: group.name, epoch, ...journalStats(log) };
         return { status: 200, json: stats };
       },
     },
@@ -106,8 +101,35 @@ export function agentAdminRoutes(
       pattern: adminRoutes.journalVerify(":group"),
       run: async (request) => {
         const group = find(request);
-        return { status: 200, lines: verifyFrameLog(openJournal(group).log, group.name) };
+        return { status: 200, lines: verifyLines(group, clock) };
       },
     },
   ];
+}
+
+/** Verification as lines: progress, then the verdict. Goes on when the listener goes away; it only reads. */
+function verifyLines(group: OwnedGroup, clock: Clock): AsyncIterable<AdminLine> {
+  const { log } = openJournal(group);
+  const lines = new LineQueue();
+  const run = async (): Promise<void> => {
+    try {
+      const verdict = await verifyFrameLog(log, ({ sequence, end }) => {
+        const message = `record ${sequence} of ${end}`;
+        const time = rfc3339(clock.wallMs());
+        lines.push({ type: "progress", step: "verify", message, time, done: sequence, total: end });
+      });
+      lines.push({ type: "result", result: { group: group.name, ...verdict } });
+    } catch (error) {
+      lines.push({
+        type: "error",
+        code: ExitCode.failed,
+        id: errorCode(error),
+        message: errorText(error),
+        try: "Look at the log of the agent; the journal could not be read to its end.",
+      });
+    }
+    lines.end();
+  };
+  void run();
+  return lines;
 }

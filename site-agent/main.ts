@@ -117,7 +117,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
   };
   return {
     statuses: () => [...groups.values()].filter((group) => group.hasPart).map((group) => group.status()),
-    adminRoutes: [...agentAdminRoutes(groups, adopt), ...throttleRoutes(links)],
+    adminRoutes: [...agentAdminRoutes(groups, adopt, clock), ...throttleRoutes(links)],
     target: { adopt: (record) => adopt(record.group) },
     nbdAddresses,
     async close() {

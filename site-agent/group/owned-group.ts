@@ -72,8 +72,6 @@ export class OwnedGroup implements RecordSink {
   #shipper: Shipper | null = null;
   #trail: LagTrail | null = null;
   #hold: Reason | null = null;
-  #shipStopped: Reason | null = null;
-  #attached = false;
   #acknowledged: Sequence = 0;
   #appliedAtStandby: Sequence = 0;
   #progressAtMs = 0;
@@ -103,10 +101,6 @@ export class OwnedGroup implements RecordSink {
   /** False while the group merely may come here one day by a hand-over. */
   get hasPart(): boolean {
     return this.#phase.kind !== "standing-by";
-  }
-
-  get journalBytesMax(): number {
-    return this.#world.files.journalBytesMax;
   }
 
   get fenced(): boolean {
@@ -207,8 +201,8 @@ export class OwnedGroup implements RecordSink {
         hold: this.#hold,
         unflushedMayBeLost: this.unflushedMayBeLost,
         standby: state?.standby ?? null,
-        shipStopped: this.#shipStopped,
-        attached: this.#attached,
+        shipStopped: shipping?.state === "stopped" || shipping?.state === "waiting" ? shipping.reason : null,
+        attached: shipping?.state === "attached",
         link: shipping?.link ?? noLink,
         durability: settings.durability,
         rpo: settings.rpo,
@@ -453,11 +447,7 @@ export class OwnedGroup implements RecordSink {
       await this.#save({ ...state, unflushedMayBeLost: true });
     }
     this.#acknowledged = Math.max(this.#acknowledged, journal.head.sequence);
-    const trail = new LagTrail({
-      sequence: this.#acknowledged,
-      dataBytesTotal: 0,
-      closedAtMs: clock.wallMs(),
-    });
+    const trail = new LagTrail(journal.head);
     for (const frame of await journal.index(journal.head.sequence)) trail.answered(frame);
     trail.acknowledged(this.#acknowledged);
     this.#trail = trail;
@@ -510,18 +500,12 @@ export class OwnedGroup implements RecordSink {
       listener: {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
         superseded: (token) => this.#stepAlone(() => this.#fence(token)),
-        stopped: (code, message) => {
-          this.#shipStopped = { code, message };
-          this.#attached = false;
-        },
         attached: () => {
-          this.#shipStopped = null;
-          this.#attached = true;
           this.#progressAtMs = clock.monotonicMs();
         },
-        linkChanged: (up) => {
-          if (!up) this.#attached = false;
-        },
+        // Both are read from the shipper when the status is asked for.
+        stopped: () => {},
+        linkChanged: () => {},
       },
       link,
       clock,
@@ -626,7 +610,6 @@ export class OwnedGroup implements RecordSink {
   async #stopShipping(): Promise<void> {
     const shipper = this.#shipper;
     this.#shipper = null;
-    this.#attached = false;
     await shipper?.close();
   }
 
