@@ -38,7 +38,7 @@ export const ERR = {
   EOVERFLOW: 75,
   ENOTSUP: 95,
   ESHUTDOWN: 108,
-};
+} as const;
 
 export function u16(value: number): Buffer {
   const bytes = Buffer.alloc(2);
