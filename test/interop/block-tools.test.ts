@@ -129,6 +129,7 @@ test("fio verifies random writes at depth 32 over four connections", {
     "--io_size=12m",
     "--verify=crc32c",
     "--verify_fatal=1",
+    "--verify_state_save=0",
     "--fsync=64",
     "--randrepeat=0",
   ]);

@@ -1,0 +1,99 @@
+/** S3: latency at depth 1 against a raw append with fdatasync on the same disk, and against qemu-nbd. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { requireTools } from "../test/support/tools.ts";
+import type { FioResult } from "./fio.ts";
+import { runFio } from "./fio.ts";
+import { startShipping, unixUri, volumeBytes } from "./installations.ts";
+import { startQemuNbd } from "./peers.ts";
+import type { BenchOptions, Section } from "./section.ts";
+import { atMost, figure, median, skipped } from "./section.ts";
+
+const title = "latency of 4 KiB writes at depth 1";
+
+export async function measure(options: BenchOptions): Promise<Section> {
+  const missing = requireTools("fio", "qemu-nbd");
+  if (missing !== false) return skipped("S3", title, missing);
+  const folder = await mkdtemp(join(tmpdir(), "splitsite-bench-"));
+  const plain = await startQemuNbd(folder, "plain", volumeBytes);
+  const safe = await startShipping(folder, { durability: "write" });
+  const cached = await startShipping(folder, { durability: "flush" });
+  const common = { blockBytes: 4096, depth: 1, seconds: options.seconds, sizeBytes: volumeBytes };
+  const nbd = (uri: string, extra: readonly string[] = []) =>
+    runFio({ target: { uri }, rw: "randwrite", ...common, extra });
+  const systems: Record<string, () => Promise<FioResult>> = {
+    "raw append + fdatasync": () =>
+      runFio({
+        target: { path: join(folder, "raw.log") },
+        rw: "write",
+        ...common,
+        extra: ["--sync=dsync", "--overwrite=0"],
+      }),
+    "qemu-nbd, plain write": () => nbd(plain.uri),
+    "qemu-nbd, write + FLUSH": () => nbd(plain.uri, ["--fsync=1"]),
+    "durability write, plain write": () => nbd(unixUri(safe, "primary", "data")),
+    "durability flush, plain write": () => nbd(unixUri(cached, "primary", "data")),
+    "durability flush, write + FLUSH": () => nbd(unixUri(cached, "primary", "data"), ["--fsync=1"]),
+  };
+  try {
+    const seen: Record<string, { p50: number[]; p99: number[] }> = {};
+    for (let round = 1; round <= options.rounds; round += 1) {
+      for (const [name, run] of Object.entries(systems)) {
+        const result = await run();
+        const withSync = name.includes("+ FLUSH");
+        const own = seen[name] ?? { p50: [], p99: [] };
+        seen[name] = own;
+        own.p50.push(result.p50Us + (withSync ? result.syncP50Us : 0));
+        own.p99.push(result.p99Us + (withSync ? result.syncP99Us : 0));
+        options.report(
+          `round ${round}, ${name}: p50 ${figure(own.p50.at(-1)!)} us, p99 ${figure(own.p99.at(-1)!)} us`,
+        );
+        for (const sites of [safe, cached]) await sites.waitIdle("primary", "dr", 120_000);
+      }
+    }
+    const ratio = (one: string, other: string, at: "p50" | "p99") =>
+      median(seen[one]![at].map((value, round) => value / seen[other]![at][round]!));
+    const raw = "raw append + fdatasync";
+    return {
+      id: "S3",
+      title,
+      rows: Object.entries(seen).map(([name, { p50, p99 }]) => ({
+        name,
+        cells: {
+          "p50 us": figure(median(p50)),
+          "p99 us": figure(median(p99)),
+          "p50 / raw": figure(ratio(name, raw, "p50")),
+          "p99 / raw": figure(ratio(name, raw, "p99")),
+        },
+      })),
+      goals: [
+        atMost("durability write, p50 / raw", ratio("durability write, plain write", raw, "p50"), 5),
+        atMost("durability write, p99 / raw", ratio("durability write, plain write", raw, "p99"), 10),
+        atMost(
+          "durability flush, write + FLUSH, p50 / raw",
+          ratio("durability flush, write + FLUSH", raw, "p50"),
+          5,
+        ),
+        atMost(
+          "durability flush, write + FLUSH, p99 / raw",
+          ratio("durability flush, write + FLUSH", raw, "p99"),
+          10,
+        ),
+        atMost(
+          "durability flush, plain write, p50 / qemu-nbd",
+          ratio("durability flush, plain write", "qemu-nbd, plain write", "p50"),
+          1.2,
+        ),
+      ],
+      notes: [
+        "write + FLUSH adds the percentiles of both, which is at least the percentile of the sum of the two when they are alike",
+      ],
+    };
+  } finally {
+    await safe.dispose();
+    await cached.dispose();
+    await plain.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
