@@ -4,23 +4,53 @@
  */
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { startGateway } from "../gateway/main.ts";
 import type { AdminError } from "../protocol/admin.ts";
 import { adminRoutes } from "../protocol/admin.ts";
 import type { AdoptedExport, HandoverTarget } from "../protocol/handover.ts";
 import type { GroupStatus, SiteStatus } from "../protocol/status.ts";
+import type { Clock } from "../runtime/clock.ts";
 import { rfc3339, systemClock } from "../runtime/clock.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import type { Route } from "../runtime/http.ts";
 import { createHttpClient } from "../runtime/http-client.ts";
 import { createHttpServer } from "../runtime/http-server.ts";
 import type { Log } from "../runtime/log.ts";
+import type { Random } from "../runtime/random.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { formatAddress } from "../runtime/settings/address.ts";
-import type { Settings, SiteSettings } from "../runtime/settings/types.ts";
-import { startAgent } from "../site-agent/main.ts";
+import type { Address, Settings, SiteSettings } from "../runtime/settings/types.ts";
 import type { Role } from "./admin-address.ts";
 import { adminAddress } from "./admin-address.ts";
+
+/** What every role is made of. */
+export interface RoleWorld {
+  readonly settings: Settings;
+  readonly site: SiteSettings;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** The two composition roots, as far as a service needs them; `run` brings the real ones. */
+export interface RoleStarters {
+  startAgent(world: RoleWorld): Promise<AgentPart>;
+  startGateway(world: RoleWorld & { readonly target: HandoverTarget | null }): Promise<GatewayPart>;
+}
+
+interface AgentPart {
+  statuses(): readonly GroupStatus[];
+  readonly adminRoutes: readonly Route[];
+  readonly target: HandoverTarget;
+  readonly nbdAddresses: readonly Address[];
+  close(): Promise<void>;
+}
+
+interface GatewayPart {
+  statuses(): readonly GroupStatus[];
+  readonly adminRoutes: readonly Route[];
+  readonly wanAddress: Address;
+  close(): Promise<void>;
+}
 
 export interface ServiceOptions {
   readonly settings: Settings;
@@ -28,6 +58,7 @@ export interface ServiceOptions {
   readonly roles: readonly Role[];
   /** The site's roles run as processes of their own, this one with a single role. */
   readonly apart: boolean;
+  readonly starters: RoleStarters;
   readonly log: Log;
 }
 
@@ -47,17 +78,17 @@ const adoptAnswerBytesMax = 256 * 1024;
 
 /** Starts everything or nothing: what was started is closed when a later part fails. */
 export async function startService(options: ServiceOptions): Promise<Service> {
-  const { settings, site, roles, log } = options;
+  const { settings, site, roles, starters, log } = options;
   const world = { settings, site, clock: systemClock, random: systemRandom, log };
   const closing: (() => Promise<void>)[] = [];
   const closeAll = async () => {
     for (const close of closing.toReversed()) await close();
   };
   try {
-    const agent = roles.includes("agent") ? await startAgent(world) : undefined;
+    const agent = roles.includes("agent") ? await starters.startAgent(world) : undefined;
     if (agent !== undefined) closing.push(() => agent.close());
     const target = agent?.target ?? (site.agent === null ? null : remoteTarget(site));
-    const gateway = roles.includes("gateway") ? await startGateway({ ...world, target }) : undefined;
+    const gateway = roles.includes("gateway") ? await starters.startGateway({ ...world, target }) : undefined;
     if (gateway !== undefined) closing.push(() => gateway.close());
     const listen = adminAddress(site, options.apart ? (roles[0] ?? null) : null);
     if (listen.kind === "unix") await mkdir(dirname(listen.path), { recursive: true, mode: 0o700 });

@@ -16,6 +16,7 @@ import { certificateFacts, readCertificate } from "../certificates/files.ts";
 import { asFailure } from "../failure.ts";
 import { bytesText } from "../render/quantities.ts";
 import { expiryWarningDays } from "./certs.ts";
+import { loadRoles } from "./run.ts";
 
 export interface Diagnosis {
   readonly id: string;
@@ -50,24 +51,18 @@ export function checkRuntime(): Diagnosis {
   return enough ? pass("node", text) : fail("node", text, `Install Node.js ${nodeLeast.join(".")} or newer.`);
 }
 
-/** Each through the module that owns it, so that what is tested is what runs. */
-export async function checkNativeModules(): Promise<Diagnosis[]> {
-  const modules = [
-    { id: "native-level", load: () => import("../../journal/open.ts") },
-    { id: "native-lz4", load: () => import("../../protocol/lz4.ts") },
-    { id: "native-koffi", load: () => import("../../block/libc.ts") },
-    { id: "native-locks", load: () => import("../../runtime/role-lock.ts") },
-  ];
-  return Promise.all(
-    modules.map(async ({ id, load }) => {
-      try {
-        await load();
-        return pass(id, "loads");
-      } catch (error) {
-        return fail(id, errorText(error), "Run `npm ci` on this host, for this platform and this Node.js.");
-      }
-    }),
-  );
+/** The database, the codec and the system calls come with the roles, so what is tested is what runs. */
+export async function checkNativeModules(): Promise<Diagnosis> {
+  try {
+    await loadRoles();
+    return pass("native-modules", "all load");
+  } catch (error) {
+    return fail(
+      "native-modules",
+      errorText(error),
+      "Run `npm ci` on this host, for this platform and this Node.js.",
+    );
+  }
 }
 
 export async function checkDaemon(site: SiteSettings): Promise<Diagnosis> {

@@ -36,7 +36,7 @@ export const doctor: CommandSpec = {
 
 async function diagnose(call: Call): Promise<Diagnosis[]> {
   const checks = await import("./doctor-checks.ts");
-  const found: Diagnosis[] = [checks.checkRuntime(), ...(await checks.checkNativeModules())];
+  const found: Diagnosis[] = [checks.checkRuntime(), await checks.checkNativeModules()];
   try {
     const settings = await call.settings();
     found.push({ id: "config", outcome: "pass", message: `${settings.file} is sound`, next: "" });

@@ -9,6 +9,7 @@ import type { SiteSettings } from "../../runtime/settings/types.ts";
 import type { Role } from "../admin-address.ts";
 import type { Call, CommandSpec } from "../command.ts";
 import { usageFailure } from "../failure.ts";
+import type { RoleStarters } from "../service.ts";
 
 const levels = ["debug", "info", "warn", "error"] as const;
 
@@ -60,6 +61,15 @@ function chooseRoles(call: Call, site: SiteSettings): Role[] {
   });
 }
 
+/** The composition roots, and with them every native module. No other file of the CLI reaches them. */
+export async function loadRoles(): Promise<RoleStarters> {
+  const [{ startAgent }, { startGateway }] = await Promise.all([
+    import("../../site-agent/main.ts"),
+    import("../../gateway/main.ts"),
+  ]);
+  return { startAgent, startGateway };
+}
+
 async function serve(
   call: Call,
   site: SiteSettings,
@@ -76,12 +86,13 @@ async function serve(
     process.exit(ExitCode.failed);
   });
   // Loaded here only: every other command starts without the database and the codecs.
-  const { startService } = await import("../service.ts");
+  const [{ startService }, starters] = await Promise.all([import("../service.ts"), loadRoles()]);
   const starting = startService({
     settings: await call.settings(),
     site,
     roles,
     apart: call.option("role") !== undefined,
+    starters,
     log,
   });
   const signal = await Promise.race([stopped, starting.then(() => undefined)]);

@@ -1,0 +1,72 @@
+# Targets of splitsite. `make` lists them. Tests run from the build, as users run the program.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup peers build check lint test test-interop test-crash demo bench clean
+
+# A build server must not pass by having nothing installed: missing test peers are failures there.
+ifeq ($(CI),true)
+export SPLITSITE_REQUIRE_PEERS := 1
+endif
+
+# Programs that tests talk to, and the Debian packages that hold them.
+PEER_TOOLS := qemu-img qemu-io nbdinfo nbdcopy nbdkit fio fusermount3 nbdfuse
+PEER_PACKAGES := qemu-utils libnbd-bin nbdkit fio fuse3 nbdfuse
+
+# Two test files at a time: each may start two sites with their clients, and small machines have two cores.
+RUN_TESTS = node --test --test-concurrency=2 --test-reporter=spec --test-reporter-destination=stdout \
+	--test-reporter=tap --test-reporter-destination=build/tests.tap
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+node_modules/.setup: package-lock.json package.json
+	npm ci --no-audit --no-fund
+	@touch $@
+
+setup: node_modules/.setup ## install the Node.js packages, when the lock file has changed
+
+peers: ## install the Debian programs that tests talk to, when root and missing
+	@missing=""; \
+	for tool in $(PEER_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing test peers for:$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEER_PACKAGES) >/dev/null \
+			|| echo "test peers could not be installed; their tests are skipped"; \
+	else \
+		echo "missing test peers:$$missing; their tests are skipped (install: $(PEER_PACKAGES))"; \
+	fi
+
+# dist/ is made anew: a test whose source is gone must not run on.
+build: setup ## compile to dist/
+	rm -rf dist
+	npx tsc -p tsconfig.json
+	chmod +x dist/runbook/splitsite.cjs
+
+check: setup ## check types only
+	npx tsc -p tsconfig.json --noEmit
+
+lint: setup ## check format and lint rules
+	npx biome ci .
+
+test: setup peers build lint ## everything: install, build, lint, all tests
+	@mkdir -p build
+	$(RUN_TESTS) $$(find dist/test -name '*.test.js' | sort)
+
+test-interop: peers build ## only the tests with real NBD clients
+	@mkdir -p build
+	$(RUN_TESTS) $$(find dist/test/interop -name '*.test.js' | sort)
+
+test-crash: build ## only the tests that kill real processes
+	@mkdir -p build
+	$(RUN_TESTS) $$(find dist/test/crash -name '*.test.js' | sort)
+
+demo: build ## two sites on this machine: replicate, lose the primary, fail over, verify
+	node dist/test/demo/main.js $(ARGS)
+
+bench: peers build ## ratios to known programs; results go to bench/results/
+	node dist/bench/main.js $(ARGS)
+
+clean: ## remove what builds and tests made
+	rm -rf dist build
