@@ -18,12 +18,16 @@ const tlsRecordOverheadBytes = 22;
 const refillMs = 25;
 /** One admission is this much of the line, ms: 40 a second, a tenth of what bottleneck can pass (430 jobs/s). */
 const sliceMs = 25;
-/** Smallest admission, bytes: 8 % of a second at 128 kbit/s, and TLS adds 2 % to it. */
-const sliceBytesMin = 1024;
+/** Smallest admission, bytes: two of them are 7 % of a second at 128 kbit/s, and TLS adds 4 % to each. */
+const sliceBytesMin = 512;
 /** Largest admission, bytes: 120 a second at 1 Gbit/s, below bottleneck's 430 jobs/s. */
 const sliceBytesMax = 1024 * 1024;
-/** Unused tokens kept at most, ms of line: 0.5 % of 10 s, 5 % of 1 s. */
-const burstMs = 50;
+/** Unused tokens kept at most, admissions: 50 ms of line, 0.5 % of 10 s, 5 % of 1 s. One alone would lose what comes while it waits. */
+const burstSlices = 2;
+/** Tokens that came while we could not hand them out (a busy event loop) are made up for, up to this much, ms of line. */
+const missedMsMax = 40;
+/** What is missed comes on top of the rate by this share: with the burst at most 100.9 % of 10 s and 110 % of 1 s. */
+const missedShare = 0.05;
 /** Waiting admissions at most: every connection of every link has one; beyond that something is wrong with us. */
 const waitersMax = 1_000;
 
@@ -65,6 +69,8 @@ export class BottleneckThrottle implements WanThrottle {
   #tokens = 0;
   /** Charged bytes not yet made up for. */
   #owed = 0;
+  /** Tokens that could not be kept while somebody waited. */
+  #missed = 0;
   #refilledMs: number;
   #timer: Timer | undefined;
   #closed = false;
@@ -84,6 +90,7 @@ export class BottleneckThrottle implements WanThrottle {
     assert(bytesPerSecond === null || bytesPerSecond > 0, "a limit is positive");
     if (bytesPerSecond === this.#limit) return;
     this.#refill();
+    this.#missed = 0;
     this.#limit = bytesPerSecond;
     // Lowering must take tokens away that were saved at the old rate.
     this.#add(Math.min(0, this.#burst() - this.#tokens));
@@ -132,10 +139,10 @@ export class BottleneckThrottle implements WanThrottle {
     return Math.floor(Math.min(sliceBytesMax, Math.max(sliceBytesMin, ((this.#limit ?? 0) * sliceMs) / 1000)));
   }
 
-  /** Most tokens that may lie unused: 50 ms of line, but one slice, or it could never be granted. */
+  /** Most tokens that may lie unused; more than one slice, or it could never be granted. */
   #burst(): number {
     if (this.#limit === null) return 0;
-    return Math.max((this.#limit * burstMs) / 1000, lineBytes(this.#sliceBytes()));
+    return burstSlices * lineBytes(this.#sliceBytes());
   }
 
   /** True when granted, false when cut anew. The slice is at most the burst, so it is granted some time. */
@@ -191,7 +198,15 @@ export class BottleneckThrottle implements WanThrottle {
     const repaid = Math.min(this.#owed, earned);
     this.#owed -= repaid;
     earned -= repaid;
-    this.#add(Math.min(earned, this.#burst() - this.#tokens));
+    const made = Math.min(this.#missed, earned * missedShare);
+    this.#missed -= made;
+    earned += made;
+    const room = this.#burst() - this.#tokens;
+    // With nobody waiting the line is idle by our own choice, and nothing is missed.
+    if (earned > room && this.#waiters.size > 0) {
+      this.#missed = Math.min((this.#limit * missedMsMax) / 1000, this.#missed + earned - room);
+    }
+    this.#add(Math.min(earned, room));
   }
 
   #add(tokens: number): void {

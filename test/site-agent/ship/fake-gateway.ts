@@ -65,7 +65,7 @@ export class FakeGateway {
         this.#serve(request, response).catch(() => request.socket.destroy());
       },
     );
-    server.on("connection", (socket) => {
+    server.on("connection", (socket: Socket) => {
       this.#sockets.add(socket);
       socket.on("error", () => socket.destroy());
       socket.once("close", () => this.#sockets.delete(socket));
@@ -122,13 +122,25 @@ export class FakeGateway {
       this.known = true;
       this.genesis = new Uint8Array(Buffer.from(hello.genesis, "hex"));
     }
-    return { kind: "attached", durable: { sequence: this.durable, chain: bytesToHex(this.chain) }, applied: this.durable, token: this.token };
+    return {
+      kind: "attached",
+      durable: { sequence: this.durable, chain: bytesToHex(this.chain) },
+      applied: this.durable,
+      token: this.token,
+    };
   }
 
   #heartbeat(body: Buffer): HeartbeatAnswer | "hang" {
     this.heartbeats += 1;
     this.heard = Math.max(this.heard, parseHeartbeat(body).answered);
-    return this.faults.heartbeat?.() ?? { kind: "alive", durable: this.durable, applied: this.durable, stopped: null };
+    return (
+      this.faults.heartbeat?.() ?? {
+        kind: "alive",
+        durable: this.durable,
+        applied: this.durable,
+        stopped: null,
+      }
+    );
   }
 
   async #batch(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -159,9 +171,14 @@ export class FakeGateway {
       });
     }
     if (last <= this.durable) return { kind: "acknowledged", durable: this.durable, applied: this.durable };
-    if (first !== this.durable + 1) return { kind: "wanted", sequence: this.durable + 1, applied: this.durable };
+    if (first !== this.durable + 1)
+      return { kind: "wanted", sequence: this.durable + 1, applied: this.durable };
     if (!bytesEqual(frames[0]!.chainBefore, this.chain)) {
-      return { kind: "diverged", lineage: "07070707-0707-0707-0707-070707070707", durable: { sequence: this.durable, chain: bytesToHex(this.chain) } };
+      return {
+        kind: "diverged",
+        lineage: "07070707-0707-0707-0707-070707070707",
+        durable: { sequence: this.durable, chain: bytesToHex(this.chain) },
+      };
     }
     this.frames.push(...frames);
     for (const resolve of this.#moved.splice(0)) resolve();

@@ -19,12 +19,22 @@ export class MemorySource implements ShipSource {
   head = 0;
 
   /** Appends one frame of `count` writes of `length` bytes; `fill` gives each record's byte. */
-  append(count: number, length: number, fill: (sequence: Sequence) => Uint8Array | number = (sequence) => sequence & 0xff): Frame {
+  append(
+    count: number,
+    length: number,
+    fill: (sequence: Sequence) => Uint8Array | number = (sequence) => sequence & 0xff,
+  ): Frame {
     const before = this.durable();
     const records: BlockRecord[] = Array.from({ length: count }, (_, index) => {
       const content = fill(before.sequence + 1 + index);
       const data = typeof content === "number" ? new Uint8Array(length).fill(content) : content;
-      return { kind: "write", volume: 0, offset: ((before.sequence + index) % 100) * 4096, length: data.byteLength, data };
+      return {
+        kind: "write",
+        volume: 0,
+        offset: ((before.sequence + index) % 100) * 4096,
+        length: data.byteLength,
+        data,
+      };
     });
     const frame = buildFrame({
       lineage: this.lineage,

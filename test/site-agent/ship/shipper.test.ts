@@ -6,8 +6,8 @@ import { strict as assert } from "node:assert";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
 import type { TestContext } from "node:test";
+import { after, before, test } from "node:test";
 import type { Sequence, Token } from "../../../protocol/ids.ts";
 import { bytesEqual } from "../../../protocol/ids.ts";
 import { systemClock } from "../../../runtime/clock.ts";
@@ -54,7 +54,11 @@ function site(name: string, tls: TlsFiles, url: string | null): SiteSettings {
     gateway:
       url === null
         ? null
-        : { listen: { kind: "tcp", host: "127.0.0.1", port: 0 }, url, intake: { maxBytes: 1, reserveBytes: 0 } },
+        : {
+            listen: { kind: "tcp", host: "127.0.0.1", port: 0 },
+            url,
+            intake: { maxBytes: 1, reserveBytes: 0 },
+          },
   };
 }
 
@@ -67,10 +71,17 @@ class Heard {
   readonly link: boolean[] = [];
 }
 
-async function rig(t: TestContext, settings: Partial<LinkSettings> = {}, through?: { delayMs?: number; rateBytesPerSecond?: number; resetPerMebibyte?: number }) {
+async function rig(
+  t: TestContext,
+  settings: Partial<LinkSettings> = {},
+  through?: { delayMs?: number; rateBytesPerSecond?: number; resetPerMebibyte?: number },
+) {
   const gateway = new FakeGateway();
   const port = await gateway.listen(dr);
-  const relay = through === undefined ? undefined : await startRelay({ listenPort: 0, target: { host: "127.0.0.1", port }, seed: 4, ...through });
+  const relay =
+    through === undefined
+      ? undefined
+      : await startRelay({ listenPort: 0, target: { host: "127.0.0.1", port }, seed: 4, ...through });
   const source = new MemorySource();
   const heard = new Heard();
   const link = new Link({
@@ -117,7 +128,9 @@ async function rig(t: TestContext, settings: Partial<LinkSettings> = {}, through
 type Rig = Awaited<ReturnType<typeof rig>>;
 
 async function caughtUp({ source, heard }: Rig): Promise<void> {
-  await until("everything acknowledged", () => (heard.acknowledged === source.durable().sequence ? true : undefined));
+  await until("everything acknowledged", () =>
+    heard.acknowledged === source.durable().sequence ? true : undefined,
+  );
 }
 
 function sameHistory({ gateway, source }: Rig): void {
@@ -176,7 +189,9 @@ test("lost answers, lost batches and cut connections change nothing (F42, F47, F
 });
 
 function systemNoise(): Uint8Array {
-  return new Uint8Array(Buffer.concat(Array.from({ length: 256 }, () => Buffer.from(systemRandom.uuidBytes()))));
+  return new Uint8Array(
+    Buffer.concat(Array.from({ length: 256 }, () => Buffer.from(systemRandom.uuidBytes()))),
+  );
 }
 
 test("a gateway that forgot unsynced frames gets them again from inside a frame", async (t) => {
