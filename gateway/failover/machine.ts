@@ -114,7 +114,7 @@ const table: { readonly [N in Name]: Row<N> } = {
   absent: {
     ...deaf,
     ...reserved,
-    runOrdered: refuse("STANDBY_UNKNOWN"),
+    runOrdered: (phase, { obstacle }) => to(phase, { kind: "refuse", code: obstacle ?? "STANDBY_UNKNOWN" }),
     created: () => stay({ name: "standing" }),
   },
   standing: {

@@ -94,7 +94,8 @@ const pass = (id: string, message: string): Check => ({ id, outcome: "pass", mes
 const warn = (id: string, message: string): Check => ({ id, outcome: "warn", message });
 const fail = (id: string, message: string): Check => ({ id, outcome: "fail", message });
 
-function checkState({ document, oldOwner }: PlanFacts): Check {
+function checkState({ document, oldOwner, trouble }: PlanFacts): Check {
+  if (document === undefined && trouble !== null) return fail(trouble.code, trouble.message);
   if (document === undefined)
     return fail("STANDBY_UNKNOWN", `this site holds no standby; ${oldOwner} has never attached`);
   return pass("STANDBY_UNKNOWN", "this site holds a standby of the group");

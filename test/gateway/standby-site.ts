@@ -2,9 +2,12 @@
  * A gateway with real certificates, journal and images on loopback, and the sending end opposite: builds a history of
  * frames and posts batches, greetings and heartbeats as any program could.
  */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { type GatewayRole, startGateway } from "../../gateway/main.ts";
 import { encodeBatch } from "../../protocol/batch.ts";
 import { genesisChain } from "../../protocol/chain.ts";
@@ -157,6 +160,7 @@ export class StandbySite {
   withAgent = true;
   role: GatewayRole | undefined;
   client: HttpClient | undefined;
+  port = 0;
 
   private constructor(directory: string, tls: Record<string, TlsFiles>) {
     this.directory = directory;
@@ -207,15 +211,16 @@ export class StandbySite {
       log: silentLog,
       target: this.withAgent ? this.agent : null,
     });
+    const address = this.role.wanAddress;
+    this.port = address.kind === "tcp" ? address.port : 0;
     this.client = this.connect("primary");
     return this.role;
   }
 
   connect(as: string): HttpClient {
-    const address = this.role!.wanAddress;
     const files = this.tls[as]!;
     return createHttpClient({
-      origin: `https://127.0.0.1:${address.kind === "tcp" ? address.port : 0}`,
+      origin: `https://127.0.0.1:${this.port}`,
       tls: {
         ca: readFileSync(files.ca),
         cert: readFileSync(files.cert),
@@ -224,6 +229,19 @@ export class StandbySite {
       },
       connections: 8,
     });
+  }
+
+  /** Starts the gateway in a process of its own; `killAt`: it kills itself when that failover step begins. */
+  async startChild(killAt = ""): Promise<ChildProcess> {
+    const argument = JSON.stringify({ ...this.settings(), killAt });
+    const script = fileURLToPath(new URL("./gateway-child.ts", import.meta.url));
+    const child = spawn(process.execPath, ["--import", "tsx", script, argument], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    const [line] = await once(child.stdout!, "data");
+    this.port = Number(String(line));
+    this.client = this.connect("primary");
+    return child;
   }
 
   async stop(): Promise<void> {
