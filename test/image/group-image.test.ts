@@ -194,6 +194,42 @@ test("a sync beside an apply covers only what was applied before, and the next o
   await image.close();
 });
 
+test("what is written while a sync runs is not taken for synced", async () => {
+  const devices = memory();
+  let letWrite: (() => void) | undefined;
+  const late = new CrashDevice(new Uint8Array(sizeBytes));
+  const lateWrite = late.write.bind(late);
+  late.write = async (offset, data) => {
+    await new Promise<void>((resolve) => {
+      letWrite = resolve;
+    });
+    await lateWrite(offset, data);
+  };
+  const image = await openOn([late, devices[1]!], newMarkerPath());
+  const source = new FrameSource(origin);
+  const applying = image.apply([source.next([write(4096, 2)])]);
+  assert.equal((await image.sync()).sequence, 0);
+  letWrite?.();
+  await applying;
+  assert.equal((await image.sync()).sequence, 1);
+  assert.equal(late.durable[4096], 2);
+  await image.close();
+});
+
+test("an intention stands until the marker has reached it", async () => {
+  const image = await openOn(memory(), newMarkerPath());
+  const source = new FrameSource(origin);
+  await image.begin(2);
+  await image.apply([source.next([write(0, 1)])]);
+  const first = await image.sync();
+  await image.apply([source.next([write(0, 2)])]);
+  await image.commit(first);
+  assert.deepEqual([image.applied.sequence, image.applyingLast], [1, 2]);
+  await image.commit(await image.sync());
+  assert.deepEqual([image.applied.sequence, image.applyingLast], [2, 2]);
+  await image.close();
+});
+
 test("a failed sync is told once and for ever, and the marker stays", async () => {
   const devices = memory();
   const markerPath = newMarkerPath();
@@ -283,7 +319,7 @@ test("F76: an image of another size, or images of another history, are refused",
   await assert.rejects(GroupImage.open({ ...other, mode: "create" }), codeIs("MARKER_LINEAGE", "stop"));
 });
 
-test("many records in one frame are written in portions with the same outcome", async () => {
+test("many small records are written in portions with the same outcome", async () => {
   const table = [{ number: 0, name: "v0", sizeBytes: 64 * 1024 * 1024 }];
   const device = new CrashDevice(new Uint8Array(table[0]!.sizeBytes));
   const image = await openOn([device], newMarkerPath(), "create", table);
@@ -300,7 +336,11 @@ test("many records in one frame are written in portions with the same outcome", 
   );
   const model = [new Uint8Array(device.sizeBytes)];
   for (const record of records) applyNaively(model, record);
-  await image.apply([new FrameSource(origin).next(records)]);
+  const source = new FrameSource(origin);
+  const frames = Array.from({ length: 10 }, (_, index) =>
+    source.next(records.slice(index * 2_000, (index + 1) * 2_000)),
+  );
+  await image.apply(frames);
   assert.equal(Buffer.compare(device.content, model[0]!), 0);
   await image.close();
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -124,10 +125,17 @@ test("creating it again is done when it says the same, and refused when a histor
   await rejectsWith("MARKER_EXISTS", Marker.create(path, stateAt(3)));
 });
 
-test("after one failed write every later one fails", async () => {
-  const marker = await Marker.create(join(folder, "failing"), stateAt(0));
-  await marker.close();
+test("after one failed sync every later write fails, although the disk would take it", async (t) => {
+  const path = join(folder, "failing");
+  const marker = await Marker.create(path, stateAt(0));
+  const handle = await open(path);
+  const failing = t.mock.method(Object.getPrototypeOf(handle) as FileHandle, "datasync", () =>
+    Promise.reject(Object.assign(new Error("lost"), { code: "EIO" })),
+  );
   await rejectsWith("IMAGE_MARKER_FAILED", marker.write(stateAt(1).applied, 1));
+  failing.mock.restore();
   await rejectsWith("IMAGE_MARKER_FAILED", marker.write(stateAt(1).applied, 1));
   assert.equal(marker.state.applied.sequence, 0);
+  await handle.close();
+  await marker.close();
 });
