@@ -1,0 +1,249 @@
+/** Commands that talk to a daemon: what they ask, how they answer, which exit code they end with. */
+import assert from "node:assert/strict";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { test } from "node:test";
+import type { SiteStatus } from "../../protocol/status.ts";
+import type { Answer, Asked } from "./bench-stand.ts";
+import { cli, errorLine, fakeDaemon, initialised } from "./bench-stand.ts";
+import { owner, plan, result, site, soundVerdict, standby } from "./samples.ts";
+
+async function stand(context: TestContext, answer: (asked: Asked) => Answer, socket = "primary/admin.sock") {
+  const { folder, config } = await initialised(context);
+  const path = join(folder, "data", socket);
+  await mkdir(join(path, ".."), { recursive: true });
+  return { config, asked: await fakeDaemon(context, path, answer), folder };
+}
+
+test("status: plain words for people, the document for programs, 7 on demand", async (context) => {
+  let groups: SiteStatus["groups"] = [owner];
+  const { config } = await stand(context, () => ({ json: site(groups) }));
+  const text = await cli(["status", ...config]);
+  assert.equal(text.exit, 0);
+  assert.match(text.out, /app +owner +protected +1\.2 s +14\.0 MiB +15\.0 s +0% full +up, 100 Mbit\/s/);
+  assert.match(text.out, /all protected/);
+  const detail = await cli(["status", "app", ...config]);
+  assert.match(detail.out, /protected, 1\.2 s behind, 14\.0 MiB at risk/);
+  const json = await cli(["status", "--json", ...config]);
+  assert.deepEqual(JSON.parse(json.out), site(groups));
+  assert.equal((await cli(["status", "--exit-code", ...config])).exit, 0);
+
+  groups = [
+    owner,
+    {
+      ...standby,
+      group: "files",
+      state: "at-risk",
+      reason: { code: "NO_OWNER", message: "the owner is silent" },
+    },
+  ];
+  const risky = await cli(["status", "--exit-code", ...config]);
+  assert.equal(risky.exit, 7);
+  assert.ok(risky.out.indexOf("files") < risky.out.indexOf("app "), "trouble first");
+  assert.match(risky.out, /files: at-risk since .*: the owner is silent \(NO_OWNER\)/);
+  assert.equal((await cli(["status", ...config])).exit, 0, "only on demand");
+  const unknown = await cli(["status", "nosuch", "--json", ...config]);
+  assert.equal(unknown.exit, 2);
+});
+
+test("held requests need attention although the group is protected", async (context) => {
+  const { config } = await stand(context, () => ({ json: site([{ ...owner, io: "held" }]) }));
+  assert.equal((await cli(["status", "--exit-code", ...config])).exit, 7);
+});
+
+test("roles that run apart make one status, and orders find their role", async (context) => {
+  const { folder, config } = await initialised(context);
+  const at = (role: string) => join(folder, "data", "dr", `admin.sock.${role}`);
+  await mkdir(join(folder, "data", "dr"), { recursive: true });
+  await fakeDaemon(context, at("agent"), () => ({ json: site([{ ...owner, group: "files" }]) }));
+  const gateway = await fakeDaemon(context, at("gateway"), ({ path }) => ({
+    json: path === "/v1/status" ? site([standby]) : plan,
+  }));
+  const status = await cli(["status", "--json", ...config]);
+  assert.deepEqual(
+    (JSON.parse(status.out) as SiteStatus).groups.map((group) => group.group),
+    ["files", "app"],
+  );
+  assert.equal((await cli(["failover", "plan", "app", ...config])).exit, 0);
+  assert.equal(gateway.at(-1)?.path, "/v1/groups/app/failover/plan");
+});
+
+test("nobody answers: 4 and the contract's error line", async (context) => {
+  const { config } = await initialised(context);
+  const ran = await cli(["status", "--json", "--site", "dr", ...config]);
+  assert.equal(ran.exit, 4);
+  const line = errorLine(ran);
+  assert.equal(line["type"], "error");
+  assert.equal(line["code"], 4);
+  assert.equal(line["id"], "DAEMON_UNREACHABLE");
+  assert.match(String(line["try"]), /splitsite run --site dr/);
+  const text = await cli(["status", "--site", "dr", ...config]);
+  assert.match(text.err, /^error: .*\ncause: .*\ntry: .*\n$/);
+});
+
+test("a daemon that hangs: 9 after --timeout", async (context) => {
+  const { config } = await stand(context, () => ({ silence: true }));
+  const ran = await cli(["status", "--timeout", "50ms", "--json", ...config]);
+  assert.equal(ran.exit, 9);
+  assert.equal(errorLine(ran)["id"], "TIMEOUT");
+});
+
+test("the daemon's own refusal comes through with its code", async (context) => {
+  const refusal = {
+    type: "error",
+    code: 6,
+    id: "NOT_THE_OWNER",
+    message: "this site stands by",
+    try: "Ask the other site.",
+  };
+  const { config } = await stand(context, () => ({ status: 409, json: refusal }));
+  const ran = await cli(["journal", "stats", "app", "--json", ...config]);
+  assert.equal(ran.exit, 6);
+  assert.deepEqual(errorLine(ran), refusal);
+});
+
+test("throttle: rates and times become numbers with units", async (context) => {
+  const shown = {
+    limitBytesPerSecond: 2_500_000,
+    source: "override",
+    until: "2026-03-02T12:00:00.000Z",
+    next: [],
+  };
+  const { config, asked } = await stand(context, () => ({ json: shown }));
+  const set = await cli(["throttle", "set", "20Mbit/s", "--for", "2h", ...config]);
+  assert.equal(set.exit, 0);
+  assert.match(set.out, /limit 20\.0 Mbit\/s, from an override, until 2026/);
+  assert.deepEqual(asked[0], {
+    method: "PUT",
+    path: "/v1/throttle",
+    body: { limitBytesPerSecond: 2_500_000, durationMs: 7_200_000 },
+  });
+  await cli(["throttle", "set", "unlimited", ...config]);
+  assert.deepEqual(asked.find(({ method, body }) => method === "PUT" && body !== asked[0]?.body)?.body, {
+    limitBytesPerSecond: null,
+    durationMs: null,
+  });
+  await cli(["throttle", "clear", ...config]);
+  assert.equal(asked.at(-2)?.method, "DELETE");
+  const count = asked.length;
+  assert.equal((await cli(["throttle", "set", "20Mbit/s", "--dry-run", ...config])).exit, 0);
+  assert.equal((await cli(["throttle", "set", "20", ...config])).exit, 2);
+  assert.equal((await cli(["throttle", "set", "20Mbit/s", "--for", "2", ...config])).exit, 2);
+  assert.equal(asked.length, count, "neither a dry run nor a wrong rate reaches the daemon");
+});
+
+const failoverAnswer =
+  (over: Partial<typeof plan> = {}) =>
+  ({ method }: Asked): Answer =>
+    method === "GET"
+      ? { json: { ...plan, ...over } }
+      : {
+          lines: [
+            { type: "progress", step: "seal", message: "sealing", time: "2026-03-02T10:15:00.000Z" },
+            { type: "result", result },
+          ],
+        };
+
+test("failover: plan first, the name typed, progress on stderr, the result on stdout", async (context) => {
+  const { config, asked } = await stand(context, failoverAnswer(), "dr/admin.sock");
+  const ran = await cli(["failover", "run", "app", "--reason", "power", ...config], { typed: "app" });
+  assert.equal(ran.exit, 0);
+  assert.match(ran.err, /FAILOVER of app/);
+  assert.match(
+    ran.err,
+    /unknown since the last contact with the old owner at 2026-03-02T10:14:07.000Z; at least 6 writes, 24\.0 KiB/,
+  );
+  assert.match(ran.err, /seal: sealing/);
+  assert.match(ran.out, /nbd:\/\/127\.0\.0\.1:10819\/app\/data/);
+  assert.deepEqual(asked.at(-1), {
+    method: "POST",
+    path: "/v1/groups/app/failover/run",
+    body: { reason: "power" },
+  });
+  const json = await cli(["failover", "run", "app", "--yes", "--json", ...config]);
+  assert.deepEqual(JSON.parse(json.out), result);
+  assert.equal(json.err, "");
+});
+
+test("failover: not confirmed, nobody to ask, dry run and a failing check all leave the group alone", async (context) => {
+  const orders = (asked: readonly Asked[]) => asked.filter(({ method }) => method === "POST").length;
+  const { config, asked } = await stand(context, failoverAnswer(), "dr/admin.sock");
+  assert.equal((await cli(["failover", "run", "app", ...config], { typed: "yes" })).exit, 6);
+  assert.equal((await cli(["failover", "run", "app", ...config])).exit, 2);
+  const dry = await cli(["failover", "run", "app", "--dry-run", "--json", ...config]);
+  assert.deepEqual([dry.exit, JSON.parse(dry.out)], [0, plan]);
+  assert.equal(orders(asked), 0);
+});
+
+test("failover: a failing check refuses even with --yes", async (context) => {
+  const checks = [
+    { id: "NOTHING_TO_OPEN", outcome: "fail" as const, message: "the standby is not complete" },
+  ];
+  const { config, asked } = await stand(context, failoverAnswer({ checks }), "dr/admin.sock");
+  const ran = await cli(["failover", "run", "app", "--yes", "--json", ...config]);
+  assert.equal(ran.exit, 6);
+  assert.equal(errorLine(ran)["id"], "NOTHING_TO_OPEN");
+  assert.equal((await cli(["failover", "plan", "app", ...config])).exit, 6);
+  assert.ok(asked.every(({ method }) => method === "GET"));
+});
+
+test("failover: an error at the end of the lines, and lines without an end", async (context) => {
+  const error = {
+    type: "error",
+    code: 8,
+    id: "ADOPT_REFUSED",
+    message: "the agent does not take it",
+    try: "Run it again.",
+  };
+  let lines: unknown[] = [error];
+  const { config } = await stand(
+    context,
+    ({ method }) => (method === "GET" ? { json: plan } : { lines }),
+    "dr/admin.sock",
+  );
+  const refused = await cli(["failover", "run", "app", "--yes", "--json", ...config]);
+  assert.equal(refused.exit, 8);
+  assert.deepEqual(errorLine(refused), error);
+  lines = [];
+  const cut = await cli(["failover", "run", "app", "--yes", "--json", ...config]);
+  assert.equal(cut.exit, 4);
+  assert.equal(errorLine(cut)["id"], "ANSWER_CUT");
+});
+
+test("journal verify: 0 when sound, 7 when not", async (context) => {
+  let verdict = soundVerdict;
+  const { config } = await stand(context, () => ({ lines: [{ type: "result", result: verdict }] }));
+  assert.equal((await cli(["journal", "verify", "app", ...config])).exit, 0);
+  verdict = {
+    ...soundVerdict,
+    sound: false,
+    problem: { code: "JOURNAL_HOLE", message: "a frame is missing", sequence: 400 },
+  };
+  const found = await cli(["journal", "verify", "app", ...config]);
+  assert.equal(found.exit, 7);
+  assert.match(found.out, /PROBLEM JOURNAL_HOLE at record 400/);
+});
+
+test("group create and resume ask for the name and say what was accepted", async (context) => {
+  const { config, asked } = await stand(context, () => ({ json: owner }));
+  assert.equal((await cli(["group", "create", "app", ...config], { typed: "no" })).exit, 6);
+  assert.equal(asked.length, 0);
+  assert.equal(
+    (await cli(["group", "resume", "app", "--accept-unflushed", ...config], { typed: "app" })).exit,
+    0,
+  );
+  assert.deepEqual(asked.at(-1), {
+    method: "POST",
+    path: "/v1/groups/app/resume",
+    body: { acceptUnflushed: true },
+  });
+});
+
+test("watch writes plain lines without a terminal, also while the daemon is away", async (context) => {
+  const { config } = await stand(context, () => ({ json: site([owner]) }));
+  const ran = await cli(["watch", "--count", "1", ...config]);
+  assert.equal(ran.out, "2026-03-02T10:14:07.000Z app protected, 1.2 s behind, 14.0 MiB at risk\n");
+  const away = await cli(["watch", "--count", "1", "--site", "dr", ...config]);
+  assert.deepEqual([away.exit, /nothing answers for site dr/.test(away.out)], [0, true]);
+});
