@@ -14,7 +14,7 @@ const { values } = parseArgs({
     "reset-percent": { type: "string", default: "0" },
     limit: { type: "string", default: "40Mbit/s" },
     "phase-ms": { type: "string", default: "4000" },
-    "write-rate": { type: "string", default: "12" },
+    "write-rate": { type: "string", default: "6" },
     keep: { type: "boolean", default: false },
   },
 });

@@ -42,7 +42,10 @@ test("nbdinfo lists both volumes and reads their sizes and flags", {
   const listed = JSON.parse(
     await mustRun("nbdinfo", ["--list", "--json", `nbd://${host}:${port}`]),
   ) as NbdInfo;
-  assert.deepEqual(listed.exports.map((entry) => entry["export-name"]).toSorted((a, b) => a.localeCompare(b)), ["erp/data", "erp/log"]);
+  assert.deepEqual(
+    listed.exports.map((entry) => entry["export-name"]).toSorted((a, b) => a.localeCompare(b)),
+    ["erp/data", "erp/log"],
+  );
   const one = JSON.parse(await mustRun("nbdinfo", ["--json", sites.uri("primary", "data")])) as NbdInfo;
   const [data] = one.exports;
   assert.equal(data?.["export-size"], volumes.data);

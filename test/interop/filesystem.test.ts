@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
 import { open, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -12,17 +13,27 @@ import { TwoSites } from "../support/sites.ts";
 
 const mebibyte = 1 << 20;
 
+async function syncing(
+  path: string,
+  flags: string,
+  write?: (file: FileHandle) => Promise<void>,
+): Promise<void> {
+  const file = await open(path, flags);
+  try {
+    await write?.(file);
+    await file.sync();
+  } finally {
+    // Behind a dead site even this may fail, and then there is nothing left to release.
+    await file.close().catch(() => undefined);
+  }
+}
+
 /** Writes a file whose name is the digest of its content, and syncs it and its folder. */
 async function writeSynced(folder: string): Promise<string> {
   const data = randomBytes(1 + Math.floor(Math.random() * 40_000));
   const name = createHash("sha256").update(data).digest("hex");
-  const file = await open(join(folder, name), "wx");
-  await file.writeFile(data);
-  await file.sync();
-  await file.close();
-  const directory = await open(folder, "r");
-  await directory.sync();
-  await directory.close();
+  await syncing(join(folder, name), "wx", (file) => file.writeFile(data));
+  await syncing(folder, "r");
   return name;
 }
 

@@ -4,6 +4,7 @@
  * answered. The request with a given index is the same in every run of a seed; how they interleave is not. It never
  * retries: what a dead connection leaves open is unknown.
  */
+import { setMaxListeners } from "node:events";
 import type { ExpectedRecord, MutationKind } from "./expected.ts";
 import type { NbdClient, NbdReply } from "./nbd-client.ts";
 import { SeededRandom } from "./seeded.ts";
@@ -89,6 +90,8 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
     signal,
     onAnswered,
   } = options;
+  // Every waiting worker listens.
+  if (signal !== undefined) setMaxListeners(depth + 10, signal);
   const connections = clients.map((of) => of.length);
   const startedMs = performance.now();
   const firstIndex = record.mutations.length + record.flushes + 1;
