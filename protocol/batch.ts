@@ -20,6 +20,7 @@
  *   192     4     headerCrc      CRC-32 of the 192 bytes before
  *   196           payload        whole frames, bodies stored raw, one after another, packed by `codec`
  */
+import { strict as assert } from "node:assert";
 import { brotliCompress, brotliDecompressSync, constants, crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import type { Frame } from "./frame.ts";
@@ -34,6 +35,7 @@ import {
 import type { ChainValue, LineageBytes, Sequence, Token } from "./ids.ts";
 import { bytesEqual, isName } from "./ids.ts";
 import { lz4Compress, lz4Decompress } from "./lz4.ts";
+import { recordDataBytes } from "./record.ts";
 import { RemoteProtocolError } from "./remote-error.ts";
 
 const batchMagic = 0x53534241;
@@ -87,7 +89,10 @@ export async function encodeBatch(
   token: Token,
   wanted: BatchCodec,
 ): Promise<Uint8Array> {
+  requireConsecutive(frames);
+  assert(token.epoch >= 1 && isName(token.owner), "a token that somebody can hold");
   const raw = packFrames(frames);
+  assert(raw.byteLength <= batchRawBytesMax, "a batch within its limits");
   const packed = wanted === "brotli" ? await brotli(raw) : wanted === "lz4" ? lz4Compress(raw) : raw;
   const shrunk = packed.byteLength < raw.byteLength;
   const payload = shrunk ? packed : raw;
@@ -113,6 +118,26 @@ export async function encodeBatch(
     .put(last.chainAfter);
   writer.u32(crc32(writer.bytes.subarray(0, batchHeaderBytes - 4))).put(payload);
   return writer.bytes;
+}
+
+/** What `decodeBatchPayload` would refuse is our own mistake: the peer would never take it. */
+function requireConsecutive(frames: readonly Frame[]): void {
+  assert(frames.length > 0, "at least one frame");
+  for (let index = 1; index < frames.length; index += 1) {
+    assert(continues(frames[index]!, frames[index - 1]!), "consecutive frames");
+  }
+}
+
+/** `frame` begins where `before` ends: sequence, chain, lineage and counter of data bytes. */
+function continues(frame: Frame, before: Frame): boolean {
+  let dataBytes = 0;
+  for (const record of frame.records) dataBytes += recordDataBytes(record);
+  return (
+    frame.first === before.last + 1 &&
+    frame.dataBytesTotal === before.dataBytesTotal + dataBytes &&
+    bytesEqual(frame.chainBefore, before.chainAfter) &&
+    bytesEqual(frame.lineage, before.lineage)
+  );
 }
 
 /** Decodes the first `batchHeaderBytes` bytes; enough to answer a sender before its payload has arrived. */
@@ -149,6 +174,7 @@ export function decodeBatchHeader(bytes: Uint8Array): BatchHeader {
     chainAfter: head.bytes(32).slice(),
   };
   if (
+    epoch < 1 ||
     header.first < 1 ||
     header.last < header.first ||
     header.frameCount < 1 ||
@@ -178,33 +204,34 @@ export function decodeBatchPayload(header: BatchHeader, payload: Uint8Array): Fr
   const raw = unpack(header, payload);
   const frames: Frame[] = [];
   let at = 0;
-  let sequence = header.first;
-  let chain = header.chainBefore;
   for (let index = 0; index < header.frameCount; index += 1) {
     const rest = raw.subarray(at);
     const length = encodedFrameLength(rest);
     if (length > rest.byteLength)
       throw new RemoteProtocolError("BATCH_TRUNCATED", "last frame reaches beyond the payload");
     const frame = decodeFrame(rest.subarray(0, length));
-    if (
-      frame.first !== sequence ||
-      !bytesEqual(frame.chainBefore, chain) ||
-      !bytesEqual(frame.lineage, header.lineage)
-    ) {
+    const before = frames.at(-1);
+    if (before === undefined ? !startsBatch(frame, header) : !continues(frame, before)) {
       throw new RemoteProtocolError("BATCH_ORDER", `frame ${index} does not continue the batch`, {
         first: frame.first,
-        sequence,
       });
     }
     frames.push(frame);
     at += length;
-    sequence = frame.last + 1;
-    chain = frame.chainAfter;
   }
-  if (at !== raw.byteLength || sequence !== header.last + 1 || !bytesEqual(chain, header.chainAfter)) {
+  const end = frames.at(-1);
+  if (at !== raw.byteLength || end?.last !== header.last || !bytesEqual(end.chainAfter, header.chainAfter)) {
     throw new RemoteProtocolError("BATCH_ORDER", "frames do not end where the batch says");
   }
   return frames;
+}
+
+function startsBatch(frame: Frame, header: BatchHeader): boolean {
+  return (
+    frame.first === header.first &&
+    bytesEqual(frame.chainBefore, header.chainBefore) &&
+    bytesEqual(frame.lineage, header.lineage)
+  );
 }
 
 function ownerName(padded: Uint8Array): string {
@@ -216,16 +243,28 @@ function ownerName(padded: Uint8Array): string {
 function unpack(header: BatchHeader, payload: Uint8Array): Uint8Array {
   if (header.codec === "none") return payload;
   if (header.codec === "lz4") return lz4Decompress(payload, header.rawLength);
-  let raw: Uint8Array;
+  const { buffer: raw, engine } = unbrotli(payload, header.rawLength);
+  // Brotli ends where its stream says; what lies behind it was never looked at.
+  if (raw.byteLength !== header.rawLength || engine.bytesWritten !== payload.byteLength) {
+    throw new RemoteProtocolError("BATCH_LENGTH", "payload unpacks to another length");
+  }
+  return raw;
+}
+
+interface Unbrotlied {
+  readonly buffer: Uint8Array;
+  readonly engine: { readonly bytesWritten: number };
+}
+
+function unbrotli(payload: Uint8Array, rawLength: number): Unbrotlied {
   try {
-    // The output limit stops a bomb at the declared length, which is itself capped.
-    raw = brotliDecompressSync(payload, { maxOutputLength: header.rawLength });
+    // The output limit stops a bomb at the declared length, which is itself capped. With `info` the result is an
+    // object, which the package's types do not say.
+    const options = { maxOutputLength: rawLength, info: true };
+    return brotliDecompressSync(payload, options) as unknown as Unbrotlied;
   } catch (cause) {
     throw new RemoteProtocolError("BATCH_BROTLI", "brotli payload does not decode", { cause: String(cause) });
   }
-  if (raw.byteLength !== header.rawLength)
-    throw new RemoteProtocolError("BATCH_LENGTH", "payload unpacks to another length");
-  return raw;
 }
 
 function brotli(raw: Uint8Array): Promise<Uint8Array> {

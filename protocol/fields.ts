@@ -80,10 +80,13 @@ export function positionOf(value: unknown): { readonly sequence: Sequence; reado
 /** Rows of a volume table, each read further by `parse`. */
 export function volumesOf<T>(value: unknown, parse: (row: JsonFields, entry: VolumeEntry) => T): T[] {
   if (!Array.isArray(value) || value.length === 0 || value.length > volumesMax) malformed("volumes");
+  // A table that names one volume twice would send two disks' writes to one image.
+  const seen = new Set<unknown>();
   return value.map((item: unknown) => {
     const row = fieldsOf(item, "volume");
     const number = countOf(row["number"], "volume number");
-    if (number > 0xffff) malformed("volume number");
+    if (number > 0xffff || seen.has(number) || seen.has(row["name"])) malformed("volume number or name");
+    seen.add(number).add(row["name"]);
     return parse(row, {
       number,
       name: nameOf(row["name"], "volume name"),

@@ -22,6 +22,7 @@
  *
  * The raw body is the encoded records one after another. See docs/formats/frame.md.
  */
+import { strict as assert } from "node:assert";
 import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { ChainWalker } from "./chain.ts";
@@ -90,6 +91,7 @@ export function buildFrame(input: BuildFrameInput): Frame {
     bodyLength += recordBytes(record);
     dataBytes += recordDataBytes(record);
   }
+  assert(input.records.length > 0 && bodyLength <= frameBodyBytesMax, "a frame within its limits");
   const body = Buffer.allocUnsafeSlow(bodyLength);
   const view = new DataView(body.buffer, body.byteOffset, bodyLength);
   const walker = new ChainWalker(input.chainBefore);
@@ -208,6 +210,7 @@ function parseHeader(bytes: Uint8Array): ParsedHeader {
     parsed.first < 1 ||
     parsed.count < 1 ||
     parsed.count > frameRecordsMax ||
+    !Number.isSafeInteger(parsed.first + parsed.count) ||
     parsed.bodyLength > frameBodyBytesMax ||
     parsed.storedLength > parsed.bodyLength ||
     (codec === FrameCodec.stored && parsed.storedLength !== parsed.bodyLength)
@@ -240,12 +243,20 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
   const walker = chain === "verify" ? new ChainWalker(head.chainBefore) : undefined;
   const records: BlockRecord[] = [];
+  let dataBytes = 0;
   let at = 0;
   for (let index = 0; index < head.count; index += 1) {
     const { record, end } = decodeRecord(body, view, at);
     walker?.advance(body.subarray(at, end));
     records.push(record);
+    dataBytes += recordDataBytes(record);
     at = end;
+  }
+  if (head.dataBytesTotal < dataBytes) {
+    throw new RemoteProtocolError(
+      "FRAME_TOTAL",
+      `${head.dataBytesTotal} data bytes in all, ${dataBytes} here`,
+    );
   }
   if (at !== body.byteLength) throw new RemoteProtocolError("FRAME_TRAILING", "bytes behind the last record");
   if (walker !== undefined && !bytesEqual(walker.value, head.chainAfter)) {

@@ -12,6 +12,7 @@
  * The encoded bytes are exactly what the chain hashes; sequence, times, epochs and framing stay out of it, so any
  * re-packing of the same history verifies. See docs/formats/record.md.
  */
+import { strict as assert } from "node:assert";
 import type { VolumeNumber } from "./ids.ts";
 import { sectorBytes } from "./ids.ts";
 import { RemoteProtocolError } from "./remote-error.ts";
@@ -69,13 +70,17 @@ export function recordDataBytes(record: BlockRecord): number {
   return record.kind === "write" ? record.length : 0;
 }
 
-/** Encodes into `target` at `at` and returns the offset behind the record. Copies the data. */
+/**
+ * Encodes into `target` at `at` and returns the offset behind the record. Copies the data. What `decodeRecord` would
+ * refuse is our own mistake and asserted here: once journalled it could never be read back.
+ */
 export function encodeRecordInto(
   record: BlockRecord,
   target: Uint8Array,
   view: DataView,
   at: number,
 ): number {
+  requireEncodable(record);
   view.setUint8(at, RecordKind[record.kind]);
   view.setUint8(at + 1, 0);
   view.setUint16(at + 2, record.volume);
@@ -85,6 +90,26 @@ export function encodeRecordInto(
   if (record.kind !== "write") return at + recordHeaderBytes;
   target.set(record.data, at + recordHeaderBytes);
   return at + recordHeaderBytes + record.length;
+}
+
+function requireEncodable(record: BlockRecord): void {
+  const { volume, offset, length } = record;
+  assert(volume >= 0 && volume <= 0xffff, "volume number");
+  assert(offset >= 0 && isSectorRange(offset, length) && length <= recordRangeBytesMax, "record range");
+  assert(
+    record.kind !== "write" || (record.data.byteLength === length && length <= recordDataBytesMax),
+    "record data",
+  );
+}
+
+/** Not empty, whole sectors, and its end is a safe integer. */
+function isSectorRange(offset: number, length: number): boolean {
+  return (
+    length > 0 &&
+    length % sectorBytes === 0 &&
+    offset % sectorBytes === 0 &&
+    Number.isSafeInteger(offset + length)
+  );
 }
 
 /** A decoded record and the offset behind it. `data` is a view into `body`. */
@@ -107,11 +132,7 @@ export function decodeRecord(body: Uint8Array, view: DataView, at: number): Deco
     throw new RemoteProtocolError("RECORD_KIND_UNKNOWN", `record kind ${kind}`, { kind });
   }
   if (flags !== 0) throw new RemoteProtocolError("RECORD_FLAGS_UNKNOWN", `record flags ${flags}`, { flags });
-  if (
-    !Number.isSafeInteger(offset + length) ||
-    length === 0 ||
-    (length | (offset % sectorBytes)) % sectorBytes !== 0
-  ) {
+  if (!isSectorRange(offset, length)) {
     throw new RemoteProtocolError("RECORD_RANGE", `record range ${offset}+${length}`, { offset, length });
   }
   const dataAt = at + recordHeaderBytes;

@@ -1,0 +1,207 @@
+/** Frames: round trip, agreement with the naive twin, and refusal of everything that is not one (F90-F93). */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { crc32 } from "node:zlib";
+import fc from "fast-check";
+import type { Frame } from "../../protocol/frame.ts";
+import {
+  buildFrame,
+  decodeFrame,
+  encodedFrameLength,
+  encodeFrame,
+  frameBodyBytesMax,
+  frameHeaderBytes,
+  frameRecordsMax,
+} from "../../protocol/frame.ts";
+import type { BlockRecord } from "../../protocol/record.ts";
+import { recordDataBytesMax } from "../../protocol/record.ts";
+import { RemoteProtocolError } from "../../protocol/remote-error.ts";
+import { arbitraryFrames, naiveFrame } from "./naive/arbitrary.ts";
+import * as naive from "./naive/formats.ts";
+
+function plain(frame: Frame) {
+  return { ...naiveFrame(frame), body: Buffer.from(frame.body).toString("hex"), last: frame.last };
+}
+
+const lineage = new Uint8Array(16).fill(7);
+const chain = new Uint8Array(32).fill(3);
+const sector = (fill: number): BlockRecord => ({
+  kind: "write",
+  volume: 1,
+  offset: 512,
+  length: 512,
+  data: new Uint8Array(512).fill(fill),
+});
+
+function frameOf(records: readonly BlockRecord[], first = 5): Frame {
+  return buildFrame({
+    lineage,
+    first,
+    chainBefore: chain,
+    dataBytesBefore: 100,
+    openedAtMs: 1,
+    closedAtMs: 2,
+    records,
+  });
+}
+
+/** An encoded frame with header fields overwritten and the header's CRC made good again. */
+function forged(bytes: Uint8Array, at: number, field: number[]): Uint8Array {
+  const copy = Buffer.from(bytes);
+  copy.set(field, at);
+  copy.writeUInt32BE(crc32(copy.subarray(0, frameHeaderBytes - 4)), frameHeaderBytes - 4);
+  return copy;
+}
+
+test("frames come back as they were, stored or LZ4", () => {
+  fc.assert(
+    fc.property(
+      arbitraryFrames(1),
+      fc.constantFrom("lz4" as const, "none" as const),
+      ([frame], compression) => {
+        const bytes = encodeFrame(frame!, compression);
+        assert.equal(encodedFrameLength(bytes), bytes.byteLength);
+        assert.deepEqual(plain(decodeFrame(bytes)), plain(frame!));
+        assert.ok(
+          bytes.byteLength <= frameHeaderBytes + frame!.body.byteLength,
+          "never longer than stored (F93)",
+        );
+      },
+    ),
+  );
+});
+
+test("the naive twin reads what we write and writes what we read", () => {
+  fc.assert(
+    fc.property(arbitraryFrames(1), ([frame]) => {
+      assert.deepEqual(naive.decodeFrame([...encodeFrame(frame!, "lz4")]), naiveFrame(frame!));
+      assert.deepEqual(
+        Buffer.from(naive.encodeFrame(naiveFrame(frame!))),
+        Buffer.from(encodeFrame(frame!, "none")),
+      );
+    }),
+    { numRuns: 40 },
+  );
+});
+
+for (const compression of ["none", "lz4"] as const) {
+  const bytes = encodeFrame(
+    frameOf([sector(1), { kind: "trim", volume: 0, offset: 0, length: 4096 }, sector(2)]),
+    compression,
+  );
+
+  test(`every flipped bit of a frame is refused or changes nothing, ${compression} (F90)`, () => {
+    for (let bit = 0; bit < bytes.byteLength * 8; bit += 1) {
+      const flipped = Buffer.from(bytes);
+      flipped[bit >> 3]! ^= 1 << (bit & 7);
+      let accepted: Frame;
+      try {
+        accepted = decodeFrame(flipped);
+      } catch (error) {
+        assert.ok(error instanceof RemoteProtocolError, `bit ${bit}: ${error}`);
+        continue;
+      }
+      // LZ4 can say the same thing in two ways: the distance of a match inside a run of equal bytes. Then the frame
+      // is the same to the last bit, and nothing was damaged that anybody reads.
+      assert.ok(compression === "lz4" && bit >= frameHeaderBytes * 8, `bit ${bit}`);
+      assert.deepEqual(plain(accepted), plain(decodeFrame(bytes)), `bit ${bit}`);
+    }
+  });
+
+  test(`a frame cut at any byte, or with a byte too many, is refused, ${compression} (F92)`, () => {
+    for (let length = 0; length < bytes.byteLength; length += 1) {
+      assert.throws(() => decodeFrame(bytes.subarray(0, length)), RemoteProtocolError, `length ${length}`);
+    }
+    assert.throws(() => decodeFrame(Buffer.concat([bytes, Buffer.alloc(1)])), { code: "FRAME_TRUNCATED" });
+  });
+}
+
+test("lies about sizes are refused before anything is allocated for them (F91)", () => {
+  const bytes = encodeFrame(frameOf([sector(0)]), "lz4");
+  const huge = [0xff, 0xff, 0xff, 0xff];
+  const before = process.memoryUsage().arrayBuffers;
+  assert.throws(() => decodeFrame(forged(bytes, 36, huge)), { code: "FRAME_LIMITS" });
+  assert.throws(() => decodeFrame(forged(bytes, 40, huge)), { code: "FRAME_LIMITS" });
+  assert.throws(() => decodeFrame(forged(bytes, 32, huge)), { code: "FRAME_LIMITS" });
+  assert.throws(() => decodeFrame(forged(bytes, 32, [0, 0, 0, 0])), { code: "FRAME_LIMITS" });
+  assert.throws(() => decodeFrame(forged(bytes, 36, naive.number(frameBodyBytesMax, 4))), {
+    code: "LZ4_LENGTH",
+  });
+  // The LZ4 prefix lies along with the header: the block itself ends too early.
+  const liar = Buffer.from(forged(bytes, 36, naive.number(frameBodyBytesMax, 4)));
+  liar.writeUInt32LE(frameBodyBytesMax, frameHeaderBytes);
+  assert.throws(() => decodeFrame(liar), RemoteProtocolError);
+  liar.writeUInt32LE(0xffffffff, frameHeaderBytes);
+  assert.throws(() => decodeFrame(liar), { code: "LZ4_LENGTH" });
+  assert.ok(process.memoryUsage().arrayBuffers - before < 16 * 1024 * 1024);
+});
+
+test("a later version, codec or flag stops the reader by code", () => {
+  const bytes = encodeFrame(frameOf([sector(0)]), "none");
+  assert.throws(() => decodeFrame(forged(bytes, 0, [0x53, 0x53, 0x46, 0x51])), { code: "FRAME_MAGIC" });
+  assert.throws(() => decodeFrame(forged(bytes, 4, [2])), { code: "FRAME_VERSION" });
+  assert.throws(() => decodeFrame(forged(bytes, 5, [2])), { code: "FRAME_CODEC" });
+  assert.throws(() => decodeFrame(forged(bytes, 6, [0, 1])), { code: "FRAME_CODEC" });
+});
+
+test("a frame whose last sequence is beyond what a number holds is refused", () => {
+  const bytes = encodeFrame(frameOf([sector(0), sector(1)]), "none");
+  assert.throws(() => decodeFrame(forged(bytes, 24, naive.number(2n ** 53n - 1n, 8))), {
+    code: "FRAME_LIMITS",
+  });
+  assert.throws(() => decodeFrame(forged(bytes, 24, naive.number(0, 8))), { code: "FRAME_LIMITS" });
+});
+
+test("a frame that counts fewer data bytes than it carries is refused", () => {
+  const bytes = encodeFrame(frameOf([sector(0), sector(1)]), "none");
+  assert.throws(() => decodeFrame(forged(bytes, 64, naive.number(1_023, 8))), { code: "FRAME_TOTAL" });
+  decodeFrame(forged(bytes, 64, naive.number(1_024, 8)));
+});
+
+test("records in another order, or one left out, break the chain", () => {
+  const bytes = encodeFrame(frameOf([sector(1), sector(2)]), "none");
+  const swapped = Buffer.from(bytes);
+  swapped.set(bytes.subarray(frameHeaderBytes + 528), frameHeaderBytes);
+  swapped.set(bytes.subarray(frameHeaderBytes, frameHeaderBytes + 528), frameHeaderBytes + 528);
+  const sum = naive.number(crc32(swapped.subarray(frameHeaderBytes)), 4);
+  assert.throws(() => decodeFrame(forged(swapped, 44, sum)), { code: "FRAME_CHAIN" });
+  assert.equal(decodeFrame(forged(swapped, 44, sum), "skip").count, 2);
+});
+
+test("a frame of the largest size is legal, one record more is our mistake", () => {
+  const big: BlockRecord = {
+    kind: "write",
+    volume: 0,
+    offset: 0,
+    length: recordDataBytesMax,
+    data: new Uint8Array(recordDataBytesMax),
+  };
+  const frame = frameOf([big, { ...big, length: recordDataBytesMax - 512, data: big.data.subarray(512) }]);
+  assert.deepEqual(decodeFrame(encodeFrame(frame, "lz4")).chainAfter, frame.chainAfter);
+  assert.throws(() => frameOf([big, big, sector(0)]), { code: "ERR_ASSERTION" });
+  assert.throws(() => frameOf([]), { code: "ERR_ASSERTION" });
+  assert.ok(frameRecordsMax * 16 >= frameBodyBytesMax);
+});
+
+test("what is decoded does not keep or follow the input where it says it copies", () => {
+  const bytes = Buffer.from(encodeFrame(frameOf([sector(1)]), "none"));
+  const frame = decodeFrame(bytes);
+  const after = Buffer.from(frame.chainAfter).toString("hex");
+  bytes.fill(0, 0, frameHeaderBytes);
+  assert.equal(Buffer.from(frame.chainAfter).toString("hex"), after);
+});
+
+test("any bytes at all are a frame or a RemoteProtocolError", () => {
+  const valid = encodeFrame(frameOf([sector(1)]), "lz4");
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 400 }), fc.nat(300), fc.boolean(), (noise, at, spliced) => {
+      const bytes = spliced ? Buffer.concat([valid.subarray(0, at), noise]) : noise;
+      try {
+        decodeFrame(bytes);
+      } catch (error) {
+        assert.ok(error instanceof RemoteProtocolError, String(error));
+      }
+    }),
+    { numRuns: 500 },
+  );
+});

@@ -1,0 +1,116 @@
+/** Records: round trip, naive twin, and every reason to refuse one. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { BlockRecord } from "../../protocol/record.ts";
+import {
+  decodeRecord,
+  encodeRecordInto,
+  recordBytes,
+  recordDataBytes,
+  recordDataBytesMax,
+  recordHeaderBytes,
+  recordRangeBytesMax,
+} from "../../protocol/record.ts";
+import { RemoteProtocolError } from "../../protocol/remote-error.ts";
+import { arbitraryRecord, naiveRecord } from "./naive/arbitrary.ts";
+import * as naive from "./naive/formats.ts";
+
+function encode(record: BlockRecord): Uint8Array {
+  const bytes = new Uint8Array(recordBytes(record));
+  assert.equal(encodeRecordInto(record, bytes, new DataView(bytes.buffer), 0), bytes.byteLength);
+  return bytes;
+}
+
+function decode(bytes: Uint8Array, at = 0) {
+  return decodeRecord(bytes, new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), at);
+}
+
+test("records come back as they were, and the naive twin agrees both ways", () => {
+  fc.assert(
+    fc.property(arbitraryRecord, (record) => {
+      const bytes = encode(record);
+      const { record: back, end } = decode(bytes);
+      assert.equal(end, bytes.byteLength);
+      assert.deepEqual(naiveRecord(back), naiveRecord(record));
+      assert.deepEqual(naive.encodeRecord(naiveRecord(record)), [...bytes]);
+      assert.deepEqual(naive.decodeRecords([...bytes], 1), [naiveRecord(record)]);
+      assert.equal(recordDataBytes(record), record.kind === "write" ? record.length : 0);
+    }),
+  );
+});
+
+const header = (kind: number, flags: number, length: number, offset: bigint): Uint8Array =>
+  Uint8Array.from([kind, flags, 0, 0, ...naive.number(length, 4), ...naive.number(offset, 8)]);
+
+test("an unknown kind stops the reader by code, reserved ones too", () => {
+  for (let kind = 0; kind < 256; kind += 1) {
+    if (kind >= 1 && kind <= 3) continue;
+    assert.throws(() => decode(header(kind, 0, 512, 0n)), { code: "RECORD_KIND_UNKNOWN" });
+  }
+  assert.throws(() => decode(header(2, 1, 512, 0n)), { code: "RECORD_FLAGS_UNKNOWN" });
+});
+
+test("ranges that are no whole sectors, empty, or beyond 2^53 are refused", () => {
+  for (const [length, offset] of [
+    [0, 0n],
+    [1, 0n],
+    [511, 512n],
+    [512, 1n],
+    [512, 2n ** 53n - 512n],
+    [512, 2n ** 53n],
+    [512, 2n ** 64n - 512n],
+    [0xffffffff, 0n],
+  ] as const) {
+    assert.throws(
+      () => decode(header(2, 0, length, offset)),
+      { code: "RECORD_RANGE" },
+      `${offset}+${length}`,
+    );
+  }
+  assert.equal(decode(header(3, 0, recordRangeBytesMax, 2n ** 52n)).record.length, recordRangeBytesMax);
+});
+
+test("a write that is cut short or too long is refused at every length", () => {
+  const bytes = encode({ kind: "write", volume: 0, offset: 0, length: 512, data: new Uint8Array(512) });
+  for (let length = 0; length < bytes.byteLength; length += 1) {
+    assert.throws(() => decode(bytes.slice(0, length)), { code: "RECORD_TRUNCATED" });
+  }
+  const long = new Uint8Array(recordHeaderBytes + recordDataBytesMax + 512);
+  long.set(header(1, 0, recordDataBytesMax + 512, 0n));
+  assert.throws(() => decode(long), { code: "RECORD_TRUNCATED" });
+});
+
+test("what no reader would take is never written", () => {
+  const data = new Uint8Array(1024);
+  const wrong: BlockRecord[] = [
+    { kind: "write", volume: 0, offset: 0, length: 512, data },
+    { kind: "write", volume: 0, offset: 0, length: 2048, data },
+    { kind: "write", volume: 0, offset: 1, length: 1024, data },
+    { kind: "write", volume: 65_536, offset: 0, length: 1024, data },
+    { kind: "write", volume: 0, offset: 0, length: 0, data: data.subarray(0, 0) },
+    { kind: "trim", volume: 0, offset: 0, length: 513 },
+    { kind: "zeroes", volume: 0, offset: 2 ** 53 - 512, length: 512 },
+    { kind: "trim", volume: -1, offset: 0, length: 512 },
+    { kind: "trim", volume: 0, offset: -512, length: 1024 },
+    { kind: "trim", volume: 0, offset: 0, length: 2 ** 32 },
+  ];
+  for (const record of wrong) {
+    const target = new Uint8Array(8192);
+    assert.throws(() => encodeRecordInto(record, target, new DataView(target.buffer), 0), {
+      code: "ERR_ASSERTION",
+    });
+  }
+});
+
+test("any bytes are a record or a RemoteProtocolError", () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 64 }), fc.nat(70), (bytes, at) => {
+      try {
+        decode(bytes, at);
+      } catch (error) {
+        assert.ok(error instanceof RemoteProtocolError, String(error));
+      }
+    }),
+  );
+});
