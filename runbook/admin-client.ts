@@ -15,6 +15,7 @@ import type { Address, SiteSettings } from "../runtime/settings/types.ts";
 import type { Role } from "./admin-address.ts";
 import { adminAddress } from "./admin-address.ts";
 import { adminFailure, CommandFailure } from "./failure.ts";
+import { mergeStatuses } from "./merge-statuses.ts";
 
 /** A status of 256 groups with 256 volumes each, about 60 bytes a volume. */
 const answerBytesMax = 8 * 1024 * 1024;
@@ -63,7 +64,7 @@ export class AdminClient {
     }
     const [first] = parts;
     if (first === undefined) throw unreachable;
-    return { ...first, groups: parts.flatMap((part) => part.groups) };
+    return { ...first, groups: mergeStatuses(parts.flatMap((part) => part.groups)) };
   }
 
   /** Long work: calls `progress` for each line and answers the result. */

@@ -21,6 +21,7 @@ import { formatAddress } from "../runtime/settings/address.ts";
 import type { Address, Settings, SiteSettings } from "../runtime/settings/types.ts";
 import type { Role } from "./admin-address.ts";
 import { adminAddress } from "./admin-address.ts";
+import { mergeStatuses } from "./merge-statuses.ts";
 
 /** What every role is made of. */
 export interface RoleWorld {
@@ -92,7 +93,8 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     if (gateway !== undefined) closing.push(() => gateway.close());
     const listen = adminAddress(site, options.apart ? (roles[0] ?? null) : null);
     if (listen.kind === "unix") await mkdir(dirname(listen.path), { recursive: true, mode: 0o700 });
-    const statuses = (): GroupStatus[] => [...(agent?.statuses() ?? []), ...(gateway?.statuses() ?? [])];
+    const statuses = (): GroupStatus[] =>
+      mergeStatuses([...(agent?.statuses() ?? []), ...(gateway?.statuses() ?? [])]);
     const admin = createHttpServer({
       listen,
       tls: listen.kind === "unix" ? null : site.tls,

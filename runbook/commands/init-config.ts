@@ -44,11 +44,13 @@ links:
 
 function siteText(name: string, host: string | null, ports: Ports): string {
   const bracketed = host?.includes(":") ? `[${host}]` : host;
+  // On hosts of their own the data goes where services keep it, and not beside the configuration.
+  const folder = host === null ? `./data/${name}` : `/var/lib/splitsite/${name}`;
   const listen = host === null ? `127.0.0.1:${ports.gateway}` : `0.0.0.0:${ports.gateway}`;
   return `  ${name}:
-    dataDir: ./data/${name}
+    dataDir: ${folder}
     tls: { ca: tls/ca.pem, cert: tls/${name}.pem, key: tls/${name}.key }
-    admin: unix:./data/${name}/admin.sock
+    admin: unix:${folder}/admin.sock
     agent:
       nbd:                 # clients on this host; for others listen on its address with tls: require and name the clients
         listen: ["127.0.0.1:${ports.nbd}"]

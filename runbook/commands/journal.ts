@@ -66,7 +66,10 @@ export const journalVerify: CommandSpec = {
 };
 
 function verdictText(verdict: JournalVerdict): string {
-  const range = `${plural(verdict.frames, "frame")}, ${bytesText(verdict.bytes)}, records ${countText(verdict.first)} to ${countText(verdict.last)}`;
+  const range =
+    verdict.frames === 0
+      ? `nothing is kept; everything up to record ${countText(verdict.last)} is in the images and acknowledged`
+      : `${plural(verdict.frames, "frame")}, ${bytesText(verdict.bytes)}, records ${countText(verdict.first)} to ${countText(verdict.last)}`;
   if (verdict.problem === null) return `sound: ${range}\nchain ${verdict.chain}\n`;
   const at = verdict.problem.sequence === null ? "" : ` at record ${countText(verdict.problem.sequence)}`;
   return `PROBLEM ${verdict.problem.code}${at}: ${verdict.problem.message}\nsound up to there: ${range}\n`;

@@ -69,6 +69,17 @@ test("roles that run apart make one status, and orders find their role", async (
   assert.equal(gateway.at(-1)?.path, "/v1/groups/app/failover/plan");
 });
 
+test("a group handed over to this site's agent is shown once, as its owner", async (context) => {
+  const handed = {
+    ...standby,
+    state: "fenced" as const,
+    reason: { code: "HANDED_OVER", message: "to the agent" },
+  };
+  const { config } = await stand(context, () => ({ json: site([handed, owner]) }));
+  const ran = await cli(["status", "--json", ...config]);
+  assert.deepEqual((JSON.parse(ran.out) as SiteStatus).groups, [owner]);
+});
+
 test("nobody answers: 4 and the contract's error line", async (context) => {
   const { config } = await initialised(context);
   const ran = await cli(["status", "--json", "--site", "dr", ...config]);
