@@ -27,3 +27,13 @@ export const systemClock: Clock = {
 export function rfc3339(wallMs: number): string {
   return new Date(wallMs).toISOString();
 }
+
+/** Calls `run` again and again, `intervalMs` after it returned; cancel ends it. */
+export function every(clock: Clock, intervalMs: number, run: () => void): Timer {
+  let timer = clock.after(intervalMs, again);
+  function again(): void {
+    run();
+    timer = clock.after(intervalMs, again);
+  }
+  return { cancel: () => timer.cancel() };
+}

@@ -8,9 +8,11 @@ import type { AdoptedExport, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
 import { exportName } from "../protocol/ids.ts";
 import type { OwnerStatus } from "../protocol/status.ts";
-import type { Clock, Timer } from "../runtime/clock.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { every } from "../runtime/clock.ts";
 import { readDocument } from "../runtime/durable-document.ts";
 import { OperationalError } from "../runtime/errors.ts";
+import { bootId } from "../runtime/host.ts";
 import type { Route } from "../runtime/http.ts";
 import type { Log } from "../runtime/log.ts";
 import { agentGroupPaths, gatewayGroupPaths, roleLockPath } from "../runtime/paths.ts";
@@ -67,6 +69,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
   const mine = settings.groups.filter((group) => group.home === site.name || group.standby === site.name);
   const links = makeLinks(world, mine, log);
   const groups = new Map<string, OwnedGroup>();
+  const boot = bootId();
   for (const group of mine) {
     const paths = agentGroupPaths(site.dataDir, group.name);
     const groupLog = log.child({ group: group.name });
@@ -81,6 +84,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
           journalBytesMax: Math.floor(agent.journal.maxBytes / mine.length),
           reserveBytes: agent.journal.reserveBytes,
           memoryTailBytes: Math.max(memoryTailBytesGroupMin, Math.floor(memoryTailBytesSite / mine.length)),
+          bootId: boot,
           log: groupLog,
         },
         unappliedBytesMax: Math.max(unappliedBytesGroupMin, Math.floor(unappliedBytesSite / mine.length)),
@@ -95,7 +99,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
   }
   const servers = await listenNbd(world, new AgentExportCatalog(groups, agent.nbd.clients), log);
   await Promise.all([...groups.values()].map((group) => group.start()));
-  const observer = observe(clock, () => {
+  const observer = every(clock, observeIntervalMs, () => {
     for (const group of groups.values()) group.status();
   });
   const nbdAddresses = servers.map((server) => server.address);
@@ -188,14 +192,4 @@ function exportUri(address: Address, name: string): string {
   return address.kind === "unix"
     ? `nbd+unix:///${name}?socket=${address.path}`
     : `nbd://${address.host}:${address.port}/${name}`;
-}
-
-function observe(clock: Clock, run: () => void): Timer {
-  let timer: Timer;
-  const tick = () => {
-    run();
-    timer = clock.after(observeIntervalMs, tick);
-  };
-  timer = clock.after(observeIntervalMs, tick);
-  return { cancel: () => timer.cancel() };
 }

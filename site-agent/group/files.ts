@@ -15,7 +15,6 @@ import type { LineageBytes } from "../../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, lineageFromText } from "../../protocol/ids.ts";
 import { syncDirectory } from "../../runtime/durable-document.ts";
 import { OperationalError } from "../../runtime/errors.ts";
-import { bootId } from "../../runtime/host.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
 import type { AgentGroupState, StateVolume } from "./state.ts";
@@ -26,6 +25,8 @@ export interface FilesSettings {
   readonly reserveBytes: number;
   /** Newest frames kept in memory for a shipper that keeps up, bytes. */
   readonly memoryTailBytes: number;
+  /** Identity of this boot of the host: what was never synced may be counted on only within it. */
+  readonly bootId: string;
   readonly log: Log;
 }
 
@@ -136,7 +137,7 @@ export function openLog(state: AgentGroupState, settings: FilesSettings, mode: "
       bytesMax: settings.journalBytesMax,
       reserveBytes: settings.reserveBytes,
       memoryTailBytes: settings.memoryTailBytes,
-      bootId: bootId(),
+      bootId: settings.bootId,
     },
     settings.log,
   );

@@ -150,7 +150,9 @@ export class OwnedGroup implements RecordSink {
   /** Operator's word that the guest may go on although answered, unflushed writes may be gone. */
   async acceptUnflushed(): Promise<void> {
     await this.#step(async () => {
-      if (this.#state !== undefined) await this.#save({ ...this.#state, unflushedMayBeLost: false });
+      if (this.#state === undefined) return;
+      const { bootId } = this.#world.files;
+      await this.#save({ ...this.#state, unflushedMayBeLost: false, unflushedAcceptedIn: bootId });
     });
   }
 
@@ -239,11 +241,14 @@ export class OwnedGroup implements RecordSink {
     return { ...facts, since };
   }
 
-  /** Clean shutdown: everything answered is applied and checkpointed; requests that still wait are refused. */
-  async close(): Promise<void> {
+  /**
+   * `clean`: everything answered is applied and checkpointed. `abandon`: stops after the steps under way and leaves
+   * the files as a kill would. Requests that still wait are refused.
+   */
+  async close(how: "clean" | "abandon" = "clean"): Promise<void> {
     this.#retry?.cancel();
     await this.#step(async () => {
-      const sound = this.#phase.kind === "serving";
+      const sound = how === "clean" && this.#phase.kind === "serving";
       await this.#stopShipping();
       const engine = this.#engine;
       this.#engine = null;
@@ -335,7 +340,7 @@ export class OwnedGroup implements RecordSink {
               message: "the other site must say that it does not know this group; or run: group create",
             },
           });
-          this.#again(peerAskAgainMs, () => this.#decide(false));
+          this.#again(peerAskAgainMs, "waiting", () => this.#decide(false));
           return;
         case "ask-peer":
           throw new TypeError("an answered question is not asked again");
@@ -395,6 +400,7 @@ export class OwnedGroup implements RecordSink {
       },
       standby: settings.standby,
       unflushedMayBeLost: false,
+      unflushedAcceptedIn: null,
       fenced: null,
     });
     log.info("GROUP_CREATED", "a new history begins", { lineage: this.#state?.lineage });
@@ -415,6 +421,7 @@ export class OwnedGroup implements RecordSink {
       // The old site is behind or gone; until there is a way home this group has no standby.
       standby: null,
       unflushedMayBeLost: false,
+      unflushedAcceptedIn: null,
       fenced: null,
     });
     this.#world.log.info("GROUP_ADOPTED", "this site owns the group now", {
@@ -442,7 +449,8 @@ export class OwnedGroup implements RecordSink {
     const state = this.#state;
     if (state === undefined) throw new TypeError("opened without a state");
     const { log: journal, image, recovery } = await openFiles(state, files);
-    if (!recovery.sameBoot && !recovery.cleanShutdown && settings.durability === "flush") {
+    const lostPower = !recovery.sameBoot && !recovery.cleanShutdown;
+    if (lostPower && settings.durability === "flush" && state.unflushedAcceptedIn !== files.bootId) {
       log.warn("UNFLUSHED_MAY_BE_LOST", "the host lost power: writes answered but not flushed may be gone");
       await this.#save({ ...state, unflushedMayBeLost: true });
     }
@@ -556,7 +564,7 @@ export class OwnedGroup implements RecordSink {
         return;
       }
       log.error("REOPEN_FAILED", "cannot open journal and images yet", error);
-      this.#again(reopenAgainMs, () => this.#reopen(error));
+      this.#again(reopenAgainMs, "reopening", () => this.#reopen(error));
     }
   }
 
@@ -600,10 +608,13 @@ export class OwnedGroup implements RecordSink {
     this.status();
   }
 
-  #again(delayMs: number, run: () => Promise<void>): void {
+  /** Tries again later, unless the group has left `phase` by then: an operator or a hand-over may be quicker. */
+  #again(delayMs: number, phase: Phase["kind"], run: () => Promise<void>): void {
     this.#retry?.cancel();
     this.#retry = this.#world.clock.after(delayMs, () => {
-      if (this.#phase.kind !== "closed") this.#stepAlone(run);
+      this.#stepAlone(async () => {
+        if (this.#phase.kind === phase) await run();
+      });
     });
   }
 

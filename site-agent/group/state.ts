@@ -46,6 +46,8 @@ export interface AgentGroupState {
   readonly standby: string | null;
   /** Set after a power loss under `durability: flush` until an operator accepts it. */
   readonly unflushedMayBeLost: boolean;
+  /** Boot of the host in which the operator accepted it: the same loss is not told twice. */
+  readonly unflushedAcceptedIn: string | null;
   /** When fenced: by whom, and what was left behind. */
   readonly fenced: null | {
     readonly by: Token;
@@ -82,6 +84,7 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
     },
     standby: nullOr(state["standby"], (name) => nameOf(name, "standby")),
     unflushedMayBeLost: state["unflushedMayBeLost"] === true,
+    unflushedAcceptedIn: nullOr(state["unflushedAcceptedIn"], (boot) => textOf(boot, "boot")),
     fenced: nullOr(state["fenced"], (fence) => {
       const fields = fieldsOf(fence, "fenced");
       return {

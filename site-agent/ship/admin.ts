@@ -14,7 +14,10 @@ const orderBytesMax = 4 * 1024;
 
 /** `links` by the other site's name; `?peer=NAME` chooses one. */
 export function throttleRoutes(links: ReadonlyMap<string, Link>): Route[] {
-  const answer = (chosen: readonly Link[]): HttpAnswer => ({ status: 200, json: chosen[0]?.throttle.status() ?? null });
+  const answer = (chosen: readonly Link[]): HttpAnswer => ({
+    status: 200,
+    json: chosen[0]?.throttle.status() ?? null,
+  });
   const pattern = adminRoutes.throttle;
   return [
     { method: "GET", pattern, run: async (request) => answer(choose(links, request)) },
@@ -42,7 +45,9 @@ export function throttleRoutes(links: ReadonlyMap<string, Link>): Route[] {
 
 function choose(links: ReadonlyMap<string, Link>, request: HttpRequest): Link[] {
   const peer = request.query.get("peer");
-  const chosen = [...links.entries()].filter(([name]) => peer === null || name === peer).map(([, link]) => link);
+  const chosen = [...links.entries()]
+    .filter(([name]) => peer === null || name === peer)
+    .map(([, link]) => link);
   if (chosen.length > 0) return chosen;
   throw new OperationalError({
     code: "LINK_UNKNOWN",
@@ -72,7 +77,8 @@ export function parseOverride(body: Uint8Array): ThrottleOverride {
 
 function positive(value: unknown, what: string): number | null {
   if (value === null || value === undefined) return null;
-  if (typeof value !== "number" || !Number.isFinite(value) || value < 1 || value > Number.MAX_SAFE_INTEGER) throw malformed(what);
+  if (typeof value !== "number" || !Number.isFinite(value) || value < 1 || value > Number.MAX_SAFE_INTEGER)
+    throw malformed(what);
   return value;
 }
 

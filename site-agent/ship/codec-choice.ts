@@ -28,14 +28,23 @@ export interface CodecState {
 export const codecStart: CodecState = { stubborn: 0, untried: 0 };
 
 /** `lineBytesPerSecond`: what the line carries or may carry; undefined: not known yet. */
-export function chooseCodec(state: CodecState, setting: LineCodec, lineBytesPerSecond: number | undefined): BatchCodec {
+export function chooseCodec(
+  state: CodecState,
+  setting: LineCodec,
+  lineBytesPerSecond: number | undefined,
+): BatchCodec {
   if (setting !== "auto") return setting;
   if (state.stubborn >= stubbornBatches && state.untried < retryEvery - 1) return "none";
   return lineBytesPerSecond !== undefined && lineBytesPerSecond < brotliLineBytesPerSecond ? "brotli" : "lz4";
 }
 
 /** What came of it. `codec`: the one that was asked for. */
-export function noteCodec(state: CodecState, codec: BatchCodec, rawBytes: number, wireBytes: number): CodecState {
+export function noteCodec(
+  state: CodecState,
+  codec: BatchCodec,
+  rawBytes: number,
+  wireBytes: number,
+): CodecState {
   if (codec === "none") return { ...state, untried: state.untried + 1 };
   return { stubborn: wireBytes > rawBytes * shrunkShare ? state.stubborn + 1 : 0, untried: 0 };
 }

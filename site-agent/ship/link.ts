@@ -105,8 +105,14 @@ export class Link {
     this.settings = settings;
     this.peerSite = peer.name;
     const override = options.connectOverride;
-    this.#origin = override === undefined ? new URL(peer.gateway?.url ?? "https://invalid").origin : `https://${override.host}:${override.port}`;
-    const cron: Cron = options.cron ?? { ...systemCron, schedule: (expression, when, run) => schedule(expression, when, run, log) };
+    this.#origin =
+      override === undefined
+        ? new URL(peer.gateway?.url ?? "https://invalid").origin
+        : `https://${override.host}:${override.port}`;
+    const cron: Cron = options.cron ?? {
+      ...systemCron,
+      schedule: (expression, when, run) => schedule(expression, when, run, log),
+    };
     this.throttle = new ThrottleControl({
       throttle: new BottleneckThrottle(settings.limitBytesPerSecond, clock),
       settings,
@@ -162,7 +168,10 @@ export class Link {
     const timer = this.#options.clock.after(peerSilenceMs, () => abort.abort());
     try {
       const { control } = await this.#connect();
-      this.#count(lineBytes(headBytes + path.length + this.#origin.length + (body?.byteLength ?? 0)), "charge");
+      this.#count(
+        lineBytes(headBytes + path.length + this.#origin.length + (body?.byteLength ?? 0)),
+        "charge",
+      );
       const reply = await control.request({
         method,
         path,
@@ -184,7 +193,12 @@ export class Link {
    * Posts one batch in pieces as the throttle admits them. `bytes` must not change until it settles. `count` is told of
    * bytes on the line as they leave. OperationalError `PEER_*`, or `REQUEST_ABORTED` when `signal` aborts.
    */
-  async upload(path: string, bytes: Uint8Array, signal: AbortSignal, count: (wireBytes: number) => void): Promise<HttpReply> {
+  async upload(
+    path: string,
+    bytes: Uint8Array,
+    signal: AbortSignal,
+    count: (wireBytes: number) => void,
+  ): Promise<HttpReply> {
     const { clock } = this.#options;
     const upload: Upload = { movedMs: clock.monotonicMs(), idle: true, abort: new AbortController() };
     const ended = AbortSignal.any([signal, upload.abort.signal]);
@@ -213,7 +227,13 @@ export class Link {
     }
   }
 
-  async *#pieces(path: string, bytes: Uint8Array, upload: Upload, ended: AbortSignal, count: (wireBytes: number) => void) {
+  async *#pieces(
+    path: string,
+    bytes: Uint8Array,
+    upload: Upload,
+    ended: AbortSignal,
+    count: (wireBytes: number) => void,
+  ) {
     const { clock } = this.#options;
     const { throttle } = this.throttle;
     const head = lineBytes(headBytes + path.length + this.#origin.length);
@@ -260,7 +280,11 @@ export class Link {
 
   #connect(): Promise<Clients> {
     if (this.#closed) {
-      throw new OperationalError({ code: "CLIENT_CLOSED", message: "the link is closed", reaction: "refuse" });
+      throw new OperationalError({
+        code: "CLIENT_CLOSED",
+        message: "the link is closed",
+        reaction: "refuse",
+      });
     }
     if (this.#clients !== undefined) return this.#clients;
     const made = this.#makeClients();
@@ -274,7 +298,11 @@ export class Link {
   async #makeClients(): Promise<Clients> {
     const { self, settings, peer } = this.#options;
     try {
-      const [ca, cert, key] = await Promise.all([readFile(self.tls.ca), readFile(self.tls.cert), readFile(self.tls.key)]);
+      const [ca, cert, key] = await Promise.all([
+        readFile(self.tls.ca),
+        readFile(self.tls.cert),
+        readFile(self.tls.key),
+      ]);
       const common = { origin: this.#origin, tls: { ca, cert, key, serverSite: peer.name } };
       return {
         batches: createHttpClient({ ...common, connections: settings.connections }),
@@ -297,7 +325,9 @@ export class Link {
         await how(control);
         await how(batches);
       })
-      .catch((error: unknown) => this.#options.log.debug("LINK_RETIRE", "old connections did not close", { code: errorCode(error) }));
+      .catch((error: unknown) =>
+        this.#options.log.debug("LINK_RETIRE", "old connections did not close", { code: errorCode(error) }),
+      );
   }
 
   #count(bytes: number, how: "charge" | "taken"): void {
@@ -323,7 +353,8 @@ export class Link {
 
   #failed(error: unknown, ended: AbortSignal): unknown {
     const code = errorCode(error);
-    if (code === "PEER_UNREACHABLE" || code === "PEER_CERTIFICATE" || code === "TLS_FILES") this.#change(false);
+    if (code === "PEER_UNREACHABLE" || code === "PEER_CERTIFICATE" || code === "TLS_FILES")
+      this.#change(false);
     if (code === "PEER_CERTIFICATE") this.renew();
     if (code !== "REQUEST_ABORTED" || !ended.aborted) return error;
     return new OperationalError({

@@ -48,7 +48,14 @@ const orderTriesMax = 40;
 const busyMsMin = 50;
 const busyMsMax = 30_000;
 
-export type Condition = "disconnected" | "greeting" | "attached" | "waiting" | "stopped" | "superseded" | "closed";
+export type Condition =
+  | "disconnected"
+  | "greeting"
+  | "attached"
+  | "waiting"
+  | "stopped"
+  | "superseded"
+  | "closed";
 
 /** One batch that was ordered and not yet settled. Batches never overlap; together they are contiguous. */
 export interface InFlight {
@@ -166,7 +173,14 @@ export type ShipEventKind = ShipEvent["kind"];
 export type ShipEffect =
   | { readonly kind: "sendHello"; readonly id: number; readonly create: boolean }
   /** Read from `from` to `through` at most, about `rawBytes`, pack and send; answer with `batchSent` or `readFailed`. */
-  | { readonly kind: "readBatch"; readonly id: number; readonly from: Sequence; readonly through: Sequence; readonly rawBytes: number; readonly lineBytesPerSecond: number | undefined }
+  | {
+      readonly kind: "readBatch";
+      readonly id: number;
+      readonly from: Sequence;
+      readonly through: Sequence;
+      readonly rawBytes: number;
+      readonly lineBytesPerSecond: number | undefined;
+    }
   /** Send a kept batch once more. */
   | { readonly kind: "resendBatch"; readonly id: number }
   /** Settled: its bytes may go. */
@@ -242,7 +256,8 @@ export function wakeAtMs(state: ShipState, nowMs: number): number | undefined {
       break;
     case "attached":
       at = state.heartbeatDueMs;
-      for (const batch of state.inFlight) if (batch.status === "parked") at = Math.min(at, Math.max(batch.retryAtMs, state.pausedUntilMs));
+      for (const batch of state.inFlight)
+        if (batch.status === "parked") at = Math.min(at, Math.max(batch.retryAtMs, state.pausedUntilMs));
       if (state.collectingSinceMs !== undefined) {
         // Once collected, what still waits waits for room, which only an answer makes.
         const collectedMs = Math.max(state.collectingSinceMs + collectMs, state.pausedUntilMs);
@@ -279,7 +294,9 @@ class Turn {
   }
 
   change(id: number, change: Partial<InFlight>): void {
-    this.set({ inFlight: this.state.inFlight.map((batch) => (batch.id === id ? { ...batch, ...change } : batch)) });
+    this.set({
+      inFlight: this.state.inFlight.map((batch) => (batch.id === id ? { ...batch, ...change } : batch)),
+    });
   }
 
   /** Gives up everything in flight from `from` on, and the read under way. */
@@ -319,7 +336,12 @@ class Turn {
 
   waitFor(reason: StopReason): void {
     this.abortAll();
-    this.set({ condition: "waiting", reason, retryAtMs: this.nowMs + refusedRetryMs, heartbeatSentMs: undefined });
+    this.set({
+      condition: "waiting",
+      reason,
+      retryAtMs: this.nowMs + refusedRetryMs,
+      heartbeatSentMs: undefined,
+    });
     this.armHeartbeat();
     this.order({ kind: "reportStopped", reason });
   }
@@ -334,18 +356,27 @@ class Turn {
 
   supersede(token: Token): void {
     this.abortAll();
-    const reason = { code: "SUPERSEDED", message: `epoch ${token.epoch} of site ${token.owner} has taken over` };
+    const reason = {
+      code: "SUPERSEDED",
+      message: `epoch ${token.epoch} of site ${token.owner} has taken over`,
+    };
     this.set({ condition: "superseded", reason });
     this.order({ kind: "reportSuperseded", token });
   }
 
   conflict(token: Token): void {
     const { epoch, owner } = this.context.token;
-    this.stop("EPOCH_CONFLICT", `epoch ${epoch} is claimed by both ${owner} and ${token.owner}; an operator must decide`);
+    this.stop(
+      "EPOCH_CONFLICT",
+      `epoch ${epoch} is claimed by both ${owner} and ${token.owner}; an operator must decide`,
+    );
   }
 
   diverged(theirs: string, sequence: Sequence, ours: string): void {
-    this.stop("DIVERGED", `the standby holds ${theirs} at ${sequence}, this site ${ours}: two histories, nothing is overwritten`);
+    this.stop(
+      "DIVERGED",
+      `the standby holds ${theirs} at ${sequence}, this site ${ours}: two histories, nothing is overwritten`,
+    );
   }
 
   refuse(refusal: { readonly code: string; readonly message: string }): void {
@@ -355,14 +386,18 @@ class Turn {
   /** Takes over what the gateway says is durable and applied. False: it cannot be, and shipping has stopped (SH5). */
   acknowledge(durable: Sequence, applied: Sequence): boolean {
     if (durable > this.state.durable) {
-      this.stop("STANDBY_AHEAD", `the standby is durable to ${durable}, this site only to ${this.state.durable}`);
+      this.stop(
+        "STANDBY_AHEAD",
+        `the standby is durable to ${durable}, this site only to ${this.state.durable}`,
+      );
       return false;
     }
     const before = this.state;
     const acknowledged = Math.max(before.acknowledged, durable);
     const nextApplied = Math.min(acknowledged, Math.max(before.applied, applied));
     if (acknowledged === before.acknowledged && nextApplied === before.applied) return true;
-    if (acknowledged > before.acknowledged) this.set({ failures: 0, progressMs: this.nowMs, reason: undefined });
+    if (acknowledged > before.acknowledged)
+      this.set({ failures: 0, progressMs: this.nowMs, reason: undefined });
     this.set({ acknowledged, applied: nextApplied });
     // Records that a rewound position would send again are durable there already.
     if (this.state.sendNext <= acknowledged) this.rewindForward(acknowledged + 1);
@@ -377,11 +412,16 @@ class Turn {
   }
 
   armHeartbeat(): void {
-    this.set({ heartbeatDueMs: Math.max(this.nowMs, Math.min(this.state.heartbeatDueMs, this.nowMs + heartbeatIntervalMs)) });
+    this.set({
+      heartbeatDueMs: Math.max(
+        this.nowMs,
+        Math.min(this.state.heartbeatDueMs, this.nowMs + heartbeatIntervalMs),
+      ),
+    });
   }
 
   /** Sends a heartbeat when it is due and none is awaited. */
-  heartbeat(): void {
+  heartbeat() {
     if (this.nowMs < this.state.heartbeatDueMs) return;
     const next = this.nowMs + heartbeatIntervalMs;
     if (this.state.heartbeatSentMs !== undefined) {
@@ -393,7 +433,7 @@ class Turn {
   }
 
   /** Orders what may go out now: parked batches first, then one read. */
-  pump(): void {
+  pump() {
     if (this.nowMs < this.state.pausedUntilMs) return this.noteWaiting();
     for (const batch of this.state.inFlight) {
       if (batch.status !== "parked" || batch.retryAtMs > this.nowMs) continue;
@@ -449,7 +489,11 @@ class Turn {
    */
   watch(): void {
     const { state } = this;
-    if (state.inFlight.length > 0 || state.reading !== undefined || state.sendNext <= state.acknowledged + 1) {
+    if (
+      state.inFlight.length > 0 ||
+      state.reading !== undefined ||
+      state.sendNext <= state.acknowledged + 1
+    ) {
       if (state.sendNext <= state.acknowledged + 1) this.set({ progressMs: this.nowMs });
       return;
     }
@@ -476,7 +520,7 @@ function close(turn: Turn): void {
 }
 
 /** The answer to a batch that nobody waits for may still forbid us to go on. */
-function helloAnswered(turn: Turn, event: EventOf<"helloAnswered">): void {
+function helloAnswered(turn: Turn, event: EventOf<"helloAnswered">) {
   if (event.id !== turn.state.helloId) return;
   const { answer } = event;
   if (event.durable > turn.state.durable) {
@@ -490,10 +534,17 @@ function helloAnswered(turn: Turn, event: EventOf<"helloAnswered">): void {
     case "refused":
       return turn.refuse(answer);
     case "diverged":
-      return turn.diverged(`lineage ${answer.lineage}, chain ${answer.durable.chain}`, answer.durable.sequence, `lineage ${turn.context.lineage}, chain ${event.chain ?? "unknown"}`);
+      return turn.diverged(
+        `lineage ${answer.lineage}, chain ${answer.durable.chain}`,
+        answer.durable.sequence,
+        `lineage ${turn.context.lineage}, chain ${event.chain ?? "unknown"}`,
+      );
     case "unknown":
       if (turn.state.acknowledged > 0 || event.head > 0) {
-        return turn.stop("STANDBY_LOST", `the standby knows nothing of this history; it had ${Math.max(turn.state.acknowledged, event.head)}`);
+        return turn.stop(
+          "STANDBY_LOST",
+          `the standby knows nothing of this history; it had ${Math.max(turn.state.acknowledged, event.head)}`,
+        );
       }
       // Told to create and still unknown: the configuration there does not have the group yet.
       return event.create
@@ -509,14 +560,20 @@ function attach(
   event: EventOf<"helloAnswered">,
   theirs: { readonly sequence: Sequence; readonly chain: string },
   applied: Sequence,
-): void {
+) {
   const { state } = turn;
   const floor = Math.max(state.acknowledged, event.head);
   if (theirs.sequence > state.durable) {
-    return turn.stop("STANDBY_AHEAD", `the standby is durable to ${theirs.sequence} (chain ${theirs.chain}), this site only to ${state.durable}`);
+    return turn.stop(
+      "STANDBY_AHEAD",
+      `the standby is durable to ${theirs.sequence} (chain ${theirs.chain}), this site only to ${state.durable}`,
+    );
   }
   if (theirs.sequence < floor) {
-    return turn.stop("STANDBY_LOST", `the standby went back to ${theirs.sequence} (chain ${theirs.chain}); it had acknowledged ${floor}`);
+    return turn.stop(
+      "STANDBY_LOST",
+      `the standby went back to ${theirs.sequence} (chain ${theirs.chain}); it had acknowledged ${floor}`,
+    );
   }
   if (event.chain !== theirs.chain) {
     return turn.diverged(`chain ${theirs.chain}`, theirs.sequence, `chain ${event.chain ?? "unknown"}`);
@@ -542,10 +599,14 @@ function attach(
   turn.pump();
 }
 
-function batchSent(turn: Turn, event: EventOf<"batchSent">): void {
+function batchSent(turn: Turn, event: EventOf<"batchSent">) {
   const { reading } = turn.state;
-  if (reading === undefined || reading.id !== event.id) return turn.order({ kind: "abortBatch", id: event.id });
-  assert(event.first === reading.from && event.last >= event.first && event.last <= turn.state.durable, "a batch holds what was ordered");
+  if (reading === undefined || reading.id !== event.id)
+    return turn.order({ kind: "abortBatch", id: event.id });
+  assert(
+    event.first === reading.from && event.last >= event.first && event.last <= turn.state.durable,
+    "a batch holds what was ordered",
+  );
   const window = notePacked(turn.state.window, event.rawBytes, event.wireBytes);
   const batch: InFlight = {
     id: event.id,
@@ -570,7 +631,7 @@ function batchSent(turn: Turn, event: EventOf<"batchSent">): void {
   turn.pump();
 }
 
-function readFailed(turn: Turn, event: EventOf<"readFailed">): void {
+function readFailed(turn: Turn, event: EventOf<"readFailed">) {
   if (turn.state.reading?.id !== event.id) return;
   turn.stop(event.code, event.message);
 }
@@ -581,7 +642,7 @@ function settle(turn: Turn, batch: InFlight): void {
   turn.order({ kind: "releaseBatch", id: batch.id });
 }
 
-function batchAnswered(turn: Turn, event: EventOf<"batchAnswered">): void {
+function batchAnswered(turn: Turn, event: EventOf<"batchAnswered">) {
   const { answer } = event;
   const batch = turn.batch(event.id);
   if (batch === undefined) return;
@@ -591,7 +652,11 @@ function batchAnswered(turn: Turn, event: EventOf<"batchAnswered">): void {
     case "conflict":
       return turn.conflict(answer.token);
     case "diverged":
-      return turn.diverged(`lineage ${answer.lineage}, chain ${answer.durable.chain}`, answer.durable.sequence, `lineage ${turn.context.lineage}, batch ${batch.first}..${batch.last}`);
+      return turn.diverged(
+        `lineage ${answer.lineage}, chain ${answer.durable.chain}`,
+        answer.durable.sequence,
+        `lineage ${turn.context.lineage}, batch ${batch.first}..${batch.last}`,
+      );
     case "refused":
       return turn.refuse(answer);
     case "busy": {
@@ -602,7 +667,10 @@ function batchAnswered(turn: Turn, event: EventOf<"batchAnswered">): void {
       return turn.pump();
     }
     case "acknowledged":
-      turn.set({ window: noteDelivered(turn.state.window, batch.mark, batch.wireBytes, turn.nowMs), progressMs: turn.nowMs });
+      turn.set({
+        window: noteDelivered(turn.state.window, batch.mark, batch.wireBytes, turn.nowMs),
+        progressMs: turn.nowMs,
+      });
       settle(turn, batch);
       if (turn.acknowledge(answer.durable, answer.applied)) turn.pump();
       return;
@@ -611,9 +679,12 @@ function batchAnswered(turn: Turn, event: EventOf<"batchAnswered">): void {
   }
 }
 
-function wanted(turn: Turn, batch: InFlight, sequence: Sequence, applied: Sequence): void {
+function wanted(turn: Turn, batch: InFlight, sequence: Sequence, applied: Sequence) {
   if (sequence > turn.state.durable + 1) {
-    return turn.stop("STANDBY_AHEAD", `the standby wants ${sequence}, this site is durable to ${turn.state.durable}`);
+    return turn.stop(
+      "STANDBY_AHEAD",
+      `the standby wants ${sequence}, this site is durable to ${turn.state.durable}`,
+    );
   }
   if (!turn.acknowledge(turn.state.acknowledged, applied)) return;
   // It wants what it said is durable there: only a greeting can tell what happened (SH1).
@@ -634,7 +705,7 @@ function wanted(turn: Turn, batch: InFlight, sequence: Sequence, applied: Sequen
   turn.pump();
 }
 
-function batchFailed(turn: Turn, event: EventOf<"batchFailed">): void {
+function batchFailed(turn: Turn, event: EventOf<"batchFailed">) {
   const batch = turn.batch(event.id);
   if (batch === undefined) return;
   if (batch.last <= turn.state.acknowledged) {
@@ -660,9 +731,12 @@ function heartbeatForbids(turn: Turn, answer: HeartbeatAnswer): boolean {
   return false;
 }
 
-function heartbeatAnswered(turn: Turn, event: EventOf<"heartbeatAnswered">): void {
+function heartbeatAnswered(turn: Turn, event: EventOf<"heartbeatAnswered">) {
   const { answer } = event;
-  turn.set({ heartbeatSentMs: undefined, window: noteRoundTrip(turn.state.window, event.roundTripMs, turn.nowMs) });
+  turn.set({
+    heartbeatSentMs: undefined,
+    window: noteRoundTrip(turn.state.window, event.roundTripMs, turn.nowMs),
+  });
   if (heartbeatForbids(turn, answer)) return;
   switch (answer.kind) {
     case "alive":
@@ -733,7 +807,8 @@ const table: { readonly [C in Condition]: Row } = {
     started: ignore,
     helloAnswered,
     helloFailed: (turn, event) => {
-      if (event.id === turn.state.helloId) turn.backOff({ code: event.code, message: "the other site did not take the greeting" });
+      if (event.id === turn.state.helloId)
+        turn.backOff({ code: event.code, message: "the other site did not take the greeting" });
     },
     batchSent: never.batchSent,
     readFailed: ignore,

@@ -14,14 +14,22 @@ import { recordBytes } from "../../protocol/record.ts";
  * Frames of one batch from `from` on, at most `through`, about `rawBytesTarget` long and never beyond the format's limit.
  * `frames` are consecutive and the first one holds `from`. At least one record is taken, however long it is.
  */
-export function packBatch(frames: readonly Frame[], from: Sequence, through: Sequence, rawBytesTarget: number): Frame[] {
+export function packBatch(
+  frames: readonly Frame[],
+  from: Sequence,
+  through: Sequence,
+  rawBytesTarget: number,
+): Frame[] {
   const target = Math.min(rawBytesTarget, batchRawBytesMax);
   const packed: Frame[] = [];
   let bytes = 0;
   let next = from;
   for (const frame of frames) {
     if (next > through) break;
-    assert(frame.first <= next && next <= frame.last, `frame ${frame.first}..${frame.last} does not hold ${next}`);
+    assert(
+      frame.first <= next && next <= frame.last,
+      `frame ${frame.first}..${frame.last} does not hold ${next}`,
+    );
     let last = Math.min(frame.last, through);
     const whole = frameHeaderBytes + frame.body.byteLength;
     const room = target - bytes;

@@ -5,10 +5,22 @@
  */
 import { batchRawBytesTarget, encodeBatch } from "../../protocol/batch.ts";
 import type { Heartbeat, Hello } from "../../protocol/control.ts";
-import { parseBatchAnswer, parseHeartbeatAnswer, parseHelloAnswer, wanRoutes } from "../../protocol/control.ts";
-import { frameHeaderBytes } from "../../protocol/frame.ts";
+import {
+  parseBatchAnswer,
+  parseHeartbeatAnswer,
+  parseHelloAnswer,
+  wanRoutes,
+} from "../../protocol/control.ts";
 import type { Frame } from "../../protocol/frame.ts";
-import type { ChainPosition, ChainValue, LineageBytes, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
+import { frameHeaderBytes } from "../../protocol/frame.ts";
+import type {
+  ChainPosition,
+  ChainValue,
+  LineageBytes,
+  Sequence,
+  Token,
+  VolumeEntry,
+} from "../../protocol/ids.ts";
 import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
 import type { LinkStatus } from "../../protocol/status.ts";
@@ -174,7 +186,8 @@ export class Shipper {
     this.#durableNoted = false;
     if (this.#state.condition === "closed" || this.#state.condition === "superseded") return;
     const { sequence, dataBytesTotal } = this.#options.source.durable();
-    if (sequence > this.#state.durable) this.#dispatch({ kind: "durableAdvanced", durable: sequence, dataBytesTotal });
+    if (sequence > this.#state.durable)
+      this.#dispatch({ kind: "durableAdvanced", durable: sequence, dataBytesTotal });
   }
 
   /** Events that come while effects are performed wait for their turn. */
@@ -214,13 +227,16 @@ export class Shipper {
     const { log } = this.#options;
     const { condition, acknowledged, reason } = this.#state;
     const fields = { from: before, to: condition, sequence: acknowledged, why: reason?.code ?? null };
-    if (condition === "attached") log.info("SHIP_ATTACHED", `attached; durable at the standby to ${acknowledged}`, fields);
-    else if (condition === "stopped") log.error("SHIP_STOPPED", reason?.message ?? "shipping stopped", undefined, fields);
-    else if (condition === "waiting") log.warn("SHIP_REFUSED", reason?.message ?? "the standby refuses", fields);
+    if (condition === "attached")
+      log.info("SHIP_ATTACHED", `attached; durable at the standby to ${acknowledged}`, fields);
+    else if (condition === "stopped")
+      log.error("SHIP_STOPPED", reason?.message ?? "shipping stopped", undefined, fields);
+    else if (condition === "waiting")
+      log.warn("SHIP_REFUSED", reason?.message ?? "the standby refuses", fields);
     else log.debug("SHIP_STATE", `${before} -> ${condition}`, fields);
   }
 
-  #perform(effect: ShipEffect): void {
+  #perform(effect: ShipEffect) {
     const { listener } = this.#options;
     switch (effect.kind) {
       case "sendHello":
@@ -255,7 +271,9 @@ export class Shipper {
 
   #run(task: Promise<void>): void {
     const settled = task
-      .catch((error: unknown) => this.#options.log.error("SHIP_UNEXPECTED", "a step of shipping failed", error))
+      .catch((error: unknown) =>
+        this.#options.log.error("SHIP_UNEXPECTED", "a step of shipping failed", error),
+      )
       .finally(() => this.#tasks.delete(settled));
     this.#tasks.add(settled);
   }
@@ -272,8 +290,12 @@ export class Shipper {
       create,
     };
     try {
-      const answer = parseReply(await link.control("POST", wanRoutes.hello(source.group), hello), parseHelloAnswer);
-      const theirs = answer.kind === "attached" || answer.kind === "diverged" ? answer.durable.sequence : undefined;
+      const answer = parseReply(
+        await link.control("POST", wanRoutes.hello(source.group), hello),
+        parseHelloAnswer,
+      );
+      const theirs =
+        answer.kind === "attached" || answer.kind === "diverged" ? answer.durable.sequence : undefined;
       const now = source.durable();
       const chain = theirs === undefined || theirs > now.sequence ? undefined : await source.chainAt(theirs);
       this.#dispatch({
@@ -301,9 +323,15 @@ export class Shipper {
     if (batch === undefined) return;
     let packed: Frame[];
     try {
-      packed = packBatch(await source.frames(from, Math.min(rawBytes, batchRawBytesTarget)), from, through, rawBytes);
+      packed = packBatch(
+        await source.frames(from, Math.min(rawBytes, batchRawBytesTarget)),
+        from,
+        through,
+        rawBytes,
+      );
     } catch (error) {
-      if (!batch.abort.signal.aborted) this.#dispatch({ kind: "readFailed", id, code: errorCode(error), message: errorText(error) });
+      if (!batch.abort.signal.aborted)
+        this.#dispatch({ kind: "readFailed", id, code: errorCode(error), message: errorText(error) });
       return;
     }
     const last = packed[packed.length - 1];
@@ -376,10 +404,15 @@ function parseReply<T>(reply: HttpReply, parse: (body: Uint8Array) => T): T {
     return parse(reply.body);
   } catch (error) {
     if (reply.status === 200) throw error;
-    throw new RemoteProtocolError("PEER_REFUSED", `answered ${reply.status}: ${refusalText(reply.body)}`, { status: reply.status });
+    throw new RemoteProtocolError("PEER_REFUSED", `answered ${reply.status}: ${refusalText(reply.body)}`, {
+      status: reply.status,
+    });
   }
 }
 
 function refusalText(body: Uint8Array): string {
-  return Buffer.from(body).toString("utf8").slice(0, 500).replace(/[^\x20-\x7e]/g, " ");
+  return Buffer.from(body)
+    .toString("utf8")
+    .slice(0, 500)
+    .replace(/[^\x20-\x7e]/g, " ");
 }

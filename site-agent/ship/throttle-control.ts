@@ -28,7 +28,13 @@ export class ThrottleControl {
   readonly #options: ThrottleControlOptions;
   readonly #tasks: { readonly task: CronTask; readonly limitBytesPerSecond: number | null }[] = [];
   #window: { readonly limitBytesPerSecond: number | null } | undefined;
-  #override: { readonly limitBytesPerSecond: number | null; readonly endsAtMonotonicMs: number | null; readonly untilWallMs: number | null } | undefined;
+  #override:
+    | {
+        readonly limitBytesPerSecond: number | null;
+        readonly endsAtMonotonicMs: number | null;
+        readonly untilWallMs: number | null;
+      }
+    | undefined;
   #timer: Timer | undefined;
 
   constructor(options: ThrottleControlOptions) {
@@ -72,7 +78,9 @@ export class ThrottleControl {
 
   status(): ThrottleStatus {
     const next = this.#tasks
-      .flatMap(({ task, limitBytesPerSecond }) => task.next(nextSwitchesMax).map((at) => ({ at: at.getTime(), limitBytesPerSecond })))
+      .flatMap(({ task, limitBytesPerSecond }) =>
+        task.next(nextSwitchesMax).map((at) => ({ at: at.getTime(), limitBytesPerSecond })),
+      )
       .sort((a, b) => a.at - b.at)
       .slice(0, nextSwitchesMax)
       .map(({ at, limitBytesPerSecond }) => ({ at: rfc3339(at), limitBytesPerSecond }));
@@ -98,7 +106,11 @@ export class ThrottleControl {
   #set(why: "start" | "window" | "override" | "cleared" | "ended"): void {
     const limit = this.#limit();
     this.#options.throttle.setLimit(limit);
-    this.#options.log.info("THROTTLE_SET", limit === null ? "the line is not limited" : `the line is limited to ${limit} bytes/s`, { why, limitBytesPerSecond: limit });
+    this.#options.log.info(
+      "THROTTLE_SET",
+      limit === null ? "the line is not limited" : `the line is limited to ${limit} bytes/s`,
+      { why, limitBytesPerSecond: limit },
+    );
   }
 
   #armEnd(): void {
@@ -124,7 +136,8 @@ function windowInForce({ settings, cron, clock }: ThrottleControlOptions) {
   for (const window of settings.windows) {
     const at = cron.mostRecent(window.cron, now)?.getTime();
     // At the same minute the later entry of the file wins, as it does when both switch.
-    if (at !== undefined && (newest === undefined || at >= newest.at)) newest = { at, limitBytesPerSecond: window.limitBytesPerSecond };
+    if (at !== undefined && (newest === undefined || at >= newest.at))
+      newest = { at, limitBytesPerSecond: window.limitBytesPerSecond };
   }
   return newest;
 }

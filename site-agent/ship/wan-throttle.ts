@@ -136,7 +136,9 @@ export class BottleneckThrottle implements WanThrottle {
   }
 
   #sliceBytes(): number {
-    return Math.floor(Math.min(sliceBytesMax, Math.max(sliceBytesMin, ((this.#limit ?? 0) * sliceMs) / 1000)));
+    return Math.floor(
+      Math.min(sliceBytesMax, Math.max(sliceBytesMin, ((this.#limit ?? 0) * sliceMs) / 1000)),
+    );
   }
 
   /** Most tokens that may lie unused; more than one slice, or it could never be granted. */
@@ -230,9 +232,17 @@ function ignoreStopped(error: unknown): void {
 }
 
 function aborted(): OperationalError {
-  return new OperationalError({ code: "REQUEST_ABORTED", message: "the wait for the line was given up", reaction: "refuse" });
+  return new OperationalError({
+    code: "REQUEST_ABORTED",
+    message: "the wait for the line was given up",
+    reaction: "refuse",
+  });
 }
 
 function closed(): OperationalError {
-  return new OperationalError({ code: "THROTTLE_CLOSED", message: "the throttle is closed", reaction: "refuse" });
+  return new OperationalError({
+    code: "THROTTLE_CLOSED",
+    message: "the throttle is closed",
+    reaction: "refuse",
+  });
 }

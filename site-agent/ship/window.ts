@@ -57,7 +57,12 @@ export function markSend(state: WindowState, nowMs: number): SendMark {
 }
 
 /** A batch of `wireBytes` was answered. */
-export function noteDelivered(state: WindowState, mark: SendMark, wireBytes: number, nowMs: number): WindowState {
+export function noteDelivered(
+  state: WindowState,
+  mark: SendMark,
+  wireBytes: number,
+  nowMs: number,
+): WindowState {
   const deliveredBytes = state.deliveredBytes + wireBytes;
   const seconds = Math.max(0.5, nowMs - mark.sentAtMs) / 1000;
   const bytesPerSecond = (deliveredBytes - mark.deliveredBytes) / seconds;
@@ -65,7 +70,10 @@ export function noteDelivered(state: WindowState, mark: SendMark, wireBytes: num
   const newest = fresh[fresh.length - 1];
   const rates =
     newest !== undefined && nowMs - newest.startedMs < bucketMs
-      ? [...fresh.slice(0, -1), { startedMs: newest.startedMs, bytesPerSecond: Math.max(newest.bytesPerSecond, bytesPerSecond) }]
+      ? [
+          ...fresh.slice(0, -1),
+          { startedMs: newest.startedMs, bytesPerSecond: Math.max(newest.bytesPerSecond, bytesPerSecond) },
+        ]
       : [...fresh, { startedMs: nowMs, bytesPerSecond }];
   return { ...state, rates, deliveredBytes };
 }
@@ -90,7 +98,10 @@ export function noteSilence(state: WindowState): WindowState {
 }
 
 /** Bytes a second that the line has shown, at most the limit; undefined before the first answer. */
-export function lineBytesPerSecond(state: WindowState, limitBytesPerSecond: number | null): number | undefined {
+export function lineBytesPerSecond(
+  state: WindowState,
+  limitBytesPerSecond: number | null,
+): number | undefined {
   let best: number | undefined;
   for (const bucket of state.rates) best = Math.max(best ?? 0, bucket.bytesPerSecond);
   if (best === undefined) return limitBytesPerSecond ?? undefined;
@@ -98,7 +109,11 @@ export function lineBytesPerSecond(state: WindowState, limitBytesPerSecond: numb
 }
 
 /** Bytes that may be in flight: a second of line and a round trip, at least 64 KiB, at most `budgetBytes`. */
-export function inFlightBytesMax(state: WindowState, limitBytesPerSecond: number | null, budgetBytes: number): number {
+export function inFlightBytesMax(
+  state: WindowState,
+  limitBytesPerSecond: number | null,
+  budgetBytes: number,
+): number {
   const measured = state.rates.length === 0 ? undefined : lineBytesPerSecond(state, limitBytesPerSecond);
   if (measured === undefined) return Math.min(inFlightBytesMin, budgetBytes);
   const seconds = lineSeconds + (state.roundTripMs ?? 0) / 1000;
@@ -110,7 +125,11 @@ export function inFlightBytesMax(state: WindowState, limitBytesPerSecond: number
  * of that length could not cover the round trip (1 Gbit/s x 100 ms = 12.5 MB against 4 x 1 MiB), twice over, since a
  * connection is idle while its answer is on the way back.
  */
-export function batchWireBytes(state: WindowState, limitBytesPerSecond: number | null, connections: number): number {
+export function batchWireBytes(
+  state: WindowState,
+  limitBytesPerSecond: number | null,
+  connections: number,
+): number {
   const line = lineBytesPerSecond(state, limitBytesPerSecond);
   if (line === undefined) return batchWireBytesMin;
   const usual = Math.min(batchWireBytesUsual, Math.max(batchWireBytesMin, line * batchSeconds));
@@ -119,7 +138,11 @@ export function batchWireBytes(state: WindowState, limitBytesPerSecond: number |
 }
 
 /** Raw bytes to collect for one batch: the wire length times the ratio seen, 64 KiB to 4 MiB. */
-export function batchRawBytes(state: WindowState, limitBytesPerSecond: number | null, connections: number): number {
+export function batchRawBytes(
+  state: WindowState,
+  limitBytesPerSecond: number | null,
+  connections: number,
+): number {
   const raw = batchWireBytes(state, limitBytesPerSecond, connections) * state.ratio;
   return Math.min(batchRawBytesTarget, Math.max(batchWireBytesMin, Math.floor(raw)));
 }

@@ -20,6 +20,7 @@ function state(role: AgentRole, epoch = 1, owner = "primary"): AgentGroupState {
     origin: { sequence: 0, chain, dataBytesTotal: 0, timeMs: 0 },
     standby: "dr",
     unflushedMayBeLost: false,
+    unflushedAcceptedIn: null,
     fenced: null,
   };
 }

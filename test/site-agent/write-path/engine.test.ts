@@ -47,6 +47,7 @@ class Bench {
       journalBytesMax: 2 ** 30,
       reserveBytes: 0,
       memoryTailBytes: 1024 * 1024,
+      bootId: "11111111-1111-4111-8111-111111111111",
       log: silentLog,
     };
     this.#durability = durability;
@@ -67,6 +68,7 @@ class Bench {
       },
       standby: null,
       unflushedMayBeLost: false,
+      unflushedAcceptedIn: null,
       fenced: null,
     };
   }

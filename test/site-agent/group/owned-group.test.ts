@@ -1,0 +1,317 @@
+/** The life of one owned group on real files: what it refuses to start on, and what it survives while it serves. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { copyFile, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import type { Clock } from "../../../runtime/clock.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { errorCode } from "../../../runtime/errors.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { agentGroupPaths } from "../../../runtime/paths.ts";
+import { systemRandom } from "../../../runtime/random.ts";
+import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
+
+const volumeBytes = 1024 * 1024;
+const thisBoot = "11111111-1111-4111-8111-111111111111";
+const nextBoot = "22222222-2222-4222-8222-222222222222";
+
+interface Options {
+  readonly boot?: string;
+  readonly reserveBytes?: number;
+  readonly journalBytesMax?: number;
+  readonly clock?: Clock;
+}
+
+/** A group of the home site with no line: nobody can be asked, so an operator creates it. */
+function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
+  const paths = agentGroupPaths(dataDir, "erp");
+  return new OwnedGroup({
+    site: "primary",
+    settings: {
+      name: "erp",
+      home: "primary",
+      standby: "dr",
+      volumes: ["data", "log"].map((name) => ({
+        name,
+        sizeBytes: volumeBytes,
+        image: null,
+        standbyImage: null,
+      })),
+      durability: "flush",
+      rpo: { ageMs: null, bytes: null },
+    },
+    paths,
+    files: {
+      paths,
+      journalBytesMax: options.journalBytesMax ?? 2 ** 30,
+      reserveBytes: options.reserveBytes ?? 0,
+      memoryTailBytes: 1024 * 1024,
+      bootId: options.boot ?? thisBoot,
+      log: silentLog,
+    },
+    unappliedBytesMax: 1024 * 1024,
+    readHandover: () => Promise.resolve(undefined),
+    link: null,
+    clock: options.clock ?? systemClock,
+    random: systemRandom,
+    log: silentLog,
+  });
+}
+
+async function withDataDir(use: (dataDir: string) => Promise<void>): Promise<void> {
+  const dataDir = await mkdtemp(join(tmpdir(), "splitsite-group-"));
+  try {
+    await use(dataDir);
+  } finally {
+    await rm(dataDir, { recursive: true, force: true });
+  }
+}
+
+function write(group: OwnedGroup, offset: number, fill: number, length = 4096): Promise<void> {
+  return group.submit(
+    [{ kind: "write", volume: 0, offset, length, data: Buffer.alloc(length, fill) }],
+    false,
+  );
+}
+
+async function firstByte(group: OwnedGroup, offset: number): Promise<number | undefined> {
+  return (await group.read(0, offset, 512))[0];
+}
+
+test("a created group serves, and serves the same after a clean restart", async () => {
+  await withDataDir(async (dataDir) => {
+    const first = groupIn(dataDir);
+    await first.start();
+    assert.equal(first.status().reason?.code, "WAITING_FOR_PEER");
+    assert.equal(first.status().io, "refused");
+    await first.create();
+    assert.equal(first.status().io, "serving");
+    await write(first, 0, 7);
+    await first.flush();
+    await first.close();
+    const second = groupIn(dataDir);
+    await second.start();
+    assert.equal(await firstByte(second, 0), 7);
+    assert.equal(second.status().lineage, first.status().lineage);
+    await assert.rejects(second.create(), (error) => errorCode(error) === "GROUP_EXISTS");
+    await second.close();
+  });
+});
+
+test("a group created by order while it waits for the other site is not started a second time", async () => {
+  await keptAlive(() =>
+    withDataDir(async (dataDir) => {
+      const timers: (() => void)[] = [];
+      const clock = {
+        ...systemClock,
+        after: (_: number, run: () => void) => ({ cancel: () => {}, started: timers.push(run) }),
+      };
+      const group = groupIn(dataDir, { clock });
+      await group.start();
+      // The question to the other site is due again, just as the operator's order arrives.
+      const created = group.create();
+      for (const run of timers.splice(0)) run();
+      await created;
+      await group.acceptUnflushed();
+      assert.equal(group.status().io, "serving");
+      await group.close("abandon");
+    }),
+  );
+});
+
+test("an image that holds data is refused at creation, and nothing is made", async () => {
+  await withDataDir(async (dataDir) => {
+    const image = agentGroupPaths(dataDir, "erp").image("data");
+    await mkdir(dirname(image), { recursive: true });
+    const content = Buffer.alloc(volumeBytes);
+    content[4096] = 1;
+    await writeFile(image, content);
+    const group = groupIn(dataDir);
+    await group.start();
+    await assert.rejects(group.create(), (error) => errorCode(error) === "IMAGE_HAS_DATA");
+    assert.equal(group.status().lineage, null);
+    await group.close();
+  });
+});
+
+test("F76 another file under the image's path stops the group", async () => {
+  await withDataDir(async (dataDir) => {
+    const group = groupIn(dataDir);
+    await group.start();
+    await group.create();
+    await write(group, 0, 7);
+    await group.close();
+    const image = agentGroupPaths(dataDir, "erp").image("data");
+    await copyFile(image, `${image}.copy`);
+    await rename(`${image}.copy`, image);
+    const again = groupIn(dataDir);
+    await again.start();
+    assert.equal(again.status().state, "stopped");
+    assert.equal(again.status().reason?.code, "IMAGE_MISMATCH");
+    await assert.rejects(write(again, 0, 1));
+    await again.close();
+  });
+});
+
+test("a journal without its state document is somebody's history: nothing is created over it", async () => {
+  await withDataDir(async (dataDir) => {
+    const group = groupIn(dataDir);
+    await group.start();
+    await group.create();
+    await group.close();
+    await rm(agentGroupPaths(dataDir, "erp").state);
+    const again = groupIn(dataDir);
+    await again.start();
+    await assert.rejects(again.create(), (error) => errorCode(error) === "STATE_MISSING");
+    await again.close();
+  });
+});
+
+test("a damaged state document stops the group and is not taken for none", async () => {
+  await withDataDir(async (dataDir) => {
+    const group = groupIn(dataDir);
+    await group.start();
+    await group.create();
+    await group.close();
+    await writeFile(agentGroupPaths(dataDir, "erp").state, "{}");
+    const again = groupIn(dataDir);
+    await again.start();
+    assert.equal(again.status().reason?.code, "DOCUMENT_DAMAGED");
+    await again.close();
+  });
+});
+
+test("after a power loss TCP clients wait for an operator, through restarts, until he accepts", async () => {
+  await withDataDir(async (dataDir) => {
+    const beforeLoss = groupIn(dataDir);
+    await beforeLoss.start();
+    await beforeLoss.create();
+    await write(beforeLoss, 0, 7);
+    await beforeLoss.close("abandon");
+    for (const boot of [nextBoot, nextBoot]) {
+      const group = groupIn(dataDir, { boot });
+      await group.start();
+      assert.equal(group.unflushedMayBeLost, true);
+      await group.close();
+    }
+    const accepted = groupIn(dataDir, { boot: nextBoot });
+    await accepted.start();
+    await accepted.acceptUnflushed();
+    assert.equal(accepted.unflushedMayBeLost, false);
+    await accepted.close();
+    const after = groupIn(dataDir, { boot: nextBoot });
+    await after.start();
+    assert.equal(after.unflushedMayBeLost, false);
+    await after.close();
+  });
+});
+
+/** Content that LZ4 does not shrink, told apart by its first byte. */
+function noise(index: number, length: number): Buffer {
+  const data = Buffer.alloc(length);
+  let state = (index + 1) * 2654435761;
+  for (let at = 0; at < length; at += 4) {
+    state = Math.imul(state ^ (state >>> 15), 2246822519) + at;
+    data.writeInt32LE(state | 0, at);
+  }
+  data[0] = index & 255;
+  return data;
+}
+
+/** The product's timers do not keep a process alive; here nothing else does. */
+async function keptAlive<T>(use: () => Promise<T>): Promise<T> {
+  const alive = setInterval(() => {}, 1_000);
+  try {
+    return await use();
+  } finally {
+    clearInterval(alive);
+  }
+}
+
+function writeNoise(group: OwnedGroup, index: number, length: number): Promise<void> {
+  const offset = (index * length) % volumeBytes;
+  return group.submit([{ kind: "write", volume: 0, offset, length, data: noise(index, length) }], false);
+}
+
+async function held(group: OwnedGroup): Promise<void> {
+  while (group.status().io !== "held") await new Promise((resolve) => setTimeout(resolve, 2));
+}
+
+test("a full journal holds writes and says so; nothing answered is lost", async () => {
+  await withDataDir(async (dataDir) => {
+    const journalBytesMax = 4 * 1024 * 1024;
+    const length = 256 * 1024;
+    const group = groupIn(dataDir, { journalBytesMax });
+    await group.start();
+    await group.create();
+    // Only a standby's word releases frames, and there is none: the quota fills.
+    let answered = -1;
+    const answers = Array.from({ length: 40 }, async (_, index) => {
+      await writeNoise(group, index, length);
+      answered = index;
+    });
+    const outcomes = Promise.allSettled(answers);
+    await held(group);
+    assert.equal(group.status().reason?.code, "JOURNAL_FULL");
+    const { written } = group.status().position;
+    assert(written > 0 && written < 40);
+    await group.close();
+    assert.equal((await outcomes).filter((outcome) => outcome.status === "rejected").length, 40 - written);
+    assert.equal(answered, written - 1);
+    const again = groupIn(dataDir, { journalBytesMax });
+    await again.start();
+    for (let index = Math.max(0, written - 4); index < written; index += 1) {
+      assert.equal(await firstByte(again, (index * length) % volumeBytes), index);
+    }
+    await again.close();
+  });
+});
+
+for (const [title, reserveBytes] of [
+  ["F21 a disk near its reserve holds writes until there is space", 4 * 1024 * 1024],
+  ["F20 a disk that fills in mid-put is opened again when there is space", 0],
+] as const) {
+  test(`${title}: every answered write is there, none is refused`, async (t) => {
+    if (process.getuid?.() !== 0) return t.skip("needs root to mount a small tmpfs");
+    await withDataDir(async (dataDir) => {
+      execFileSync("mount", ["-t", "tmpfs", "-o", "size=32m", "tmpfs", dataDir]);
+      try {
+        await keptAlive(() => fillAndFree(dataDir, reserveBytes));
+      } finally {
+        execFileSync("umount", ["-l", dataDir]);
+      }
+    });
+  });
+}
+
+async function fillAndFree(dataDir: string, reserveBytes: number): Promise<void> {
+  const group = groupIn(dataDir, { reserveBytes });
+  await group.start();
+  await group.create();
+  // Both images allocated first: what fills the disk then is the journal.
+  for (let index = 0; index < 8; index += 1) await writeNoise(group, index, 128 * 1024);
+  await group.flush();
+  const filler = join(dataDir, "filler");
+  const free = Number(
+    execFileSync("df", ["--output=avail", "-B1", dataDir]).toString().trim().split("\n")[1],
+  );
+  await writeFile(filler, Buffer.alloc(Math.max(0, free - reserveBytes - 1024 * 1024), 1));
+  const answers = Array.from({ length: 64 }, (_, index) => writeNoise(group, index, 64 * 1024));
+  const all = Promise.all(answers);
+  await held(group);
+  await rm(filler);
+  await all;
+  await group.flush();
+  const check = async (of: OwnedGroup) => {
+    for (let index = 48; index < 64; index += 1)
+      assert.equal(await firstByte(of, (index * 65536) % volumeBytes), index);
+  };
+  await check(group);
+  await group.close();
+  const again = groupIn(dataDir);
+  await again.start();
+  await check(again);
+  await again.close();
+}
