@@ -301,7 +301,10 @@ class Pipe {
     }
     for (let at = 0; at < chunk.byteLength; at += partBytesMax) {
       const part = chunk.subarray(at, at + partBytesMax);
-      this.#hold(part, this.#relay.line(this.direction).takes(part.byteLength, performance.now()) + this.#relay.delayMs);
+      this.#hold(
+        part,
+        this.#relay.line(this.direction).takes(part.byteLength, performance.now()) + this.#relay.delayMs,
+      );
     }
     if (this.#heldBytes >= this.#relay.bufferBytesMax) this.source.pause();
   }
@@ -330,7 +333,11 @@ class Pipe {
       }
       const before = this.#heldBytes;
       this.#heldBytes -= next.bytes.byteLength;
-      if (before >= this.#relay.bufferBytesMax && this.#heldBytes < this.#relay.bufferBytesMax && !this.#silent) {
+      if (
+        before >= this.#relay.bufferBytesMax &&
+        this.#heldBytes < this.#relay.bufferBytesMax &&
+        !this.#silent
+      ) {
         this.source.resume();
       }
       if (!this.#sink.write(next.bytes)) {

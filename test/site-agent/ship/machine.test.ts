@@ -508,7 +508,7 @@ class World {
   }
 
   /** One thing happens, chosen by `pick`; `fault` spoils it. */
-  happen(pick: number, fault: number): void {
+  happen(pick: number, fault: number) {
     const { play } = this;
     const hello = this.hellos[0];
     const read = this.reads[0];
@@ -574,7 +574,12 @@ class World {
           });
         return this.event({
           kind: "heartbeatAnswered",
-          answer: { kind: "alive", durable: fault % 4 === 1 ? this.heartbeatDurable : this.theirs, applied: 0, stopped: null },
+          answer: {
+            kind: "alive",
+            durable: fault % 4 === 1 ? this.heartbeatDurable : this.theirs,
+            applied: 0,
+            stopped: null,
+          },
           roundTripMs: 5,
         });
       default:
