@@ -1,0 +1,150 @@
+/**
+ * S5: bytes on the line for what a real database writes. PostgreSQL and pgbench run on ext4, a loop device, nbdfuse and
+ * our NBD export; a tap compresses each write by itself with LZ4, which is what shipping write by write would cost.
+ */
+import { chmod, chown, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Child, mustRun } from "../test/support/child.ts";
+import { NbdDisk, requireFilesystem } from "../test/support/filesystem.ts";
+import type { Relay } from "../test/support/relay.ts";
+import { startRelay } from "../test/support/relay.ts";
+import { findTool, requireTools } from "../test/support/tools.ts";
+import { startShipping } from "./installations.ts";
+import type { BenchOptions, Row, Section } from "./section.ts";
+import { atMost, figure, skipped } from "./section.ts";
+import { TraceTap } from "./trace-tap.ts";
+
+const title = "bytes on the line per byte a database writes";
+const scale = 10;
+const traceSeconds = 40;
+
+interface Traced {
+  readonly row: Row;
+  /** Bytes on the line to bytes of LZ4 write by write. */
+  readonly ratio: number;
+}
+
+export async function measure(options: BenchOptions): Promise<Section> {
+  const missing = requireFilesystem() || requireTools("postgres", "initdb", "pgbench");
+  if (missing !== false) return skipped("S5", title, missing);
+  const user = await postgresUser();
+  if (user === undefined) return skipped("S5", title, "needs the user postgres");
+  const lz4 = await trace("lz4", user, options);
+  const brotli = await trace("brotli", user, options);
+  return {
+    id: "S5",
+    title,
+    rows: [lz4.row, brotli.row],
+    goals: [
+      atMost("lz4: line bytes / LZ4 per write", lz4.ratio, 0.45),
+      atMost("brotli: line bytes / LZ4 per write", brotli.ratio, 0.22),
+    ],
+    notes: [
+      `pgbench, scale ${scale}, ${traceSeconds} s, 4 clients, live shipping over an unlimited line; TLS and HTTP included`,
+      "each codec has its own run, and its own trace to be compared with",
+    ],
+  };
+}
+
+interface User {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+async function postgresUser(): Promise<User | undefined> {
+  const match = /^postgres:[^:]*:(\d+):(\d+):/m.exec(await readFile("/etc/passwd", "utf8"));
+  return match === null ? undefined : { uid: Number(match[1]), gid: Number(match[2]) };
+}
+
+async function trace(codec: "lz4" | "brotli", user: User, options: BenchOptions): Promise<Traced> {
+  const folder = await mkdtemp(join(tmpdir(), "splitsite-bench-"));
+  await chmod(folder, 0o755);
+  let relay: Relay | undefined;
+  const sites = await startShipping(folder, {
+    codec,
+    line: async (port) => {
+      relay = await startRelay({ target: { host: "127.0.0.1", port }, listenPort: 0 });
+      return relay.port;
+    },
+  });
+  const tap = await TraceTap.listen(join(folder, "tap.sock"), sites.nbdSocket("primary"));
+  let disk: NbdDisk | undefined;
+  let server: Child | undefined;
+  try {
+    disk = await NbdDisk.attach(
+      `nbd+unix:///${sites.exportOf("data")}?socket=${tap.path}`,
+      join(folder, "disk"),
+    );
+    await disk.format();
+    await disk.mount();
+    const data = join(disk.mountPoint, "pg");
+    const run = join(folder, "run");
+    for (const path of [data, run]) {
+      await mkdir(path, { mode: 0o700 });
+      await chown(path, user.uid, user.gid);
+    }
+    const program = (name: string) => findTool(name)!;
+    const asUser = { ...user, cwd: run, env: { ...process.env, HOME: run, LC_ALL: "C" } };
+    await mustRun(program("initdb"), ["-D", data, "-A", "trust", "-U", "postgres"], asUser);
+    server = new Child(
+      "postgres",
+      program("postgres"),
+      [
+        "-D",
+        data,
+        "-k",
+        run,
+        "-c",
+        "listen_addresses=",
+        "-c",
+        "max_wal_size=256MB",
+        "-c",
+        "checkpoint_timeout=30s",
+      ],
+      asUser,
+    );
+    await server.waitForOutput(/ready to accept connections/);
+    const pgbench = [program("pgbench"), "-h", run, "-U", "postgres"] as const;
+    await mustRun(pgbench[0], [...pgbench.slice(1), "-i", "-q", "-s", String(scale), "postgres"], asUser);
+    await mustRun(findTool("sync")!, ["-f", disk.mountPoint]);
+    await sites.waitIdle("primary", "dr", 120_000).catch(() => undefined);
+    const before = { ...tap.counters, line: relay!.counters.upBytes };
+    const text = await mustRun(
+      pgbench[0],
+      [...pgbench.slice(1), "-n", "-T", String(traceSeconds), "-c", "4", "-j", "1", "postgres"],
+      asUser,
+    );
+    const transactions = Number(/actually processed: (\d+)/.exec(text)?.[1] ?? Number.NaN);
+    await server.stop();
+    await disk.unmount();
+    await sites.waitIdle("primary", "dr", 300_000);
+    if (tap.lost) throw new Error("the tap lost track of the client's requests");
+    const written = tap.counters.writtenBytes - before.writtenBytes;
+    const line = relay!.counters.upBytes - before.line;
+    const perWrite = tap.counters.lz4PerWriteBytes - before.lz4PerWriteBytes;
+    options.report(`${codec}: ${figure(written / 1e6)} MB written, ${figure(line / 1e6)} MB on the line`);
+    return {
+      ratio: line / perWrite,
+      row: {
+        name: codec,
+        cells: {
+          transactions: figure(transactions),
+          writes: figure(tap.counters.writes - before.writes),
+          flushes: figure(tap.counters.flushes - before.flushes),
+          "written MB": figure(written / 1e6),
+          "LZ4 per write MB": figure(perWrite / 1e6),
+          "line MB": figure(line / 1e6),
+          "written / line": figure(written / line),
+        },
+      },
+    };
+  } finally {
+    if (server?.running === true) await server.kill();
+    await disk?.detach();
+    await tap.close();
+    await sites.dispose();
+    await relay?.close();
+    await rm(folder, { recursive: true, force: true });
+  }
+}

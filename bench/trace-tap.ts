@@ -1,0 +1,113 @@
+/**
+ * A tap between an NBD client and a server: passes every byte on and reads along what the client writes, so that a
+ * real trace can be compressed the naive way, write by write. Understands just enough of the client's side to find
+ * requests; changes nothing.
+ */
+import { once } from "node:events";
+import type { Server, Socket } from "node:net";
+import { connect, createServer } from "node:net";
+import { lz4Compress } from "../protocol/lz4.ts";
+
+export interface TraceCounters {
+  writes: number;
+  writtenBytes: number;
+  flushes: number;
+  /** Sum over all writes of the smaller of the write and its LZ4 form. */
+  lz4PerWriteBytes: number;
+}
+
+const optionGo = 7;
+const requestMagic = 0x25609513;
+const command = { write: 1, flush: 3 };
+
+export class TraceTap {
+  readonly path: string;
+  readonly counters: TraceCounters = { writes: 0, writtenBytes: 0, flushes: 0, lz4PerWriteBytes: 0 };
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  /** Set when the stream could not be followed: the counters are worthless then. */
+  lost = false;
+
+  private constructor(path: string, target: { readonly path: string }) {
+    this.path = path;
+    this.#server = createServer((client) => {
+      const server = connect(target);
+      const reader = new RequestReader(this);
+      for (const socket of [client, server]) {
+        this.#sockets.add(socket);
+        socket.on("error", () => socket.destroy());
+      }
+      client.on("data", (chunk: Buffer) => reader.take(chunk));
+      client.pipe(server);
+      server.pipe(client);
+    });
+  }
+
+  static async listen(path: string, target: { readonly path: string }): Promise<TraceTap> {
+    const tap = new TraceTap(path, target);
+    tap.#server.listen(path);
+    await once(tap.#server, "listening");
+    return tap;
+  }
+
+  async close(): Promise<void> {
+    const closed = once(this.#server, "close");
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+}
+
+/** The client's byte stream of one connection. */
+class RequestReader {
+  readonly #tap: TraceTap;
+  #bytes: Buffer = Buffer.alloc(0);
+  #stage: "flags" | "option" | "request" = "flags";
+
+  constructor(tap: TraceTap) {
+    this.#tap = tap;
+  }
+
+  take(chunk: Buffer): void {
+    if (this.#tap.lost) return;
+    this.#bytes = this.#bytes.length === 0 ? chunk : Buffer.concat([this.#bytes, chunk]);
+    let used = 0;
+    for (;;) {
+      const length = this.#message(this.#bytes.subarray(used));
+      if (length === 0) break;
+      used += length;
+    }
+    this.#bytes = this.#bytes.subarray(used);
+  }
+
+  /** Length of the whole message that `bytes` begins with, 0 when it is not all there. */
+  #message(bytes: Buffer): number {
+    if (this.#stage === "flags") {
+      if (bytes.length < 4) return 0;
+      this.#stage = "option";
+      return 4;
+    }
+    if (this.#stage === "option") {
+      if (bytes.length < 16) return 0;
+      const length = 16 + bytes.readUInt32BE(12);
+      if (bytes.length < length) return 0;
+      if (bytes.readUInt32BE(8) === optionGo) this.#stage = "request";
+      return length;
+    }
+    if (bytes.length < 28) return 0;
+    if (bytes.readUInt32BE(0) !== requestMagic) {
+      this.#tap.lost = true;
+      return 0;
+    }
+    const type = bytes.readUInt16BE(6);
+    const { counters } = this.#tap;
+    if (type === command.flush) counters.flushes += 1;
+    if (type !== command.write) return 28;
+    const length = bytes.readUInt32BE(24);
+    if (bytes.length < 28 + length) return 0;
+    counters.writes += 1;
+    counters.writtenBytes += length;
+    counters.lz4PerWriteBytes += Math.min(length, lz4Compress(bytes.subarray(28, 28 + length)).byteLength);
+    return 28 + length;
+  }
+}
