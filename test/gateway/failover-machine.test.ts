@@ -61,7 +61,7 @@ test("any course of orders, failures and crashes keeps the order of the steps an
     fc.constantFrom("crash" as const, ...kinds),
   );
   fc.assert(
-    fc.property(fc.array(choice, { maxLength: 80 }), (choices) => {
+    fc.property(fc.array(choice, { maxLength: 80, size: "max" }), (choices) => {
       let phase: FailoverPhase = { name: "standing" };
       let pending: FailoverEffect | undefined;
       let progress: FailoverProgress | null = null;

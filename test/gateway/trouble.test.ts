@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { readdirSync, renameSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, test } from "node:test";
 import { Applier } from "../../gateway/apply/applier.ts";
+import { verifyAgainstIntake } from "../../gateway/apply/open-image.ts";
 import type { GroupImage } from "../../image/group-image.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import { systemClock } from "../../runtime/clock.ts";
@@ -169,4 +170,27 @@ test("after a failed sync the images are opened again and written again from the
       "2 close",
     ],
   ]);
+});
+
+test("what images and intake prove together: torn, trimmed and foreign are told apart, and none is consistent", async () => {
+  const chain = new Uint8Array(32).fill(1);
+  const verify = (
+    image: { applied: number; applyingLast: number },
+    known: Uint8Array | undefined = chain,
+  ): Promise<void> =>
+    verifyAgainstIntake(
+      {
+        applied: { sequence: image.applied, chain },
+        applyingLast: image.applyingLast,
+      } as unknown as GroupImage,
+      { head: { sequence: 4 }, tail: { sequence: 10 }, chainAt: async () => known } as unknown as FrameLog,
+    );
+  await verify({ applied: 4, applyingLast: 10 });
+  await verify({ applied: 10, applyingLast: 10 });
+  await assert.rejects(verify({ applied: 8, applyingLast: 11 }), { code: "IMAGE_TORN" });
+  await assert.rejects(verify({ applied: 3, applyingLast: 3 }), { code: "IMAGE_BEHIND_INTAKE" });
+  await assert.rejects(verify({ applied: 11, applyingLast: 11 }), { code: "IMAGE_AHEAD_OF_INTAKE" });
+  await assert.rejects(verify({ applied: 8, applyingLast: 8 }, new Uint8Array(32)), {
+    code: "IMAGE_DIVERGED",
+  });
 });
