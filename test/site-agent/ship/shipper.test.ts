@@ -357,3 +357,28 @@ test("a killed gateway is noticed, and shipping resumes when it answers again", 
   await caughtUp(all);
   sameHistory(all);
 });
+
+for (const how of ["cut", "half-open"] as const) {
+  test(`a line that goes silent (${how}) is noticed, and shipping resumes when it is back (F40, F41)`, async (t) => {
+    const all = await rig(t, {}, { delayMs: 1 });
+    all.shipper.start();
+    all.source.append(5, 4096);
+    all.shipper.durableAdvanced();
+    await caughtUp(all);
+    if (how === "cut") all.relay?.cut();
+    else all.relay?.halfOpen("down");
+    all.source.append(50, 4096);
+    all.shipper.durableAdvanced();
+    if (how === "cut") {
+      await until("the link is down", () => (all.link.up ? undefined : true));
+      assert.notEqual(all.shipper.status().state, "attached");
+      all.relay?.restore();
+    } else {
+      // New connections are whole again, so the link may be back as soon as it is seen to be down.
+      await until("the link was down", () => (all.heard.link.includes(false) ? true : undefined));
+    }
+    await caughtUp(all);
+    sameHistory(all);
+    assert.equal(all.heard.link.at(-1), true);
+  });
+}
