@@ -1,0 +1,110 @@
+/**
+ * The values whose bytes are frozen: version 1 of every format, for ever. The same bytes are the worked examples of
+ * docs/formats. A change that makes one of them fail is a new version of the format, not a change of this file.
+ */
+import type { Head } from "../../../journal/head.ts";
+import { encodeHead } from "../../../journal/head.ts";
+import type { Slot } from "../../../journal/watermark-slot.ts";
+import { bootBytes, encodeSlotInto, slotBytes } from "../../../journal/watermark-slot.ts";
+import { encodeBatch } from "../../../protocol/batch.ts";
+import { genesisChain } from "../../../protocol/chain.ts";
+import type { Frame } from "../../../protocol/frame.ts";
+import { buildFrame, encodeFrame } from "../../../protocol/frame.ts";
+import type { BlockRecord } from "../../../protocol/record.ts";
+import { encodeRecordInto, recordBytes } from "../../../protocol/record.ts";
+
+export const sampleLineage = Uint8Array.from(Buffer.from("00112233445566778899aabbccddeeff", "hex"));
+export const sampleVolumes = [
+  { number: 0, name: "data", sizeBytes: 2 ** 30 },
+  { number: 1, name: "log", sizeBytes: 2 ** 28 },
+];
+export const sampleGenesis = genesisChain(sampleLineage, sampleVolumes);
+export const sampleToken = { epoch: 3, owner: "primary" };
+
+export const sampleRecords: readonly BlockRecord[] = [
+  { kind: "zeroes", volume: 0, offset: 1024 * 1024, length: 65_536 },
+  { kind: "trim", volume: 1, offset: 4096, length: 4096 },
+];
+const writeRecord: BlockRecord = {
+  kind: "write",
+  volume: 1,
+  offset: 2 ** 33,
+  length: 512,
+  data: new Uint8Array(512).fill(0x5a),
+};
+
+/** Sequences 1 and 2: no data, so that the example is short. */
+export const sampleFrame: Frame = buildFrame({
+  lineage: sampleLineage,
+  first: 1,
+  chainBefore: sampleGenesis,
+  dataBytesBefore: 0,
+  openedAtMs: 1_772_446_446_000,
+  closedAtMs: 1_772_446_446_007,
+  records: sampleRecords,
+});
+/** Sequence 3: a write that compresses. */
+export const sampleWriteFrame: Frame = buildFrame({
+  lineage: sampleLineage,
+  first: 3,
+  chainBefore: sampleFrame.chainAfter,
+  dataBytesBefore: 0,
+  openedAtMs: 1_772_446_447_000,
+  closedAtMs: 1_772_446_447_001,
+  records: [writeRecord],
+});
+
+export const sampleSlot: Slot = {
+  kind: "durable",
+  clean: true,
+  lineage: sampleLineage,
+  generation: 7,
+  boot: bootBytes("7d5bd7d5-6f3c-4b43-9a2a-0a8b6b1f9c11"),
+  position: {
+    sequence: 2,
+    chain: sampleFrame.chainAfter,
+    dataBytesTotal: 0,
+    closedAtMs: sampleFrame.closedAtMs,
+  },
+};
+
+export const sampleHead: Head = {
+  lineage: sampleLineage,
+  position: sampleSlot.position,
+  pairs: [{ sequence: 0, chain: sampleGenesis }],
+};
+
+function record(value: BlockRecord): Uint8Array {
+  const bytes = new Uint8Array(recordBytes(value));
+  encodeRecordInto(value, bytes, new DataView(bytes.buffer), 0);
+  return bytes;
+}
+
+function slot(): Uint8Array {
+  const bytes = Buffer.alloc(slotBytes);
+  encodeSlotInto(sampleSlot, bytes);
+  return bytes;
+}
+
+/** Every frozen value, encoded by today's code. LZ4 and brotli may choose other bytes one day; the rest may not. */
+export async function encodeSamples(): Promise<
+  Record<string, { bytes: Uint8Array; deterministic: boolean }>
+> {
+  const both = [sampleFrame, sampleWriteFrame];
+  return {
+    "record-zeroes": { bytes: record(sampleRecords[0]!), deterministic: true },
+    "record-trim": { bytes: record(sampleRecords[1]!), deterministic: true },
+    "record-write": { bytes: record(writeRecord), deterministic: true },
+    chain: {
+      bytes: Buffer.concat([sampleGenesis, sampleFrame.chainAfter, sampleWriteFrame.chainAfter]),
+      deterministic: true,
+    },
+    frame: { bytes: encodeFrame(sampleFrame, "none"), deterministic: true },
+    "frame-lz4": { bytes: encodeFrame(sampleWriteFrame, "lz4"), deterministic: false },
+    batch: { bytes: await encodeBatch([sampleFrame], sampleToken, "none"), deterministic: true },
+    "batch-lz4": { bytes: await encodeBatch(both, sampleToken, "lz4"), deterministic: false },
+    "batch-brotli": { bytes: await encodeBatch(both, sampleToken, "brotli"), deterministic: false },
+    watermark: { bytes: slot(), deterministic: true },
+    head: { bytes: encodeHead(sampleHead), deterministic: true },
+  };
+}
