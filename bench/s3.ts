@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { requireTools } from "../test/support/tools.ts";
 import type { FioResult } from "./fio.ts";
 import { runFio } from "./fio.ts";
-import { startShipping, unixUri, volumeBytes } from "./installations.ts";
+import { startJournalOnly, startShipping, unixUri, volumeBytes } from "./installations.ts";
 import { startQemuNbd } from "./peers.ts";
 import type { BenchOptions, Section } from "./section.ts";
 import { atMost, figure, median, skipped } from "./section.ts";
@@ -19,6 +19,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
   const plain = await startQemuNbd(folder, "plain", volumeBytes);
   const safe = await startShipping(folder, { durability: "write" });
   const cached = await startShipping(folder, { durability: "flush" });
+  const alone = await startJournalOnly(folder, { durability: "write" });
   const common = { blockBytes: 4096, depth: 1, seconds: options.seconds, sizeBytes: volumeBytes };
   const nbd = (uri: string, extra: readonly string[] = []) =>
     runFio({ target: { uri }, rw: "randwrite", ...common, extra });
@@ -33,6 +34,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
     "qemu-nbd, plain write": () => nbd(plain.uri),
     "qemu-nbd, write + FLUSH": () => nbd(plain.uri, ["--fsync=1"]),
     "durability write, plain write": () => nbd(unixUri(safe, "primary", "data")),
+    "durability write, journal only": () => nbd(unixUri(alone, "primary", "data")),
     "durability flush, plain write": () => nbd(unixUri(cached, "primary", "data")),
     "durability flush, write + FLUSH": () => nbd(unixUri(cached, "primary", "data"), ["--fsync=1"]),
   };
@@ -87,12 +89,14 @@ export async function measure(options: BenchOptions): Promise<Section> {
         ),
       ],
       notes: [
+        "the standby syncs on the same disk, which two real sites do not: `journal only` is without it",
         "write + FLUSH adds the percentiles of both, which is at least the percentile of the sum of the two when they are alike",
       ],
     };
   } finally {
     await safe.dispose();
     await cached.dispose();
+    await alone.dispose();
     await plain.stop();
     await rm(folder, { recursive: true, force: true });
   }
