@@ -133,9 +133,19 @@ export class LevelFrameLog implements FrameLog {
     if (this.#bytes + chargeOf(storedBytes) > this.#parts.options.bytesMax) return "full";
     const nowMs = this.#parts.clock.monotonicMs();
     if (nowMs - this.#free.atMs >= freeSpaceAgeMaxMs) {
-      this.#free = { bytes: this.#parts.freeBytes(this.#parts.options.directory), atMs: nowMs };
+      this.#free = { bytes: this.#freeBytes(), atMs: nowMs };
     }
     return this.#free.bytes - storedBytes < this.#parts.options.reserveBytes ? "reserve" : "ok";
+  }
+
+  /** Space that cannot be looked at (folder gone, F33) is no space: appends are refused, and nothing is written. */
+  #freeBytes(): number {
+    try {
+      return this.#parts.freeBytes(this.#parts.options.directory);
+    } catch (error) {
+      this.#parts.log.error("JOURNAL_SPACE_UNKNOWN", "cannot look at the free space of the journal", error);
+      return 0;
+    }
   }
 
   async append(frame: Frame): Promise<void> {

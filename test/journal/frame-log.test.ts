@@ -334,3 +334,13 @@ test("what is stored is the encoded frame", async () => {
   }
   await log.close("clean");
 });
+
+test("space that cannot be looked at refuses appends, and says nothing is written (F33)", async () => {
+  const freeBytes = () => {
+    throw new Error("gone");
+  };
+  const log = await scratch().create({}, { freeBytes });
+  await assert.rejects(log.append(nextFrame(log.tail)), { code: "JOURNAL_RESERVE" });
+  assert.equal(log.poisoned, false);
+  await log.close("clean");
+});
