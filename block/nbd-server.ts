@@ -136,6 +136,7 @@ export class NbdServer {
   /**
    * Stops accepting, lets requests in flight answer for at most `graceMs`, then cuts what is left. Settles when every
    * connection is gone and its device closed, or when the grace is over: a device that never answers holds nobody up.
+   * With 0 everything is cut at once.
    */
   close(graceMs: number): Promise<void> {
     this.#closing ??= this.#close(graceMs);
@@ -148,15 +149,13 @@ export class NbdServer {
     this.#server.close(() => undefined);
     for (const connection of this.#connections) connection.shutdown();
     if (this.#connections.size === 0) return;
-    const gone = new Promise<void>((resolve) => {
-      this.#allClosed = resolve;
-    });
-    let timer: Timer | null = null;
-    const graceOver = new Promise<void>((resolve) => {
-      timer = this.#clock.after(graceMs, resolve);
-    });
-    await Promise.race([gone, graceOver]);
-    (timer as Timer | null)?.cancel();
+    if (graceMs > 0) {
+      const { promise: settled, resolve: settle } = pending();
+      this.#allClosed = settle;
+      const timer = this.#clock.after(graceMs, settle);
+      await settled;
+      timer.cancel();
+    }
     for (const connection of this.#connections) connection.destroy();
   }
 
@@ -217,4 +216,13 @@ export class NbdServer {
       this.#armSweep();
     });
   }
+}
+
+/** A promise and what settles it. */
+function pending(): { promise: Promise<void>; resolve: () => void } {
+  let resolve: () => void = () => undefined;
+  const promise = new Promise<void>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
 }
