@@ -16,6 +16,8 @@ const batchSeconds = 0.5;
 const batchWireBytesMin = 64 * 1024;
 /** Longest batch while the round trip is short, bytes; a long fat line needs more (see `batchWireBytes`). */
 const batchWireBytesUsual = 1024 * 1024;
+/** All connections together hold this many round trips of line, where the round trip is what counts. */
+const coverRoundTrips = 4;
 /** The best sample of this long counts, ms: BBR's length, long enough to outlive a pause of the writer. */
 const sampleAgeMs = 10_000;
 /** Buckets that the samples are kept in: bounds memory and work, whatever the number of batches. */
@@ -122,8 +124,8 @@ export function inFlightBytesMax(
 
 /**
  * Length of a batch on the line, bytes. Half a second of line, 64 KiB to 1 MiB; longer only where `connections` batches
- * of that length could not cover the round trip (1 Gbit/s x 100 ms = 12.5 MB against 4 x 1 MiB), twice over, since a
- * connection is idle while its answer is on the way back.
+ * of that length could not cover the round trip (1 Gbit/s x 100 ms = 12.5 MB against 4 x 1 MiB), four times over: the
+ * estimate of the line is itself what such batches carried, and grows only while that is well below what they could.
  */
 export function batchWireBytes(
   state: WindowState,
@@ -133,7 +135,10 @@ export function batchWireBytes(
   const line = lineBytesPerSecond(state, limitBytesPerSecond);
   if (line === undefined) return batchWireBytesMin;
   const usual = Math.min(batchWireBytesUsual, Math.max(batchWireBytesMin, line * batchSeconds));
-  const cover = Math.min(line * batchSeconds, (2 * line * (state.roundTripMs ?? 0)) / 1000 / connections);
+  const cover = Math.min(
+    line * batchSeconds,
+    (coverRoundTrips * line * (state.roundTripMs ?? 0)) / 1000 / connections,
+  );
   return Math.min(batchRawBytesTarget, Math.max(usual, cover));
 }
 
