@@ -43,11 +43,14 @@ export interface AgentRole {
 }
 
 /** Frame bodies of all groups that may wait for their images, bytes; each group gets its share, at least 8 MiB. */
-const unappliedBytesSite = 64 * 1024 * 1024;
+const unappliedBytesSite = 32 * 1024 * 1024;
 const unappliedBytesGroupMin = 8 * 1024 * 1024;
 /** Newest frames kept in memory for the shippers, all groups together, bytes; at least 2 MiB each. */
-const memoryTailBytesSite = 32 * 1024 * 1024;
+const memoryTailBytesSite = 16 * 1024 * 1024;
 const memoryTailBytesGroupMin = 2 * 1024 * 1024;
+/** LevelDB write buffers, all groups together, bytes; a journal may hold two of its own. */
+const writeBufferBytesSite = 32 * 1024 * 1024;
+const writeBufferBytesGroupMin = 1024 * 1024;
 /** Status is looked at this often even when nobody asks, ms: a loss of protection is logged within it. */
 const observeIntervalMs = 1_000;
 /** NBD requests in flight get this long to finish at shutdown, ms; the whole shutdown takes at most 10 s. */
@@ -83,11 +86,12 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
           paths,
           journalBytesMax: Math.floor(agent.journal.maxBytes / mine.length),
           reserveBytes: agent.journal.reserveBytes,
-          memoryTailBytes: Math.max(memoryTailBytesGroupMin, Math.floor(memoryTailBytesSite / mine.length)),
+          memoryTailBytes: share(memoryTailBytesSite, mine.length, memoryTailBytesGroupMin),
+          writeBufferBytes: share(writeBufferBytesSite, mine.length, writeBufferBytesGroupMin),
           bootId: boot,
           log: groupLog,
         },
-        unappliedBytesMax: Math.max(unappliedBytesGroupMin, Math.floor(unappliedBytesSite / mine.length)),
+        unappliedBytesMax: share(unappliedBytesSite, mine.length, unappliedBytesGroupMin),
         readHandover: () =>
           readDocument(gatewayGroupPaths(site.dataDir, group.name).handover, parseHandoverRecord),
         link: links.get(otherSite(group, site.name)) ?? null,
@@ -116,7 +120,10 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
     return group.servedVolumes.flatMap((volume) =>
       nbdAddresses
         .slice(0, 1)
-        .map((address) => ({ volume: volume.name, uri: exportUri(address, exportName(name, volume.name)) })),
+        .map((address) => ({
+          volume: volume.name,
+          uri: exportUri(address, agent.nbd.tls, exportName(name, volume.name)),
+        })),
     );
   };
   return {
@@ -133,6 +140,11 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
       await lock.release();
     },
   };
+}
+
+/** A group's part of a site's budget, bytes. */
+function share(siteBytes: number, groups: number, groupBytesMin: number): number {
+  return Math.max(groupBytesMin, Math.floor(siteBytes / groups));
 }
 
 function otherSite(group: GroupSettings, site: string): string {
@@ -188,8 +200,7 @@ async function listenNbd(
   return servers;
 }
 
-function exportUri(address: Address, name: string): string {
-  return address.kind === "unix"
-    ? `nbd+unix:///${name}?socket=${address.path}`
-    : `nbd://${address.host}:${address.port}/${name}`;
+function exportUri(address: Address, tls: "off" | "require", name: string): string {
+  if (address.kind === "unix") return `nbd+unix:///${name}?socket=${address.path}`;
+  return `${tls === "require" ? "nbds" : "nbd"}://${address.host}:${address.port}/${name}`;
 }

@@ -3,6 +3,7 @@
  * waits and the writing side of the intake log. It must never answer a batch by itself except to say that the body
  * was broken; every other answer is the machine's.
  */
+import { frameDataBytes } from "../../journal/continuity.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { BatchHeader } from "../../protocol/batch.ts";
 import { batchHeaderBytes, decodeBatchPayload } from "../../protocol/batch.ts";
@@ -197,6 +198,7 @@ export class Receiver {
       // Given up meanwhile for a newer attempt, the fence or a halt: nothing of it may be appended.
       if (this.#state.turn?.offer.id !== id) return;
       frames = decodeBatchPayload(header, payload);
+      this.#requireTotal(frames[0]);
     } catch (error) {
       const asked = this.#settle(id);
       this.#dispatch({ kind: "bodyFailed", id });
@@ -206,6 +208,17 @@ export class Receiver {
     this.#dispatch({ kind: "bodyRead", id });
     this.#appending = this.#append(id, frames);
     await this.#appending;
+  }
+
+  /** Within a batch the totals were checked; that the first one continues ours only this log can tell. */
+  #requireTotal(first: Frame | undefined): void {
+    const { tail } = this.#options.intake;
+    if (first === undefined || first.first !== tail.sequence + 1) return;
+    if (first.dataBytesTotal === tail.dataBytesTotal + frameDataBytes(first)) return;
+    throw new RemoteProtocolError("FRAME_TOTAL", "the batch miscounts the data bytes before it", {
+      first: first.first,
+      total: first.dataBytesTotal,
+    });
   }
 
   async #append(id: number, frames: readonly Frame[]): Promise<void> {

@@ -25,6 +25,8 @@ export interface FilesSettings {
   readonly reserveBytes: number;
   /** Newest frames kept in memory for a shipper that keeps up, bytes. */
   readonly memoryTailBytes: number;
+  /** LevelDB's write buffer, bytes. */
+  readonly writeBufferBytes: number;
   /** Identity of this boot of the host: what was never synced may be counted on only within it. */
   readonly bootId: string;
   readonly log: Log;
@@ -137,6 +139,7 @@ export function openLog(state: AgentGroupState, settings: FilesSettings, mode: "
       bytesMax: settings.journalBytesMax,
       reserveBytes: settings.reserveBytes,
       memoryTailBytes: settings.memoryTailBytes,
+      writeBufferBytes: settings.writeBufferBytes,
       bootId: settings.bootId,
     },
     settings.log,

@@ -11,6 +11,7 @@ import { brotliCompressSync, crc32 } from "node:zlib";
 import { startGateway } from "../../gateway/main.ts";
 import { batchHeaderBytes, encodeBatch } from "../../protocol/batch.ts";
 import { wanRoutes } from "../../protocol/control.ts";
+import type { Frame } from "../../protocol/frame.ts";
 import { lineageToText } from "../../protocol/ids.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLog } from "../../runtime/log.ts";
@@ -210,6 +211,16 @@ test("damage, truncation and lies about size are refused before anything is writ
   );
   assert.equal(site.role!.statuses()[0]!.position.received, 0);
   assert.equal((await post(good)).json.kind, "acknowledged");
+});
+
+test("a sender that miscounts the history's data bytes is refused, and the right count is taken", async () => {
+  await site.hello(source);
+  const [frame] = source.write(1);
+  const miscounted = { ...frame!, dataBytesTotal: frame!.dataBytesTotal + 4096 };
+  const post = async (of: Frame) =>
+    (await site.send(wanRoutes.batches("erp"), await encodeBatch([of], source.token, "none"))).json;
+  assert.equal((await post(miscounted)).id, "FRAME_TOTAL");
+  assert.equal((await post(frame!)).kind, "acknowledged");
 });
 
 test("a body that breaks off gives its turn back, and the same batch sent again is taken (F42)", async () => {

@@ -48,6 +48,7 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
       journalBytesMax: options.journalBytesMax ?? 2 ** 30,
       reserveBytes: options.reserveBytes ?? 0,
       memoryTailBytes: 1024 * 1024,
+      writeBufferBytes: 4 * 1024 * 1024,
       bootId: options.boot ?? thisBoot,
       log: silentLog,
     },

@@ -47,6 +47,7 @@ class Bench {
       journalBytesMax: 2 ** 30,
       reserveBytes: 0,
       memoryTailBytes: 1024 * 1024,
+      writeBufferBytes: 4 * 1024 * 1024,
       bootId: "11111111-1111-4111-8111-111111111111",
       log: silentLog,
     };
