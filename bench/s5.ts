@@ -18,6 +18,8 @@ import { TraceTap } from "./trace-tap.ts";
 const title = "bytes on the line per byte a database writes";
 const scale = 10;
 const traceSeconds = 40;
+/** A line as it is for: batches wait for it a little, and so have something to compress together. */
+const limit = "10Mbit/s";
 
 interface Traced {
   readonly row: Row;
@@ -41,7 +43,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
       atMost("brotli: line bytes / LZ4 per write", brotli.ratio, 0.22),
     ],
     notes: [
-      `pgbench, scale ${scale}, ${traceSeconds} s, 4 clients, live shipping over an unlimited line; TLS and HTTP included`,
+      `pgbench, scale ${scale}, ${traceSeconds} s, 4 clients, shipped as it comes over a line of ${limit} and 20 ms round trip; TLS and HTTP included`,
       "each codec has its own run, and its own trace to be compared with",
     ],
   };
@@ -63,8 +65,9 @@ async function trace(codec: "lz4" | "brotli", user: User, options: BenchOptions)
   let relay: Relay | undefined;
   const sites = await startShipping(folder, {
     codec,
+    limit,
     line: async (port) => {
-      relay = await startRelay({ target: { host: "127.0.0.1", port }, listenPort: 0 });
+      relay = await startRelay({ target: { host: "127.0.0.1", port }, listenPort: 0, delayMs: 10 });
       return relay.port;
     },
   });
