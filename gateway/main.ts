@@ -2,10 +2,12 @@
  * Composition root of the gateway: makes the shells of one site's standby side and nothing else. Each group lives
  * alone; one that is broken is shown as stopped and never keeps the others from starting.
  */
+import { boundAllocator } from "../block/libc.ts";
 import type { GroupKnowledge } from "../protocol/control.ts";
 import type { HandoverTarget } from "../protocol/handover.ts";
 import type { StandbyStatus } from "../protocol/status.ts";
-import type { Clock, Timer } from "../runtime/clock.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { every } from "../runtime/clock.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import type { Route } from "../runtime/http.ts";
 import { createHttpServer } from "../runtime/http-server.ts";
@@ -60,6 +62,7 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
       reaction: "refuse",
     });
   }
+  if (!boundAllocator()) log.debug("ALLOCATOR_UNBOUND", "this libc keeps its own settings");
   const lock = await takeRoleLock(roleLockPath(site.dataDir, "gateway"));
   const mine = settings.groups.filter((group) => group.home === site.name || group.standby === site.name);
   const limits = shareOfIntake(site.gateway.intake, mine.length);
@@ -94,7 +97,7 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
     throw error;
   }
   log.info("GATEWAY_LISTENING", "gateway is ready", { address: wanAddress });
-  const observer = observe(clock, () => {
+  const observer = every(clock, observeIntervalMs, () => {
     for (const group of groups.values()) if (group.hasPart) group.status();
   });
   return {
@@ -109,13 +112,4 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
       await lock.release();
     },
   };
-}
-
-function observe(clock: Clock, look: () => void): Timer {
-  let timer = clock.after(observeIntervalMs, again);
-  function again(): void {
-    look();
-    timer = clock.after(observeIntervalMs, again);
-  }
-  return { cancel: () => timer.cancel() };
 }

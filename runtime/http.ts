@@ -19,7 +19,11 @@ export interface HttpRequest {
 }
 
 export type HttpAnswer =
-  | { readonly status: number; readonly json: unknown; /** Answered before the body was read: close the connection. */ readonly early?: boolean }
+  | {
+      readonly status: number;
+      readonly json: unknown /** Answered before the body was read: close the connection. */;
+      readonly early?: boolean;
+    }
   | { readonly status: number; readonly lines: AsyncIterable<unknown> };
 
 /** Path pattern `/v1/groups/:group/hello`; the first match wins; exact, no trailing slash. */

@@ -84,7 +84,12 @@ class PinoLog implements Log {
 /** Logger that writes JSON lines to stdout, where journald takes them as they are. */
 export function createLog(level: "debug" | "info" | "warn" | "error" | "silent" = "info"): Log {
   const logger = pino(
-    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } },
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+    },
     pino.destination({ dest: 1, sync: true }),
   );
   return new PinoLog(logger, new LineLimiter());

@@ -3,6 +3,8 @@
  * what stops one never keeps the others from starting.
  */
 import { readFile } from "node:fs/promises";
+import { boundAllocator } from "../block/libc.ts";
+import { NbdRequestMemory } from "../block/nbd-request-memory.ts";
 import { NbdServer } from "../block/nbd-server.ts";
 import type { AdoptedExport, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
@@ -48,8 +50,10 @@ const unappliedBytesGroupMin = 8 * 1024 * 1024;
 /** Newest frames kept in memory for the shippers, all groups together, bytes; at least 2 MiB each. */
 const memoryTailBytesSite = 16 * 1024 * 1024;
 const memoryTailBytesGroupMin = 2 * 1024 * 1024;
+/** Payloads and replies of NBD requests in flight, all clients together, bytes; beyond it clients take turns. */
+const requestMemoryBytes = 512 * 1024 * 1024;
 /** LevelDB write buffers, all groups together, bytes; a journal may hold two of its own. */
-const writeBufferBytesSite = 32 * 1024 * 1024;
+const writeBufferBytesSite = 8 * 1024 * 1024;
 const writeBufferBytesGroupMin = 1024 * 1024;
 /** Status is looked at this often even when nobody asks, ms: a loss of protection is logged within it. */
 const observeIntervalMs = 1_000;
@@ -67,6 +71,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
       reaction: "refuse",
     });
   }
+  if (!boundAllocator()) log.debug("ALLOCATOR_UNBOUND", "this libc keeps its own settings");
   const agent = site.agent;
   const lock = await takeRoleLock(roleLockPath(site.dataDir, "agent"));
   const mine = settings.groups.filter((group) => group.home === site.name || group.standby === site.name);
@@ -118,12 +123,10 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
     }
     await group.adopt();
     return group.servedVolumes.flatMap((volume) =>
-      nbdAddresses
-        .slice(0, 1)
-        .map((address) => ({
-          volume: volume.name,
-          uri: exportUri(address, agent.nbd.tls, exportName(name, volume.name)),
-        })),
+      nbdAddresses.slice(0, 1).map((address) => ({
+        volume: volume.name,
+        uri: exportUri(address, agent.nbd.tls, exportName(name, volume.name)),
+      })),
     );
   };
   return {
@@ -187,10 +190,19 @@ async function listenNbd(
           requireClientCertificate: true as const,
         };
   const servers: { address: Address; close(graceMs: number): Promise<void> }[] = [];
+  // One budget for all listeners: what clients make us hold is bounded for the process, not for each door.
+  const memory = new NbdRequestMemory(requestMemoryBytes);
   try {
     for (const listen of nbd.listen) {
       // A Unix socket is guarded by its file mode; the network needs certificates.
-      const server = new NbdServer({ listen, tls: listen.kind === "unix" ? null : tls, catalog, clock, log });
+      const server = new NbdServer({
+        listen,
+        tls: listen.kind === "unix" ? null : tls,
+        catalog,
+        clock,
+        log,
+        memory,
+      });
       servers.push({ address: await server.listen(), close: (graceMs) => server.close(graceMs) });
     }
   } catch (error) {

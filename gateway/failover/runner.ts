@@ -9,6 +9,7 @@ import type { AdoptedExport } from "../../protocol/handover.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
+import { LineQueue } from "../../runtime/line-queue.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { FailoverEffect, FailoverEvent, FailoverPhase } from "./machine.ts";
 import { isRunning, step } from "./machine.ts";
@@ -35,35 +36,6 @@ export interface FailoverGround {
     readonly durationMs: number;
     readonly exports: readonly AdoptedExport[];
   }): Promise<FailoverResult>;
-}
-
-/** Lines for one listener, kept until it takes them: at most two dozen in a run. */
-class LineQueue implements AsyncIterable<AdminLine> {
-  readonly #lines: AdminLine[] = [];
-  #ended = false;
-  #wake: (() => void) | undefined;
-
-  push(line: AdminLine): void {
-    this.#lines.push(line);
-    this.#wake?.();
-  }
-
-  end(): void {
-    this.#ended = true;
-    this.#wake?.();
-  }
-
-  async *[Symbol.asyncIterator](): AsyncIterator<AdminLine> {
-    for (let at = 0; ; at += 1) {
-      while (at >= this.#lines.length) {
-        if (this.#ended) return;
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      }
-      yield this.#lines[at]!;
-    }
-  }
 }
 
 interface Run {

@@ -511,8 +511,10 @@ export class OwnedGroup implements RecordSink {
         attached: () => {
           this.#progressAtMs = clock.monotonicMs();
         },
-        // Both are read from the shipper when the status is asked for.
-        stopped: () => {},
+        stopped: (code, message) => {
+          // Two owners of one epoch: neither may go on answering until an operator has decided (I4).
+          if (code === "EPOCH_CONFLICT") this.#stepAlone(() => this.#stopForConflict(message));
+        },
         linkChanged: () => {},
       },
       link,
@@ -592,6 +594,15 @@ export class OwnedGroup implements RecordSink {
       // The unsent tail stays in this epoch's journal, durable, for whoever has to look at it.
       await engine.close((await engine.drain()) ? "clean" : "abandon");
     }
+  }
+
+  async #stopForConflict(message: string): Promise<void> {
+    if (this.#phase.kind === "closed" || this.#phase.kind === "fenced") return;
+    this.#stop(new OperationalError({ code: "OWNER_CONFLICT", message, reaction: "stop" }));
+    await this.#stopShipping();
+    const engine = this.#engine;
+    this.#engine = null;
+    await engine?.close("abandon");
   }
 
   #stop(error: unknown): void {

@@ -144,7 +144,9 @@ export class Engine {
   read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
     const found = this.#overlay.read(volume, offset, length);
     if (found === undefined) return this.image.read(volume, offset, length);
-    return found instanceof Uint8Array ? Promise.resolve(found) : this.#assemble(volume, offset, length, found);
+    return found instanceof Uint8Array
+      ? Promise.resolve(found)
+      : this.#assemble(volume, offset, length, found);
   }
 
   async #assemble(
