@@ -49,7 +49,9 @@ function cliCommand(): readonly [string, ...string[]] {
   const main = fileURLToPath(
     new URL(`../../runbook/splitsite.${fromSource ? "cts" : "cjs"}`, import.meta.url),
   );
-  return fromSource ? [process.execPath, "--import", "tsx", main] : [process.execPath, main];
+  return fromSource
+    ? [process.execPath, "--import", import.meta.resolve("tsx"), main]
+    : [process.execPath, main];
 }
 
 /** Free ports of the loopback, all different because all are held until the last is known. */
