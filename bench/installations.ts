@@ -19,9 +19,14 @@ export async function startShipping(
     parent: folder,
     ...options,
   });
-  await Promise.all([sites.start("dr"), sites.start("primary")]);
-  await sites.waitServing("primary");
-  return sites;
+  try {
+    await Promise.all([sites.start("dr"), sites.start("primary")]);
+    await sites.waitServing("primary");
+    return sites;
+  } catch (error) {
+    await sites.dispose();
+    throw error;
+  }
 }
 
 /** The standby's site is down from the start: nothing is shipped, the journal keeps everything. */
