@@ -1,3 +1,4 @@
+/** The file device on a real loop device: a block device behaves as a file does, and is never grown or made. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";

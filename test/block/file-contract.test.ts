@@ -1,3 +1,4 @@
+/** The block device contract, run on the file device and on the layers above it. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

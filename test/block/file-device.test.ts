@@ -1,3 +1,4 @@
+/** The file device on real files: what it refuses to open, holes, latched syncs and writes in order. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import type { FileHandle } from "node:fs/promises";

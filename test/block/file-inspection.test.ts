@@ -1,3 +1,4 @@
+/** What can be told of an image before it is used: whether it holds data, and whether it is the same one. */
 import assert from "node:assert/strict";
 import { mkdtemp, open, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

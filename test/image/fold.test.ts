@@ -1,3 +1,4 @@
+/** Folding against plain application, byte for byte. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";

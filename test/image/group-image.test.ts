@@ -1,3 +1,4 @@
+/** The group image on real files and under simulated power loss: redo from the marker always repairs. */
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,3 +1,4 @@
+/** The marker: its format page, torn slots, and which of two slots counts. */
 import assert from "node:assert/strict";
 import type { FileHandle } from "node:fs/promises";
 import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";

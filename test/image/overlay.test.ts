@@ -1,3 +1,4 @@
+/** The overlay against a dumb model, through inserts, evictions and reads. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";

@@ -1,3 +1,4 @@
+/** Layers change only what they say they change. */
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
