@@ -215,7 +215,10 @@ describe("NBD handshake", () => {
     const replies = repliesOf(result);
     assert.equal(replies.at(-1)?.type, REP.ACK);
     const types = replies.slice(0, -1).map((reply) => reply.data.readUInt16BE(0));
-    assert.deepEqual(types.toSorted((a, b) => a - b), [0, 1, 3]);
+    assert.deepEqual(
+      types.toSorted((a, b) => a - b),
+      [0, 1, 3],
+    );
   });
 
   test("H19 STARTTLS on a server without TLS is answered ERR_POLICY", () => {
