@@ -3,14 +3,13 @@
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import type { Finding } from "./support/tidy.ts";
 import { checkLinks, checkSources } from "./support/tidy.ts";
+import { repositoryRoot } from "./support/tree.ts";
 
-let root = dirname(fileURLToPath(import.meta.url));
-while (!existsSync(join(root, "tsconfig.json"))) root = dirname(root);
+const root = repositoryRoot;
 
 const foreignFolders = new Set(["node_modules", "dist", "build", ".git"]);
 

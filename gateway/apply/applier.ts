@@ -16,6 +16,13 @@ import { verifyAgainstIntake } from "./open-image.ts";
 
 /** Raw bytes of one step: some 0.2 s of folding and writing, so points stay dense and a restart repeats little. */
 const stepBytesMax = 16 * 1024 * 1024;
+/** With less than this waiting, data bytes, a step is put off until the pace allows it. */
+const stepBytesTarget = 4 * 1024 * 1024;
+/**
+ * Small steps follow each other at least this far apart, ms: a step costs five syncs whatever it holds, and folding
+ * saves most in longer ones. Nobody waits for it: a failover that asks for a position is served at once.
+ */
+const stepPaceMs = 200;
 /** Pause before images are opened again after a failure, ms; doubled up to the maximum, for as long as it takes. */
 const reopenMsMin = 1_000;
 const reopenMsMax = 30_000;
@@ -102,6 +109,8 @@ export class Applier {
     if (this.#trouble !== null || this.#stopping) return Promise.reject(this.#stuck());
     return new Promise((resolve, reject) => {
       this.#waiters.push({ sequence, resolve, reject });
+      // Somebody waits now: a rest between small steps is over. A pause after a failure is not.
+      if (this.#trouble === null) this.#interrupt?.();
     });
   }
 
@@ -139,13 +148,20 @@ export class Applier {
   }
 
   async #applyUntilStopped(image: GroupImage): Promise<void> {
-    const { intake } = this.#options;
+    const { intake, clock } = this.#options;
+    let steppedAtMs = Number.NEGATIVE_INFINITY;
     while (!this.#stopping) {
       // Read before the check, so that a wake between check and sleep is not lost: both happen in one turn.
       const durable = intake.durable.sequence;
       const applied = image.applied.sequence;
       if (applied >= durable) {
         await this.#sleep(undefined);
+        continue;
+      }
+      const restMs = steppedAtMs + stepPaceMs - clock.monotonicMs();
+      const waiting = intake.durable.dataBytesTotal - image.applied.dataBytesTotal;
+      if (restMs > 0 && waiting < stepBytesTarget && this.#waiters.length === 0) {
+        await this.#sleep(restMs);
         continue;
       }
       const frames = (await fromIntake(intake.frames(applied + 1, stepBytesMax))).filter(
@@ -160,6 +176,7 @@ export class Applier {
       const position = await image.sync();
       // Survives power loss before the intake gives these records up.
       await image.commit(position);
+      steppedAtMs = clock.monotonicMs();
       this.#advance(image.applied);
       await fromIntake(intake.trim(image.applied.sequence));
     }
@@ -219,6 +236,7 @@ export class Applier {
       else this.#pause = this.#options.clock.after(delayMs, resolve);
       if (this.#stopping) resolve();
     });
+    this.#pause?.cancel();
     this.#interrupt = undefined;
     this.#wake = undefined;
   }

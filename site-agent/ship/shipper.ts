@@ -13,6 +13,7 @@ import {
 } from "../../protocol/control.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import { frameHeaderBytes } from "../../protocol/frame.ts";
+import { joinFrames } from "../../protocol/frame-join.ts";
 import type {
   ChainPosition,
   ChainValue,
@@ -323,11 +324,13 @@ export class Shipper {
     if (batch === undefined) return;
     let packed: Frame[];
     try {
-      packed = packBatch(
-        await source.frames(from, Math.min(rawBytes, batchRawBytesTarget)),
-        from,
-        through,
-        rawBytes,
+      packed = joinFrames(
+        packBatch(
+          await source.frames(from, Math.min(rawBytes, batchRawBytesTarget)),
+          from,
+          through,
+          rawBytes,
+        ),
       );
     } catch (error) {
       if (!batch.abort.signal.aborted)

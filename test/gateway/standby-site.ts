@@ -7,7 +7,6 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { type GatewayRole, startGateway } from "../../gateway/main.ts";
 import { encodeBatch } from "../../protocol/batch.ts";
 import { genesisChain } from "../../protocol/chain.ts";
@@ -23,6 +22,7 @@ import { silentLog } from "../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../runtime/paths.ts";
 import { systemRandom } from "../../runtime/random.ts";
 import type { GroupSettings, Settings, SiteSettings, TlsFiles } from "../../runtime/settings/types.ts";
+import { scriptArguments } from "../support/tree.ts";
 import { testCa } from "./certificates.ts";
 
 export const mebibyte = 1024 * 1024;
@@ -234,8 +234,8 @@ export class StandbySite {
   /** Starts the gateway in a process of its own; `killAt`: it kills itself when that failover step begins. */
   async startChild(killAt = ""): Promise<ChildProcess> {
     const argument = JSON.stringify({ ...this.settings(), killAt });
-    const script = fileURLToPath(new URL("./gateway-child.ts", import.meta.url));
-    const child = spawn(process.execPath, ["--import", "tsx", script, argument], {
+    const script = scriptArguments("./gateway-child", import.meta.url);
+    const child = spawn(process.execPath, [...script, argument], {
       stdio: ["pipe", "pipe", "inherit"],
     });
     const [line] = await once(child.stdout!, "data");

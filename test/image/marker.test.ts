@@ -10,6 +10,7 @@ import type { MarkerState } from "../../image/marker.ts";
 import { decodeMarkerSlot, encodeMarkerSlot, Marker, markerSlotBytes } from "../../image/marker.ts";
 import { bytesFromHex } from "../../protocol/ids.ts";
 import { errorCode } from "../../runtime/errors.ts";
+import { repositoryPath } from "../support/tree.ts";
 
 let folder = "";
 before(async () => {
@@ -58,7 +59,7 @@ test("a slot is read back as it was written; any flipped bit of it is noticed", 
 });
 
 test("the worked example of the format page is a slot", async () => {
-  const page = await readFile(new URL("../../docs/formats/marker.md", import.meta.url), "utf8");
+  const page = await readFile(repositoryPath("docs/formats/marker.md"), "utf8");
   const example = page.match(/```hex\n([\s\S]*?)```/)![1]!;
   const bytes = bytesFromHex(example.replaceAll(/#.*$/gm, "").replaceAll(/\s/g, ""))!;
   const slot = decodeMarkerSlot(bytes)!;

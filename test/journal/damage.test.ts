@@ -1,7 +1,7 @@
 /** A journal that is not what was promised is refused with a code, never served (F28, F29, F31). */
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
-import { fork } from "node:child_process";
+import { spawn } from "node:child_process";
 import {
   cpSync,
   existsSync,
@@ -16,9 +16,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { Level } from "level";
 import { verifyFrameLog } from "../../journal/inspect.ts";
+import { scriptArguments } from "../support/tree.ts";
 import { fill, origin, Scratch, small } from "./support/scratch-log.ts";
 import { seeded } from "./support/seed.ts";
 
@@ -81,7 +81,7 @@ function flip(path: string, bit: number): void {
   writeFileSync(path, bytes);
 }
 
-const serverPath = fileURLToPath(new URL("./support/outcome-server.ts", import.meta.url));
+const serverArguments = scriptArguments("./support/outcome-server", import.meta.url);
 let server: ChildProcess | undefined;
 let aborts = 0;
 after(() => server?.kill());
@@ -92,7 +92,7 @@ after(() => server?.kill());
  */
 async function outcome(place: Scratch): Promise<string> {
   for (let attempt = 0; attempt < 3; attempt += 1) {
-    server ??= fork(serverPath, [], { stdio: ["ignore", "ignore", "ignore", "ipc"] });
+    server ??= spawn(process.execPath, serverArguments, { stdio: ["ignore", "ignore", "ignore", "ipc"] });
     const child = server;
     const answer = await new Promise<string>((resolve) => {
       const gone = () => resolve("ABORTED");

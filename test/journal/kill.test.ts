@@ -3,15 +3,15 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { scriptArguments } from "../support/tree.ts";
 import { Scratch } from "./support/scratch-log.ts";
 import { seeded } from "./support/seed.ts";
 
-const appender = fileURLToPath(new URL("./support/appender.ts", import.meta.url));
+const appender = scriptArguments("./support/appender", import.meta.url);
 
 /** Runs the appender until it has told `lines` lines, kills it, and returns the last value of each word. */
 async function runAndKill(directory: string, trims: string, lines: number): Promise<Record<string, number>> {
-  const child = spawn(process.execPath, ["--import", "tsx", appender, directory, String(64 * 1024), trims], {
+  const child = spawn(process.execPath, [...appender, directory, String(64 * 1024), trims], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   let output = "";

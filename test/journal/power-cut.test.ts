@@ -2,14 +2,14 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { Child } from "../support/child.ts";
 import { PowerCutDisk, powerCutsImpossible } from "../support/power-cut.ts";
+import { scriptArguments } from "../support/tree.ts";
 import { until } from "../support/wait.ts";
 import { Scratch } from "./support/scratch-log.ts";
 import { seeded } from "./support/seed.ts";
 
-const appender = fileURLToPath(new URL("./support/appender.ts", import.meta.url));
+const appender = scriptArguments("./support/appender", import.meta.url);
 const recordBytes = 65_536;
 /** Small, so that logs rotate every 16 frames and a cut meets two of them. */
 const writeBufferBytes = 1024 * 1024;
@@ -40,9 +40,7 @@ test("power cuts lose nothing that was durable and leave no hole", {
         await (await place.create({ bootId, writeBufferBytes, compression: "none" })).close("clean");
       }
       const child = new Child("appender", process.execPath, [
-        "--import",
-        "tsx",
-        appender,
+        ...appender,
         disk.mountPoint,
         String(writeBufferBytes),
         "trim",

@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { decodeHead } from "../../journal/head.ts";
 import { decodeSlot } from "../../journal/watermark-slot.ts";
 import {
@@ -15,6 +14,7 @@ import {
 import { parseHeartbeat, parseHeartbeatAnswer } from "../../protocol/control.ts";
 import { decodeFrame, frameBodyBytesMax, frameRecordsMax } from "../../protocol/frame.ts";
 import { decodeRecord } from "../../protocol/record.ts";
+import { repositoryPath } from "../support/tree.ts";
 import {
   encodeSamples,
   sampleFrame,
@@ -30,8 +30,8 @@ import {
 import { naiveFrame, naiveRecord } from "./naive/arbitrary.ts";
 import * as naive from "./naive/formats.ts";
 
-const frozenFolder = fileURLToPath(new URL("./frozen/", import.meta.url));
-const pagesFolder = fileURLToPath(new URL("../../docs/formats/", import.meta.url));
+const frozenFolder = `${repositoryPath("test/protocol/frozen")}/`;
+const pagesFolder = `${repositoryPath("docs/formats")}/`;
 
 function frozen(name: string): Uint8Array {
   return Uint8Array.from(

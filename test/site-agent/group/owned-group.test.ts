@@ -287,6 +287,9 @@ for (const [title, reserveBytes] of [
   });
 }
 
+/** Twice the space that is left, reserve included. */
+const writes = 192;
+
 async function fillAndFree(dataDir: string, reserveBytes: number): Promise<void> {
   const group = groupIn(dataDir, { reserveBytes });
   await group.start();
@@ -299,14 +302,14 @@ async function fillAndFree(dataDir: string, reserveBytes: number): Promise<void>
     execFileSync("df", ["--output=avail", "-B1", dataDir]).toString().trim().split("\n")[1],
   );
   await writeFile(filler, Buffer.alloc(Math.max(0, free - reserveBytes - 1024 * 1024), 1));
-  const answers = Array.from({ length: 64 }, (_, index) => writeNoise(group, index, 64 * 1024));
+  const answers = Array.from({ length: writes }, (_, index) => writeNoise(group, index, 64 * 1024));
   const all = Promise.all(answers);
-  await held(group);
+  await Promise.race([held(group), all.then(() => assert.fail("12 MiB went into 5 MiB of space"))]);
   await rm(filler);
   await all;
   await group.flush();
   const check = async (of: OwnedGroup) => {
-    for (let index = 48; index < 64; index += 1)
+    for (let index = writes - 16; index < writes; index += 1)
       assert.equal(await firstByte(of, (index * 65536) % volumeBytes), index);
   };
   await check(group);

@@ -1,0 +1,84 @@
+/** Joined frames are the same history: same records, same chain, same totals, whatever the frames were. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { genesisChain } from "../../protocol/chain.ts";
+import type { Frame } from "../../protocol/frame.ts";
+import { buildFrame, decodeFrame, encodeFrame, frameBodyBytesTarget } from "../../protocol/frame.ts";
+import { joinFrames } from "../../protocol/frame-join.ts";
+import { recordHeaderBytes } from "../../protocol/record.ts";
+
+const lineage = new Uint8Array(16).fill(7);
+
+/** One frame a list; a record a number of sectors. */
+function history(lists: readonly (readonly number[])[]): Frame[] {
+  const frames: Frame[] = [];
+  for (const sectors of lists) {
+    const before = frames.at(-1);
+    frames.push(
+      buildFrame({
+        lineage,
+        first: (before?.last ?? 0) + 1,
+        chainBefore: before?.chainAfter ?? genesisChain(lineage, []),
+        dataBytesBefore: before?.dataBytesTotal ?? 0,
+        openedAtMs: frames.length * 10,
+        closedAtMs: frames.length * 10 + 5,
+        records: sectors.map((count, index) => ({
+          kind: "write",
+          volume: 0,
+          offset: index * 512,
+          length: count * 512,
+          data: new Uint8Array(count * 512).fill(count),
+        })),
+      }),
+    );
+  }
+  return frames;
+}
+
+test("joined frames decode, hold the same records in order and end in the same place", () => {
+  const lists = fc.array(fc.array(fc.integer({ min: 1, max: 600 }), { minLength: 1, maxLength: 6 }), {
+    minLength: 1,
+    maxLength: 20,
+  });
+  fc.assert(
+    fc.property(lists, (sizes) => {
+      const frames = history(sizes);
+      const joined = joinFrames(frames);
+      let next = 1;
+      for (const frame of joined) {
+        assert.equal(frame.first, next);
+        next = frame.last + 1;
+        const decoded = decodeFrame(encodeFrame(frame, "lz4"));
+        assert.equal(decoded.count, frame.records.length);
+      }
+      assert.deepEqual(
+        joined.flatMap((frame) => frame.records),
+        frames.flatMap((frame) => frame.records),
+      );
+      const [end, was] = [joined.at(-1)!, frames.at(-1)!];
+      assert.deepEqual(
+        [end.last, end.chainAfter, end.dataBytesTotal, end.closedAtMs],
+        [was.last, was.chainAfter, was.dataBytesTotal, was.closedAtMs],
+      );
+      // No two neighbours would have fitted into one.
+      for (let index = 1; index < joined.length; index += 1) {
+        const first = frames.find((frame) => frame.first === joined[index]!.first)!;
+        assert(joined[index - 1]!.body.byteLength + first.body.byteLength > frameBodyBytesTarget);
+      }
+    }),
+  );
+});
+
+test("frames of one small record become one frame", () => {
+  const frames = history(Array.from({ length: 200 }, () => [8]));
+  const joined = joinFrames(frames);
+  assert.equal(joined.length, 1);
+  assert.equal(joined[0]!.body.byteLength, 200 * (recordHeaderBytes + 4096));
+});
+
+test("a frame that stands alone is returned as it is", () => {
+  const frames = history([[2000], [2000]]);
+  assert.deepEqual(joinFrames(frames), frames);
+  assert.equal(joinFrames(frames)[0], frames[0]);
+});
