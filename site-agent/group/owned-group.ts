@@ -28,6 +28,7 @@ import { LagTrail } from "../write-path/lag.ts";
 import { PendingWrites } from "../write-path/pending-writes.ts";
 import type { FilesSettings } from "./files.ts";
 import { journalExists, lineageBytes, makeFiles, openFiles, refuseImagesWithData } from "./files.ts";
+import { mayPass } from "./reopen-rule.ts";
 import type { PeerAnswer } from "./start-decision.ts";
 import { decideStart } from "./start-decision.ts";
 import type { AgentGroupState, StateVolume } from "./state.ts";
@@ -42,7 +43,7 @@ const peerAskMs = 3_000;
 const peerAskAgainMs = 2_000;
 /** A journal or image that fails to open is tried again after this, ms: space or a device may come back. */
 const reopenAgainMs = 1_000;
-/** Opened again this often in one window without lasting: the group stops and an operator looks. */
+/** Opened and failed again this often in one window: the group stops and an operator looks. */
 const reopensMax = 5;
 const reopenWindowMs = 60_000;
 
@@ -558,15 +559,21 @@ export class OwnedGroup implements RecordSink {
       this.#stop(cause);
       return;
     }
+    await this.#openAgain();
+  }
+
+  /** Ends with an engine, with a reason to stop, or by trying again; requests wait meanwhile. */
+  async #openAgain(): Promise<void> {
     try {
       await this.#open();
     } catch (error) {
-      if (error instanceof OperationalError && error.reaction === "stop") {
+      if (!mayPass(errorCode(error))) {
         this.#stop(error);
         return;
       }
-      log.error("REOPEN_FAILED", "cannot open journal and images yet", error);
-      this.#again(reopenAgainMs, "reopening", () => this.#reopen(error));
+      this.#world.log.error("REOPEN_FAILED", "cannot open journal and images yet", error);
+      this.#enter({ kind: "reopening", reason: { code: errorCode(error), message: errorText(error) } });
+      this.#again(reopenAgainMs, "reopening", () => this.#openAgain());
     }
   }
 

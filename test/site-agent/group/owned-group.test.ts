@@ -12,6 +12,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
 import { systemRandom } from "../../../runtime/random.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
+import { mayPass } from "../../../site-agent/group/reopen-rule.ts";
 
 const volumeBytes = 1024 * 1024;
 const thisBoot = "11111111-1111-4111-8111-111111111111";
@@ -207,6 +208,36 @@ test("after a power loss TCP clients wait for an operator, through restarts, unt
     assert.equal(after.unflushedMayBeLost, false);
     await after.close();
   });
+});
+
+test("F31 a journal damaged while it is opened again stops the group at once", async () => {
+  await withDataDir(async (dataDir) => {
+    const group = groupIn(dataDir);
+    await group.start();
+    await group.create();
+    await write(group, 0, 7);
+    await group.flush();
+    await group.close("abandon");
+    await rm(agentGroupPaths(dataDir, "erp").watermark(1));
+    const again = groupIn(dataDir);
+    await again.start();
+    assert.equal(again.status().reason?.code, "WATERMARK_MISSING");
+    assert.equal(again.status().io, "refused");
+    await again.close();
+  });
+});
+
+test("only what may pass by itself is tried again", () => {
+  for (const code of [
+    "JOURNAL_DAMAGED",
+    "WATERMARK_DAMAGED",
+    "MARKER_DAMAGED",
+    "IMAGE_MISMATCH",
+    "IMAGE_BEYOND_JOURNAL",
+  ]) {
+    assert.equal(mayPass(code), false, code);
+  }
+  assert.equal(mayPass("JOURNAL_OPEN_FAILED"), true);
 });
 
 /** Content that LZ4 does not shrink, told apart by its first byte. */
