@@ -6,6 +6,7 @@
 import { once } from "node:events";
 import type { Server, Socket } from "node:net";
 import { connect, createServer } from "node:net";
+import { brotliCompressSync, constants } from "node:zlib";
 import { lz4Compress } from "../protocol/lz4.ts";
 
 export interface TraceCounters {
@@ -14,15 +15,31 @@ export interface TraceCounters {
   flushes: number;
   /** Sum over all writes of the smaller of the write and its LZ4 form. */
   lz4PerWriteBytes: number;
+  /** The same writes, packed a MiB at a time: what a codec can do at most with batches of that length. */
+  lz4PerMebibyteBytes: number;
+  brotliPerMebibyteBytes: number;
 }
 
+const mebibyte = 1024 * 1024;
+/** As on the line (protocol/batch.ts). */
+const brotliParams = { [constants.BROTLI_PARAM_QUALITY]: 2, [constants.BROTLI_PARAM_LGWIN]: 22 };
 const optionGo = 7;
 const requestMagic = 0x25609513;
 const command = { write: 1, flush: 3 };
 
 export class TraceTap {
   readonly path: string;
-  readonly counters: TraceCounters = { writes: 0, writtenBytes: 0, flushes: 0, lz4PerWriteBytes: 0 };
+  readonly counters: TraceCounters = {
+    writes: 0,
+    writtenBytes: 0,
+    flushes: 0,
+    lz4PerWriteBytes: 0,
+    lz4PerMebibyteBytes: 0,
+    brotliPerMebibyteBytes: 0,
+  };
+  /** Writes not yet packed by the MiB. */
+  #collected: Buffer[] = [];
+  #collectedBytes = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   /** Set when the stream could not be followed: the counters are worthless then. */
@@ -48,6 +65,22 @@ export class TraceTap {
     tap.#server.listen(path);
     await once(tap.#server, "listening");
     return tap;
+  }
+
+  /** Takes one write's data; a view that is copied before this returns. */
+  wrote(data: Buffer): void {
+    const { counters } = this;
+    counters.writes += 1;
+    counters.writtenBytes += data.length;
+    counters.lz4PerWriteBytes += Math.min(data.length, lz4Compress(data).byteLength);
+    this.#collected.push(Buffer.from(data));
+    this.#collectedBytes += data.length;
+    if (this.#collectedBytes < mebibyte) return;
+    const packed = Buffer.concat(this.#collected);
+    this.#collected = [];
+    this.#collectedBytes = 0;
+    counters.lz4PerMebibyteBytes += lz4Compress(packed).byteLength;
+    counters.brotliPerMebibyteBytes += brotliCompressSync(packed, { params: brotliParams }).byteLength;
   }
 
   async close(): Promise<void> {
@@ -105,9 +138,7 @@ class RequestReader {
     if (type !== command.write) return 28;
     const length = bytes.readUInt32BE(24);
     if (bytes.length < 28 + length) return 0;
-    counters.writes += 1;
-    counters.writtenBytes += length;
-    counters.lz4PerWriteBytes += Math.min(length, lz4Compress(bytes.subarray(28, 28 + length)).byteLength);
+    this.#tap.wrote(bytes.subarray(28, 28 + length));
     return 28 + length;
   }
 }
