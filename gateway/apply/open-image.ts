@@ -2,10 +2,9 @@
  * Opens a standby's images and proves that they belong to the intake log: the applied position lies inside the log
  * and has the log's chain value. Never applies, repairs or makes anything.
  */
-import type { BlockDevice } from "../../block/device.ts";
-import { openFileDevice } from "../../block/file-device.ts";
-import { GroupImage } from "../../image/group-image.ts";
+import type { GroupImage } from "../../image/group-image.ts";
 import type { AppliedPosition } from "../../image/marker.ts";
+import { openImageFiles } from "../../image/open-files.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { LineageBytes } from "../../protocol/ids.ts";
 import { bytesEqual } from "../../protocol/ids.ts";
@@ -24,29 +23,8 @@ export interface OpenImageInput {
 }
 
 /** Opens (`create`: makes sparse) every image and the marker. On failure nothing stays open. */
-export async function openImage(input: OpenImageInput): Promise<GroupImage> {
-  const devices: BlockDevice[] = [];
-  try {
-    for (const { imagePath: path, sizeBytes } of input.volumes) {
-      devices.push(
-        await openFileDevice({ path, sizeBytes, create: input.mode === "create" ? "sparse" : "never" }),
-      );
-    }
-    return await GroupImage.open({
-      volumes: input.volumes.map((volume, index) => ({
-        entry: { number: volume.number, name: volume.name, sizeBytes: volume.sizeBytes },
-        device: devices[index]!,
-      })),
-      markerPath: input.markerPath,
-      lineage: input.lineage,
-      mode: input.mode,
-      origin: input.origin,
-      log: input.log,
-    });
-  } catch (error) {
-    for (const device of devices) await device.close();
-    throw error;
-  }
+export function openImage(input: OpenImageInput): Promise<GroupImage> {
+  return openImageFiles({ ...input, createImages: input.mode === "create" ? "sparse" : "never" });
 }
 
 /** OperationalError `IMAGE_TORN`, `IMAGE_BEHIND_INTAKE`, `IMAGE_AHEAD_OF_INTAKE` or `IMAGE_DIVERGED`, all `stop`. */

@@ -5,10 +5,9 @@
  */
 import { access, mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import type { FileDevice } from "../../block/file-device.ts";
-import { openFileDevice } from "../../block/file-device.ts";
 import { imageHoldsData, imageIdentity } from "../../block/image-inspection.ts";
-import { GroupImage } from "../../image/group-image.ts";
+import type { GroupImage } from "../../image/group-image.ts";
+import { openImageFiles } from "../../image/open-files.ts";
 import type { FrameLog, FrameLogRecovery, LogPosition } from "../../journal/frame-log.ts";
 import { openFrameLog } from "../../journal/open.ts";
 import type { LineageBytes } from "../../protocol/ids.ts";
@@ -146,32 +145,21 @@ export function openLog(state: AgentGroupState, settings: FilesSettings, mode: "
   );
 }
 
-async function openImage(
+function openImage(
   state: AgentGroupState,
   settings: FilesSettings,
   mode: "create" | "open",
-  create: "sparse" | "never",
+  createImages: "sparse" | "never",
 ): Promise<GroupImage> {
-  const opened: { entry: StateVolume; device: FileDevice }[] = [];
-  try {
-    for (const volume of state.volumes) {
-      opened.push({
-        entry: volume,
-        device: await openFileDevice({ path: volume.imagePath, sizeBytes: volume.sizeBytes, create }),
-      });
-    }
-    return await GroupImage.open({
-      volumes: opened,
-      markerPath: settings.paths.marker,
-      lineage: lineageBytes(state),
-      mode,
-      origin: { ...state.origin, chain: originPosition(state).chain },
-      log: settings.log,
-    });
-  } catch (error) {
-    for (const { device } of opened) await device.close();
-    throw error;
-  }
+  return openImageFiles({
+    volumes: state.volumes,
+    markerPath: settings.paths.marker,
+    lineage: lineageBytes(state),
+    mode,
+    createImages,
+    origin: { ...state.origin, chain: originPosition(state).chain },
+    log: settings.log,
+  });
 }
 
 /** A file is known by its inode, a device only by its kind and size: its node and number change between boots. */

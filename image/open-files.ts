@@ -1,0 +1,43 @@
+/**
+ * Opens a group's images from their paths: the one way in which both roles come to a `GroupImage` on files or block
+ * devices. On failure nothing stays open. What the images must agree with is the caller's to prove.
+ */
+import type { FileDevice } from "../block/file-device.ts";
+import { openFileDevice } from "../block/file-device.ts";
+import type { LineageBytes, VolumeEntry } from "../protocol/ids.ts";
+import type { Log } from "../runtime/log.ts";
+import { GroupImage } from "./group-image.ts";
+import type { AppliedPosition } from "./marker.ts";
+
+export interface ImageFile extends VolumeEntry {
+  /** Absolute path of a regular file or block device. */
+  readonly imagePath: string;
+}
+
+export interface OpenImageFilesOptions {
+  readonly volumes: readonly ImageFile[];
+  readonly markerPath: string;
+  readonly lineage: LineageBytes;
+  /** `create`: the marker is made at `origin`, which the images hold already. `open`: it must exist. */
+  readonly mode: "create" | "open";
+  /** `sparse`: an image that does not exist is made, empty. `never`: it must exist. */
+  readonly createImages: "sparse" | "never";
+  readonly origin: AppliedPosition;
+  readonly log: Log;
+}
+
+/** OperationalErrors of `openFileDevice` and `GroupImage.open`. */
+export async function openImageFiles(options: OpenImageFilesOptions): Promise<GroupImage> {
+  const { markerPath, lineage, mode, origin, log } = options;
+  const opened: { entry: VolumeEntry; device: FileDevice }[] = [];
+  try {
+    for (const { number, name, sizeBytes, imagePath: path } of options.volumes) {
+      const device = await openFileDevice({ path, sizeBytes, create: options.createImages });
+      opened.push({ entry: { number, name, sizeBytes }, device });
+    }
+    return await GroupImage.open({ volumes: opened, markerPath, lineage, mode, origin, log });
+  } catch (error) {
+    for (const { device } of opened) await device.close();
+    throw error;
+  }
+}
