@@ -24,13 +24,12 @@ export async function measure(options: BenchOptions): Promise<Section> {
   const nbd = (uri: string, extra: readonly string[] = []) =>
     runFio({ target: { uri }, rw: "randwrite", ...common, extra });
   const systems: Record<string, () => Promise<FioResult>> = {
-    "raw append + fdatasync": () =>
-      runFio({
-        target: { path: join(folder, "raw.log") },
-        rw: "write",
-        ...common,
-        extra: ["--sync=dsync", "--overwrite=0"],
-      }),
+    "raw append + fdatasync": async () => {
+      // A file of an earlier round would be overwritten, not appended to: its syncs would not grow it.
+      const path = join(folder, "raw.log");
+      await rm(path, { force: true });
+      return runFio({ target: { path }, rw: "write", ...common, extra: ["--sync=dsync", "--overwrite=0"] });
+    },
     "qemu-nbd, plain write": () => nbd(plain.uri),
     "qemu-nbd, write + FLUSH": () => nbd(plain.uri, ["--fsync=1"]),
     "durability write, plain write": () => nbd(unixUri(safe, "primary", "data")),
