@@ -9,6 +9,7 @@ import type { Socket } from "node:net";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { Child } from "../test/support/child.ts";
 import { waitForSocket } from "../test/support/wait.ts";
 
@@ -46,6 +47,20 @@ export async function startQemuNbd(
   await waitForSocket({ path }, child.exited);
   return {
     image,
+    uri: `nbd+unix:///disk?socket=${path}`,
+    stop: async () => {
+      await child.stop();
+    },
+  };
+}
+
+/** Our NBD server on memory, alone or with a LevelDB put before each answer: what no write path of ours can beat. */
+export async function startFloor(folder: string, mode: "memory" | "put", sizeBytes: number): Promise<Peer> {
+  const path = join(folder, `floor-${mode}.sock`);
+  const script = fileURLToPath(new URL("./floor-server.js", import.meta.url));
+  const child = new Child(`floor ${mode}`, process.execPath, [script, mode, path, `${sizeBytes}`, folder]);
+  await waitForSocket({ path }, child.exited);
+  return {
     uri: `nbd+unix:///disk?socket=${path}`,
     stop: async () => {
       await child.stop();

@@ -6,7 +6,7 @@ import { requireTools } from "../test/support/tools.ts";
 import type { FioResult } from "./fio.ts";
 import { runFio } from "./fio.ts";
 import { startJournalOnly, startShipping, unixUri, volumeBytes } from "./installations.ts";
-import { startQemuNbd } from "./peers.ts";
+import { startFloor, startQemuNbd } from "./peers.ts";
 import type { BenchOptions, Section } from "./section.ts";
 import { atMost, figure, median, skipped } from "./section.ts";
 
@@ -17,9 +17,12 @@ export async function measure(options: BenchOptions): Promise<Section> {
   if (missing !== false) return skipped("S3", title, missing);
   const folder = await mkdtemp(join(tmpdir(), "splitsite-bench-"));
   const plain = await startQemuNbd(folder, "plain", volumeBytes);
+  const server = await startFloor(folder, "memory", volumeBytes);
+  const put = await startFloor(folder, "put", volumeBytes);
   const safe = await startShipping(folder, { durability: "write" });
   const cached = await startShipping(folder, { durability: "flush" });
   const alone = await startJournalOnly(folder, { durability: "write" });
+  const cachedAlone = await startJournalOnly(folder, { durability: "flush" });
   const common = { blockBytes: 4096, depth: 1, seconds: options.seconds, sizeBytes: volumeBytes };
   const nbd = (uri: string, extra: readonly string[] = []) =>
     runFio({ target: { uri }, rw: "randwrite", ...common, extra });
@@ -32,6 +35,8 @@ export async function measure(options: BenchOptions): Promise<Section> {
     },
     "qemu-nbd, plain write": () => nbd(plain.uri),
     "qemu-nbd, write + FLUSH": () => nbd(plain.uri, ["--fsync=1"]),
+    "floor: our NBD server on memory": () => nbd(server.uri),
+    "floor: the same and one LevelDB put": () => nbd(put.uri),
     "durability write, plain write": () => nbd(unixUri(safe, "primary", "data")),
     "durability write, journal only": () => nbd(unixUri(alone, "primary", "data")),
     "durability flush, plain write": () => nbd(unixUri(cached, "primary", "data")),
@@ -88,7 +93,10 @@ export async function measure(options: BenchOptions): Promise<Section> {
         ),
       ],
       notes: [
-        "the standby syncs on the same disk, which two real sites do not: `journal only` is without it",
+        `no write answered after a LevelDB put can be faster than the second floor: ${figure(
+          ratio("floor: the same and one LevelDB put", "qemu-nbd, plain write", "p50"),
+        )} x qemu-nbd's plain write, which only copies into the page cache`,
+        "the standby computes and syncs on the same cores and disk, which two real sites do not: `journal only` is without it",
         "write + FLUSH adds the percentiles of both, which is at least the percentile of the sum of the two when they are alike",
       ],
     };
@@ -96,7 +104,10 @@ export async function measure(options: BenchOptions): Promise<Section> {
     await safe.dispose();
     await cached.dispose();
     await alone.dispose();
+    await cachedAlone.dispose();
     await plain.stop();
+    await server.stop();
+    await put.stop();
     await rm(folder, { recursive: true, force: true });
   }
 }

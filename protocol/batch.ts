@@ -34,7 +34,7 @@ import {
 } from "./frame.ts";
 import type { ChainValue, LineageBytes, Sequence, Token } from "./ids.ts";
 import { bytesEqual, isName } from "./ids.ts";
-import { lz4Compress, lz4Decompress } from "./lz4.ts";
+import { lz4CompressAside, lz4Decompress } from "./lz4.ts";
 import { recordDataBytes } from "./record.ts";
 import { RemoteProtocolError } from "./remote-error.ts";
 
@@ -82,7 +82,8 @@ export function packFrames(frames: readonly Frame[]): Uint8Array {
 
 /**
  * Packs consecutive frames for the line. Falls back to `none` when the codec does not shrink them.
- * Brotli runs on the thread pool, LZ4 (a few GB/s) at once; the frames must not change until it settles.
+ * The codec runs on the thread pool: a batch would keep the main thread for milliseconds, and every write would wait.
+ * The frames must not change until it settles.
  */
 export async function encodeBatch(
   frames: readonly Frame[],
@@ -93,7 +94,8 @@ export async function encodeBatch(
   assert(token.epoch >= 1 && isName(token.owner), "a token that somebody can hold");
   const raw = packFrames(frames);
   assert(raw.byteLength <= batchRawBytesMax, "a batch within its limits");
-  const packed = wanted === "brotli" ? await brotli(raw) : wanted === "lz4" ? lz4Compress(raw) : raw;
+  const packed =
+    wanted === "brotli" ? await brotli(raw) : wanted === "lz4" ? await lz4CompressAside(raw) : raw;
   const shrunk = packed.byteLength < raw.byteLength;
   const payload = shrunk ? packed : raw;
   const first = frames[0]!;
