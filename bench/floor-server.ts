@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import type { BlockDevice } from "../block/device.ts";
 import { MemoryDevice } from "../block/memory-device.ts";
-import { openStore } from "../journal/store.ts";
+import { openLevelStore } from "../journal/level-store.ts";
 import { startRig } from "../test/block/nbd-rig.ts";
 
 /** As the site agent gives the journal of a group. */
@@ -20,7 +20,7 @@ process.once("SIGTERM", () => void rig.server.close(1_000).then(() => process.ex
 
 /** Every write is put and answered then; nothing is hashed, framed, compressed or applied. */
 async function putFirst(under: BlockDevice): Promise<BlockDevice["write"]> {
-  const store = await openStore(join(folder, "floor-db"), "create", writeBufferBytes);
+  const store = await openLevelStore(join(folder, "floor-db"), "create", writeBufferBytes);
   let sequence = 0;
   return async (offset, data, options) => {
     sequence += 1;

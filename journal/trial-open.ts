@@ -3,12 +3,12 @@
  * only whether it survives. Arguments: folder, write buffer bytes. Exit code 0 whenever it came to its end.
  */
 import { OperationalError } from "../runtime/errors.ts";
-import { openStore } from "./store.ts";
+import { openLevelStore } from "./level-store.ts";
 
 const [, , directory, writeBufferBytes] = process.argv;
 
 async function readAll(): Promise<void> {
-  const store = await openStore(directory ?? "", "open", Number(writeBufferBytes));
+  const store = await openLevelStore(directory ?? "", "open", Number(writeBufferBytes));
   try {
     await store.head();
     for await (const { value } of store.walk(0)) void value.byteLength;

@@ -1,0 +1,202 @@
+/**
+ * The frame store on LevelDB; the only importer of `level` and `classic-level`. Translates keys and the package's
+ * errors, and states what LevelDB is told. It judges no content and must never repair, retry or sync.
+ *
+ * Keys: "f" and the frame's first sequence, 8 bytes big-endian; "m" for the head value. LevelDB's compression is
+ * off, because values are LZ4 already or do not shrink. Every put says `sync: false`: a put is a write() to
+ * LevelDB's log, which survives a kill of the process; log-files.ts makes it survive power loss.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { ClassicLevel } from "classic-level";
+import { Level } from "level";
+import type { Sequence } from "../protocol/ids.ts";
+import { errorCode } from "../runtime/errors.ts";
+import type { FrameStore, StoredFrame } from "./store.ts";
+import {
+  journalDamaged,
+  journalLocked,
+  journalMissing,
+  journalOpenFailed,
+  journalReadFailed,
+} from "./journal-errors.ts";
+
+type Database = ClassicLevel<Buffer, Buffer>;
+
+const framePrefix = 0x66;
+const frameKeyBytes = 9;
+const headKey = Buffer.from("m", "latin1");
+/** Behind every frame key, before the head key. */
+const framesEnd = Buffer.from("g", "latin1");
+
+/** Blocks are read once and in order, so a cache helps nobody; 1 MiB keeps hot index blocks. */
+const cacheBytes = 1024 * 1024;
+/** Table files LevelDB holds open (it raises this to 74 at least): reads are sequential, a backlog is never hot. */
+const openFilesMax = 128;
+/** Values fetched by one iterator step, bytes: the walk at open holds this plus one frame. */
+const walkBytes = 2 * 1024 * 1024;
+
+class LevelStore implements FrameStore {
+  readonly #db: Database;
+
+  constructor(db: Database) {
+    this.#db = db;
+  }
+
+  /** Puts one frame value. Copies it before this returns. Rejects with LevelDB's own error: the handle is done for. */
+  putFrame(first: Sequence, value: Uint8Array): Promise<void> {
+    return this.#db.put(frameKey(first), asBuffer(value), { sync: false });
+  }
+
+  putHead(value: Uint8Array): Promise<void> {
+    return this.#db.put(headKey, asBuffer(value), { sync: false });
+  }
+
+  /** Deletes frames by their first sequences, one LevelDB batch. */
+  deleteFrames(firsts: readonly Sequence[]): Promise<void> {
+    return this.#db.batch(
+      firsts.map((first) => ({ type: "del", key: frameKey(first) }) as const),
+      { sync: false },
+    );
+  }
+
+  /** The head value; undefined when there is none. */
+  async head(): Promise<Uint8Array | undefined> {
+    try {
+      return await this.#db.get(headKey, { fillCache: false });
+    } catch (cause) {
+      throw readError(cause);
+    }
+  }
+
+  /** Values of the frames with these first sequences, undefined for those that are not there. */
+  async frames(firsts: readonly Sequence[]): Promise<(Uint8Array | undefined)[]> {
+    try {
+      return await this.#db.getMany(firsts.map(frameKey), { fillCache: false });
+    } catch (cause) {
+      throw readError(cause);
+    }
+  }
+
+  /** All frames from the known first key on, in order. A key that is none of ours is JOURNAL_DAMAGED. */
+  async *walk(from: Sequence): AsyncGenerator<StoredFrame> {
+    const iterator = this.#db.iterator({
+      gte: frameKey(from),
+      lt: framesEnd,
+      fillCache: false,
+      highWaterMarkBytes: walkBytes,
+    });
+    try {
+      for (;;) {
+        const entries = await iterator.nextv(256);
+        if (entries.length === 0) return;
+        for (const [key, value] of entries) yield { first: sequenceOf(key), value };
+      }
+    } catch (cause) {
+      throw readError(cause);
+    } finally {
+      await iterator.close();
+    }
+  }
+
+  /** First sequences of at most `limit` frames below `below`. */
+  async firstsBelow(below: Sequence, limit: number): Promise<Sequence[]> {
+    try {
+      const keys = await this.#db
+        .keys({ gte: frameKey(0), lt: frameKey(below), limit, fillCache: false })
+        .all();
+      return keys.map(sequenceOf);
+    } catch (cause) {
+      throw readError(cause);
+    }
+  }
+
+  /** Lets LevelDB give back the space of frames deleted in [from, below). Rotates the log. */
+  compact(from: Sequence, below: Sequence): Promise<void> {
+    return this.#db.compactRange(frameKey(from), frameKey(below));
+  }
+
+  /** Waits for writes under way. Works on a handle that has failed, too. */
+  close(): Promise<void> {
+    return this.#db.close();
+  }
+}
+
+/**
+ * Opens the database. `create` makes the folder; otherwise a missing or empty one is JOURNAL_MISSING, a broken one
+ * JOURNAL_DAMAGED, a used one JOURNAL_LOCKED, and anything else JOURNAL_OPEN_FAILED.
+ */
+export async function openLevelStore(
+  directory: string,
+  mode: "create" | "open",
+  writeBufferBytes: number,
+): Promise<FrameStore> {
+  if (mode === "open") await requireDatabase(directory);
+  // `level` is the package we are to use; its types hide compactRange and lie about get(), classic-level's do not.
+  const db = new Level<Buffer, Buffer>(directory, {
+    keyEncoding: "buffer",
+    valueEncoding: "buffer",
+    createIfMissing: mode === "create",
+    errorIfExists: mode === "create",
+    compression: false,
+    writeBufferSize: writeBufferBytes,
+    maxFileSize: Math.max(1024 * 1024, writeBufferBytes),
+    cacheSize: cacheBytes,
+    maxOpenFiles: openFilesMax,
+  }) as unknown as Database;
+  try {
+    await db.open();
+  } catch (error) {
+    const cause = error instanceof Error ? error.cause : undefined;
+    const code = errorCode(cause);
+    if (code === "LEVEL_LOCKED") throw journalLocked(directory, error);
+    if (code === "LEVEL_CORRUPTION") throw journalDamaged("database", null, { directory }, error);
+    throw journalOpenFailed(directory, error);
+  }
+  return new LevelStore(db);
+}
+
+/** Told apart here, because LevelDB calls all of these an I/O error or makes a new database of what is left. */
+async function requireDatabase(directory: string): Promise<void> {
+  let names: string[];
+  try {
+    names = await readdir(directory);
+  } catch (cause) {
+    if (errorCode(cause) === "ENOENT") throw journalMissing(directory);
+    throw journalOpenFailed(directory, cause);
+  }
+  if (names.length === 0) throw journalMissing(directory);
+  if (!names.includes("CURRENT")) throw journalDamaged("no-current", null, { directory });
+  const manifest = readFileSync(join(directory, "CURRENT"), "latin1").trim();
+  if (!/^MANIFEST-\d+$/.test(manifest) || !existsSync(join(directory, manifest))) {
+    throw journalDamaged("no-manifest", null, { directory });
+  }
+}
+
+function frameKey(first: Sequence): Buffer {
+  const key = Buffer.allocUnsafe(frameKeyBytes);
+  key[0] = framePrefix;
+  key.writeUInt32BE(Math.floor(first / 2 ** 32), 1);
+  key.writeUInt32BE(first % 2 ** 32, 5);
+  return key;
+}
+
+function sequenceOf(key: Buffer): Sequence {
+  if (key.byteLength !== frameKeyBytes || key[0] !== framePrefix)
+    throw journalDamaged("key", null, { key: key.toString("hex") });
+  const sequence = key.readUInt32BE(1) * 2 ** 32 + key.readUInt32BE(5);
+  if (!Number.isSafeInteger(sequence)) throw journalDamaged("key", null, { key: key.toString("hex") });
+  return sequence;
+}
+
+function readError(cause: unknown): unknown {
+  const code = errorCode(cause);
+  if (code === "JOURNAL_DAMAGED") return cause;
+  if (code === "LEVEL_CORRUPTION") return journalDamaged("database", null, {}, cause);
+  return journalReadFailed(cause);
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
