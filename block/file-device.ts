@@ -9,7 +9,7 @@ import { constants } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { open } from "node:fs/promises";
 import { dirname } from "node:path";
-import { syncDirectory } from "../runtime/durable-document.ts";
+import { syncDirectory, systemDisk } from "../runtime/disk.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { BlockChange, BulkWritable } from "./bulk-write.ts";
 import type { BlockCapabilities, BlockDevice, Extent, WriteOptions, ZeroOptions } from "./device.ts";
@@ -149,7 +149,7 @@ async function giveSize(file: FileHandle, path: string, sizeBytes: number): Prom
     await file.truncate(sizeBytes);
     // Power loss before this may leave no file or an empty one, never a name that a marker already counts on.
     await file.sync();
-    await syncDirectory(dirname(path));
+    await syncDirectory(systemDisk, dirname(path));
   } catch (cause) {
     throw new OperationalError({
       code: "IMAGE_CREATE_FAILED",

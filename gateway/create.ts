@@ -3,16 +3,16 @@
  * Until that last step nothing was answered to anybody, so a crash in between is simply begun again. It never touches
  * an image that holds data, nor anything whose document does not say that it was being made.
  */
-import { existsSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { imageHoldsData } from "../block/image-inspection.ts";
 import type { AppliedPosition } from "../image/marker.ts";
 import { openFrameLog } from "../journal/open.ts";
 import type { Hello } from "../protocol/control.ts";
 import { bytesFromHex, lineageFromText } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
-import { syncDirectory, writeDocument } from "../runtime/durable-document.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { syncDirectory } from "../runtime/disk.ts";
+import { writeDocument } from "../runtime/durable-document.ts";
+
 import { OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
@@ -21,6 +21,7 @@ import { openImage } from "./apply/open-image.ts";
 import type { IntakeLimits } from "./intake-options.ts";
 import { intakeOptions } from "./intake-options.ts";
 import type { StandbyDocument } from "./state.ts";
+import type { StandbyStorage } from "./storage.ts";
 
 export interface CreateInput {
   readonly group: GroupSettings;
@@ -29,12 +30,15 @@ export interface CreateInput {
   readonly limits: IntakeLimits;
   /** A document in phase `creating` from an attempt that a crash ended. */
   readonly unfinished: StandbyDocument | undefined;
+  readonly storage: StandbyStorage;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
 /** The document of the finished standby, durable. OperationalError `IMAGE_HOLDS_DATA`, `STANDBY_LEFTOVERS` and those of the parts. */
 export async function createStandby(input: CreateInput): Promise<StandbyDocument> {
-  const { group, paths, hello, log } = input;
+  const { group, paths, hello, storage, clock, log } = input;
+  const { disk, images, bootId } = storage;
   const lineage = lineageFromText(hello.lineage);
   const genesis = bytesFromHex(hello.genesis);
   if (lineage === undefined || genesis === undefined)
@@ -45,7 +49,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     return { ...volume, imagePath: configured ?? paths.image(volume.name) };
   });
   for (const { imagePath, sizeBytes, name } of volumes) {
-    if (!(await imageHoldsData(imagePath, sizeBytes))) continue;
+    if (!(await images.holdsData(imagePath, sizeBytes))) continue;
     throw new OperationalError({
       code: "IMAGE_HOLDS_DATA",
       message: `the image of volume ${name} at ${imagePath} already holds data`,
@@ -55,7 +59,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
   }
   if (
     input.unfinished === undefined &&
-    [paths.intake, paths.intakeWatermark, paths.marker].some(existsSync)
+    [paths.intake, paths.intakeWatermark, paths.marker].some((path) => disk.exists(path))
   ) {
     throw new OperationalError({
       code: "STANDBY_LEFTOVERS",
@@ -64,7 +68,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
       hint: "Restore the document, or move the folder away if the standby is to be made anew.",
     });
   }
-  await mkdir(dirname(paths.image("any")), { recursive: true, mode: 0o700 });
+  await disk.makeDirectory(dirname(paths.image("any")));
   const document: StandbyDocument = {
     version: 1,
     group: group.name,
@@ -76,19 +80,30 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     failover: null,
   };
   // Survives a crash in any step below: what is found then is known to be half made and may be replaced.
-  await writeDocument(paths.state, document);
-  await syncDirectory(dirname(paths.directory));
-  await syncDirectory(dirname(dirname(paths.directory)));
-  for (const leftover of [paths.intake, paths.intakeWatermark, paths.marker])
-    await rm(leftover, { recursive: true, force: true });
+  await writeDocument(disk, paths.state, document);
+  await syncDirectory(disk, dirname(paths.directory));
+  await syncDirectory(disk, dirname(dirname(paths.directory)));
+  for (const leftover of [paths.intake, paths.intakeWatermark, paths.marker]) await disk.remove(leftover);
   const origin: AppliedPosition = { sequence: 0, chain: genesis, dataBytesTotal: 0, timeMs: 0 };
-  const image = await openImage({ volumes, markerPath: paths.marker, lineage, mode: "create", origin, log });
+  const image = await openImage({
+    storage,
+    volumes,
+    markerPath: paths.marker,
+    lineage,
+    mode: "create",
+    origin,
+    log,
+  });
   await image.close();
-  const { log: intake } = await openFrameLog(intakeOptions(paths, document, input.limits, "create"), log);
+  const { log: intake } = await openFrameLog(
+    intakeOptions(paths, document, input.limits, bootId, "create"),
+    log,
+    { ...storage, clock },
+  );
   await intake.close("clean");
-  await syncDirectory(paths.directory);
+  await syncDirectory(disk, paths.directory);
   const standing: StandbyDocument = { ...document, phase: "standing" };
   // Survives everything: only now may the owner be told that it is attached.
-  await writeDocument(paths.state, standing);
+  await writeDocument(disk, paths.state, standing);
   return standing;
 }

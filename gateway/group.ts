@@ -3,8 +3,6 @@
  * document and everything that is open on it. One group's trouble stays in its object. It never opens an image after
  * the hand-over record exists, and never changes the token except upwards, by failover.
  */
-import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { FailoverPlan, FailoverResult } from "../protocol/admin.ts";
 import { type BatchHeader, batchHeaderBytes, decodeBatchHeader } from "../protocol/batch.ts";
@@ -22,7 +20,9 @@ import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
 import type { Reason, StandbyStatus } from "../protocol/status.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
-import { readDocument, syncDirectory, writeDocument } from "../runtime/durable-document.ts";
+import type { Disk } from "../runtime/disk.ts";
+import { syncDirectory } from "../runtime/disk.ts";
+import { readDocument, writeDocument } from "../runtime/durable-document.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { HttpAnswer, HttpRequest } from "../runtime/http.ts";
 import type { Log } from "../runtime/log.ts";
@@ -46,6 +46,7 @@ import { judgeToken } from "./receive/machine.ts";
 import type { FailoverDocument, HeardRecord, Seal, StandbyDocument } from "./state.ts";
 import { parseHeardRecord, parseStandbyDocument } from "./state.ts";
 import { describeStandby, judgeCondition, type StatusFacts } from "./status.ts";
+import type { StandbyStorage } from "./storage.ts";
 
 export interface StandbyGroupOptions {
   readonly site: string;
@@ -54,6 +55,7 @@ export interface StandbyGroupOptions {
   readonly limits: IntakeLimits;
   /** null: no agent at this site. */
   readonly target: HandoverTarget | null;
+  readonly storage: StandbyStorage;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -75,6 +77,7 @@ export class StandbyGroup implements FailoverGround {
   readonly #paths: GatewayGroupPaths;
   readonly #log: Log;
   readonly #clock: Clock;
+  readonly #disk: Disk;
   #document: StandbyDocument | undefined;
   #open: OpenStandby | undefined;
   #heard: Heard;
@@ -98,6 +101,7 @@ export class StandbyGroup implements FailoverGround {
     this.#paths = gatewayGroupPaths(options.dataDir, options.settings.name);
     this.#log = options.log;
     this.#clock = options.clock;
+    this.#disk = options.storage.disk;
     this.#heard = new Heard(options.clock, null);
     this.runner = new FailoverRunner(this, options.clock, options.log);
   }
@@ -140,7 +144,7 @@ export class StandbyGroup implements FailoverGround {
 
   async #readHeard(): Promise<HeardRecord | null> {
     try {
-      return (await readDocument(this.#paths.heard, parseHeardRecord)) ?? null;
+      return (await readDocument(this.#disk, this.#paths.heard, parseHeardRecord)) ?? null;
     } catch (error) {
       this.#log.warn("HEARD_UNREADABLE", `what the owner last said is lost: ${errorText(error)}`);
       return null;
@@ -149,7 +153,7 @@ export class StandbyGroup implements FailoverGround {
 
   /** The document; a hand-over record beside it counts even where a crash came before the document said so. */
   async #readState(): Promise<StandbyDocument | undefined> {
-    const document = await readDocument(this.#paths.state, parseStandbyDocument);
+    const document = await readDocument(this.#disk, this.#paths.state, parseStandbyDocument);
     const { failover } = document ?? {};
     if (
       document === undefined ||
@@ -164,7 +168,7 @@ export class StandbyGroup implements FailoverGround {
 
   /** The hand-over record of the current token, if it was written. */
   async #readHandover(): Promise<HandoverRecord | undefined> {
-    const record = await readDocument(this.#paths.handover, parseHandoverRecord);
+    const record = await readDocument(this.#disk, this.#paths.handover, parseHandoverRecord);
     return record === undefined || record.token.epoch < (this.#document?.token.epoch ?? 0)
       ? undefined
       : record;
@@ -189,6 +193,7 @@ export class StandbyGroup implements FailoverGround {
         document,
         paths: this.#paths,
         limits: this.#options.limits,
+        storage: this.#options.storage,
         clock: this.#clock,
         log: this.#log,
         onBroken: (error) => this.#break(error),
@@ -237,7 +242,7 @@ export class StandbyGroup implements FailoverGround {
       this.#paths.handover,
       agentGroupPaths(this.#options.dataDir, this.name).state,
     ];
-    const known = this.#document !== undefined || traces.some(existsSync);
+    const known = this.#document !== undefined || traces.some((path) => this.#disk.exists(path));
     return { known, lineage: this.#document?.lineage ?? null, token: this.#document?.token ?? null };
   }
 
@@ -253,8 +258,8 @@ export class StandbyGroup implements FailoverGround {
       configured: this.#options.settings.volumes,
       document: this.#document,
       ownedHere:
-        existsSync(agentGroupPaths(this.#options.dataDir, this.name).state) ||
-        existsSync(this.#paths.handover),
+        this.#disk.exists(agentGroupPaths(this.#options.dataDir, this.name).state) ||
+        this.#disk.exists(this.#paths.handover),
       durable: this.#open?.intake.durable,
       applied: this.#open?.applier.appliedSequence ?? 0,
     });
@@ -288,7 +293,7 @@ export class StandbyGroup implements FailoverGround {
   }
 
   async #create(hello: Hello): Promise<HelloAnswer> {
-    const { settings, limits } = this.#options;
+    const { settings, limits, storage } = this.#options;
     try {
       const unfinished = this.#document;
       this.#document = await createStandby({
@@ -297,6 +302,8 @@ export class StandbyGroup implements FailoverGround {
         hello,
         limits,
         unfinished,
+        storage,
+        clock: this.#clock,
         log: this.#log,
       });
     } catch (error) {
@@ -382,13 +389,13 @@ export class StandbyGroup implements FailoverGround {
   }
 
   #persistHeard(): void {
-    writeDocument(this.#paths.heard, this.#heard.record).catch((error: unknown) => {
+    writeDocument(this.#disk, this.#paths.heard, this.#heard.record).catch((error: unknown) => {
       this.#log.warn("HEARD_NOT_WRITTEN", `what the owner said is not on disk: ${errorText(error)}`);
     });
   }
 
   status(): StandbyStatus {
-    const { settings, limits } = this.#options;
+    const { settings, limits, storage } = this.#options;
     const open = this.#open;
     const seal = this.#document?.failover?.seal;
     const applied = open === undefined ? seal : open.applier.applied;
@@ -455,11 +462,11 @@ export class StandbyGroup implements FailoverGround {
     };
     try {
       // Survives a crash from here on: the old owner is fenced for ever and the run can only be finished.
-      await writeDocument(this.#paths.state, document);
+      await writeDocument(this.#disk, this.#paths.state, document);
     } catch (error) {
       // It may or may not be on disk. The old document is put back, so that a restart does not finish what was
       // reported as not begun; where that fails too, what was acknowledged meanwhile is still before any seal.
-      await writeDocument(this.#paths.state, before).catch((cause: unknown) =>
+      await writeDocument(this.#disk, this.#paths.state, before).catch((cause: unknown) =>
         this.#log.error("STATE_NOT_RESTORED", "the old state could not be written back", cause),
       );
       throw error;
@@ -515,7 +522,7 @@ export class StandbyGroup implements FailoverGround {
       volumes: document.volumes,
     };
     // Survives a crash: whoever starts next finds that the agent owns images and history from here on.
-    await writeDocument(this.#paths.handover, record);
+    await writeDocument(this.#disk, this.#paths.handover, record);
     await this.#writeFailover({ progress: "handed-over", seal });
   }
 
@@ -551,9 +558,9 @@ export class StandbyGroup implements FailoverGround {
       exports: run.exports,
       evidence,
     };
-    await mkdir(dirname(evidence), { recursive: true, mode: 0o700 });
-    await syncDirectory(dirname(dirname(evidence)));
-    await writeDocument(evidence, {
+    await this.#disk.makeDirectory(dirname(evidence));
+    await syncDirectory(this.#disk, dirname(dirname(evidence)));
+    await writeDocument(this.#disk, evidence, {
       kind: "failover",
       site: this.#options.site,
       lineage,
@@ -576,7 +583,7 @@ export class StandbyGroup implements FailoverGround {
     const document = this.#requireDocument();
     if (document.failover === null) throw new TypeError("no failover under way");
     const next: StandbyDocument = { ...document, failover: { ...document.failover, ...change } };
-    await writeDocument(this.#paths.state, next);
+    await writeDocument(this.#disk, this.#paths.state, next);
     this.#document = next;
   }
 
@@ -607,6 +614,6 @@ export class StandbyGroup implements FailoverGround {
     await this.#exclusive(() => this.#closeOpen(this.#trouble === null ? "clean" : "abandon", why));
     await this.runner.idle();
     if (this.#heard.silenceMs() !== null && this.#document !== undefined)
-      await writeDocument(this.#paths.heard, this.#heard.record);
+      await writeDocument(this.#disk, this.#paths.heard, this.#heard.record);
   }
 }

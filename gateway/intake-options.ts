@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import type { FrameLogOptions } from "../journal/frame-log.ts";
 import { bytesFromHex, lineageFromText } from "../protocol/ids.ts";
-import { bootId } from "../runtime/host.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
 import type { StandbyDocument } from "./state.ts";
 
@@ -43,6 +42,7 @@ export function intakeOptions(
   paths: GatewayGroupPaths,
   document: StandbyDocument,
   limits: IntakeLimits,
+  bootId: string,
   mode: "create" | "open",
 ): FrameLogOptions {
   const lineage = lineageFromText(document.lineage);
@@ -59,7 +59,7 @@ export function intakeOptions(
     bytesMax: limits.bytesMax,
     reserveBytes: limits.reserveBytes,
     memoryTailBytes: limits.memoryTailBytes,
-    bootId: bootId(),
+    bootId,
     writeBufferBytes: limits.writeBufferBytes,
   };
 }

@@ -2,13 +2,17 @@
  * Composition root of the gateway: makes the shells of one site's standby side and nothing else. Each group lives
  * alone; one that is broken is shown as stopped and never keeps the others from starting.
  */
+import { systemImageFiles } from "../block/image-files.ts";
 import { boundAllocator } from "../block/libc.ts";
+import { levelEngine } from "../journal/level-engine.ts";
 import type { GroupKnowledge } from "../protocol/control.ts";
 import type { HandoverTarget } from "../protocol/handover.ts";
 import type { StandbyStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { every } from "../runtime/clock.ts";
+import { systemDisk } from "../runtime/disk.ts";
 import { OperationalError } from "../runtime/errors.ts";
+import { bootId } from "../runtime/host.ts";
 import type { Route } from "../runtime/http.ts";
 import { createHttpServer } from "../runtime/http-server.ts";
 import type { Log } from "../runtime/log.ts";
@@ -65,6 +69,7 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
   if (!boundAllocator()) log.debug("ALLOCATOR_UNBOUND", "this libc keeps its own settings");
   const lock = await takeRoleLock(roleLockPath(site.dataDir, "gateway"));
   const mine = settings.groups.filter((group) => group.home === site.name || group.standby === site.name);
+  const storage = { disk: systemDisk, images: systemImageFiles, stores: levelEngine, bootId: bootId() };
   const limits = shareOfIntake(site.gateway.intake, mine.length);
   const groups = new Map(
     mine.map((group) => [
@@ -75,6 +80,7 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
         settings: group,
         limits,
         target,
+        storage,
         clock,
         log: log.child({ group: group.name }),
       }),

@@ -15,8 +15,10 @@ import { intakeOptions } from "./intake-options.ts";
 import { startIntake, step } from "./receive/machine.ts";
 import { Receiver } from "./receive/receiver.ts";
 import type { Seal, StandbyDocument } from "./state.ts";
+import type { StandbyStorage } from "./storage.ts";
 
 export interface OpenStandbyInput {
+  readonly storage: StandbyStorage;
   readonly document: StandbyDocument;
   readonly paths: GatewayGroupPaths;
   readonly limits: IntakeLimits;
@@ -33,8 +35,8 @@ export class OpenStandby {
   #broken = false;
 
   private constructor(input: OpenStandbyInput, intake: FrameLog) {
-    const { document, paths, clock, log } = input;
-    const { lineage, origin } = intakeOptions(paths, document, input.limits, "open");
+    const { document, paths, storage, clock, log } = input;
+    const { lineage, origin } = intakeOptions(paths, document, input.limits, storage.bootId, "open");
     const broken = (error: unknown): void => {
       if (this.#broken) return;
       this.#broken = true;
@@ -45,6 +47,7 @@ export class OpenStandby {
       intake,
       open: () =>
         openImage({
+          storage,
           volumes: document.volumes,
           markerPath: paths.marker,
           lineage,
@@ -82,8 +85,9 @@ export class OpenStandby {
   /** Opens and verifies the log; the images open behind it, and their trouble is the applier's to report. */
   static async open(input: OpenStandbyInput): Promise<OpenStandby> {
     const { log: intake } = await openFrameLog(
-      intakeOptions(input.paths, input.document, input.limits, "open"),
+      intakeOptions(input.paths, input.document, input.limits, input.storage.bootId, "open"),
       input.log,
+      { ...input.storage, clock: input.clock },
     );
     const open = new OpenStandby(input, intake);
     await open.applier.start();

@@ -12,6 +12,7 @@ import type { Frame } from "../protocol/frame.ts";
 import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
 import type { BlockRecord } from "../protocol/record.ts";
+import type { Disk } from "../runtime/disk.ts";
 import { errorText, OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import { foldRecords } from "./fold.ts";
@@ -24,6 +25,8 @@ export interface GroupVolume {
 }
 
 export interface GroupImageOptions {
+  /** Where the marker lies. */
+  readonly disk: Disk;
   readonly volumes: readonly GroupVolume[];
   readonly markerPath: string;
   readonly lineage: LineageBytes;
@@ -69,11 +72,11 @@ export class GroupImage {
         reaction: "stop",
       });
     }
-    const { markerPath, lineage, origin } = options;
+    const { disk, markerPath, lineage, origin } = options;
     const marker =
       options.mode === "create"
-        ? await Marker.create(markerPath, { lineage, applied: origin, applyingLast: origin.sequence })
-        : await Marker.open(markerPath, lineage);
+        ? await Marker.create(disk, markerPath, { lineage, applied: origin, applyingLast: origin.sequence })
+        : await Marker.open(disk, markerPath, lineage);
     const image = new GroupImage(options.volumes, marker, options.log);
     if (image.applyingLast > image.applied.sequence) {
       options.log.info("IMAGE_PARTLY_APPLIED", "an apply step was under way when the image was last used", {

@@ -18,14 +18,13 @@
  *   100           zero bytes up to 4096: one slot never shares a block with the other
  */
 import assert from "node:assert/strict";
-import type { FileHandle } from "node:fs/promises";
-import { open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "../protocol/bytes.ts";
 import type { ChainPosition, LineageBytes, Sequence } from "../protocol/ids.ts";
 import { bytesEqual, lineageToText } from "../protocol/ids.ts";
-import { syncDirectory } from "../runtime/durable-document.ts";
+import type { Disk, DiskFile } from "../runtime/disk.ts";
+import { syncDirectory } from "../runtime/disk.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 
 const markerMagic = 0x53534d4b;
@@ -91,14 +90,14 @@ export function decodeMarkerSlot(bytes: Uint8Array): MarkerSlot | undefined {
 }
 
 export class Marker {
-  readonly #file: FileHandle;
+  readonly #file: DiskFile;
   readonly #path: string;
   #state: MarkerState;
   #generation: number;
   #busy = false;
   #failed: OperationalError | undefined;
 
-  private constructor(file: FileHandle, path: string, slot: MarkerSlot) {
+  private constructor(file: DiskFile, path: string, slot: MarkerSlot) {
     this.#file = file;
     this.#path = path;
     this.#state = slot.state;
@@ -114,11 +113,11 @@ export class Marker {
    * Makes the marker; taken as done when one is there that says exactly this. OperationalError `MARKER_EXISTS`
    * when it says anything else: the images hold a history that nobody meant to start over.
    */
-  static async create(path: string, state: MarkerState): Promise<Marker> {
-    const found = await Marker.#openFile(path);
+  static async create(disk: Disk, path: string, state: MarkerState): Promise<Marker> {
+    const found = await Marker.#openFile(disk, path);
     if (found !== undefined) {
       await found.close();
-      const marker = await Marker.open(path, state.lineage);
+      const marker = await Marker.open(disk, path, state.lineage);
       const { applied, applyingLast } = marker.state;
       if (
         applied.sequence === state.applied.sequence &&
@@ -136,14 +135,15 @@ export class Marker {
       });
     }
     const temporary = `${path}.new`;
-    const file = await open(temporary, "w+", 0o600);
+    const file = await disk.open(temporary, "replace");
     try {
-      await file.write(encodeMarkerSlot(state, 1), 0, markerSlotBytes, slotOffset(1));
-      await file.truncate(markerSlotBytes * 2);
+      const slots = new Uint8Array(markerSlotBytes * 2);
+      slots.set(encodeMarkerSlot(state, 1), slotOffset(1));
+      await file.write(0, slots);
       // Power loss before the rename leaves no marker; after the directory's sync, a whole one.
       await file.sync();
-      await rename(temporary, path);
-      await syncDirectory(dirname(path));
+      await disk.rename(temporary, path);
+      await syncDirectory(disk, dirname(path));
     } catch (cause) {
       await file.close();
       throw new OperationalError({
@@ -160,8 +160,8 @@ export class Marker {
    * Opens the marker of `lineage`. OperationalError, reaction `stop`: `MARKER_MISSING`, `MARKER_DAMAGED` (no valid
    * slot), `MARKER_LINEAGE` (images of another history).
    */
-  static async open(path: string, lineage: LineageBytes): Promise<Marker> {
-    const file = await Marker.#openFile(path);
+  static async open(disk: Disk, path: string, lineage: LineageBytes): Promise<Marker> {
+    const file = await Marker.#openFile(disk, path);
     if (file === undefined) {
       throw new OperationalError({
         code: "MARKER_MISSING",
@@ -171,8 +171,7 @@ export class Marker {
       });
     }
     try {
-      const bytes = Buffer.alloc(markerSlotBytes * 2);
-      await file.read(bytes, 0, bytes.byteLength, 0);
+      const bytes = await file.read(0, markerSlotBytes * 2);
       const slots = [bytes.subarray(0, markerSlotBytes), bytes.subarray(markerSlotBytes)].map(
         decodeMarkerSlot,
       );
@@ -201,9 +200,9 @@ export class Marker {
     }
   }
 
-  static async #openFile(path: string): Promise<FileHandle | undefined> {
+  static async #openFile(disk: Disk, path: string): Promise<DiskFile | undefined> {
     try {
-      return await open(path, "r+");
+      return await disk.open(path, "update");
     } catch (cause) {
       if (errorCode(cause) === "ENOENT") return undefined;
       throw new OperationalError({
@@ -227,17 +226,10 @@ export class Marker {
     const state = { lineage: this.#state.lineage, applied, applyingLast };
     const generation = this.#generation + 1;
     try {
-      const { bytesWritten } = await this.#file.write(
-        encodeMarkerSlot(state, generation),
-        0,
-        markerSlotBytes,
-        slotOffset(generation),
-      );
-      if (bytesWritten !== markerSlotBytes)
-        throw new Error(`wrote ${bytesWritten} of ${markerSlotBytes} bytes`);
+      await this.#file.write(slotOffset(generation), encodeMarkerSlot(state, generation));
       // Power loss before this leaves the other slot, one state older, which is true as well: an intention not yet
       // recorded has not touched the images, and an applied position not yet recorded is applied again.
-      await this.#file.datasync();
+      await this.#file.syncData();
       this.#state = state;
       this.#generation = generation;
     } catch (cause) {

@@ -2,9 +2,10 @@
  * Opens a group's images from their paths: the one way in which both roles come to a `GroupImage` on files or block
  * devices. On failure nothing stays open. What the images must agree with is the caller's to prove.
  */
-import type { FileDevice } from "../block/file-device.ts";
-import { openFileDevice } from "../block/file-device.ts";
+import type { BlockDevice } from "../block/device.ts";
+import type { ImageFiles } from "../block/image-files.ts";
 import type { LineageBytes, VolumeEntry } from "../protocol/ids.ts";
+import type { Disk } from "../runtime/disk.ts";
 import type { Log } from "../runtime/log.ts";
 import { GroupImage } from "./group-image.ts";
 import type { AppliedPosition } from "./marker.ts";
@@ -15,6 +16,8 @@ export interface ImageFile extends VolumeEntry {
 }
 
 export interface OpenImageFilesOptions {
+  readonly disk: Disk;
+  readonly images: ImageFiles;
   readonly volumes: readonly ImageFile[];
   readonly markerPath: string;
   readonly lineage: LineageBytes;
@@ -26,16 +29,16 @@ export interface OpenImageFilesOptions {
   readonly log: Log;
 }
 
-/** OperationalErrors of `openFileDevice` and `GroupImage.open`. */
+/** OperationalErrors of `ImageFiles.open` and `GroupImage.open`. */
 export async function openImageFiles(options: OpenImageFilesOptions): Promise<GroupImage> {
-  const { markerPath, lineage, mode, origin, log } = options;
-  const opened: { entry: VolumeEntry; device: FileDevice }[] = [];
+  const { disk, markerPath, lineage, mode, origin, log } = options;
+  const opened: { entry: VolumeEntry; device: BlockDevice }[] = [];
   try {
     for (const { number, name, sizeBytes, imagePath: path } of options.volumes) {
-      const device = await openFileDevice({ path, sizeBytes, create: options.createImages });
+      const device = await options.images.open({ path, sizeBytes, create: options.createImages });
       opened.push({ entry: { number, name, sizeBytes }, device });
     }
-    return await GroupImage.open({ volumes: opened, markerPath, lineage, mode, origin, log });
+    return await GroupImage.open({ disk, volumes: opened, markerPath, lineage, mode, origin, log });
   } catch (error) {
     for (const { device } of opened) await device.close();
     throw error;

@@ -13,7 +13,6 @@ import type { ClassicLevel } from "classic-level";
 import { Level } from "level";
 import type { Sequence } from "../protocol/ids.ts";
 import { errorCode } from "../runtime/errors.ts";
-import type { FrameStore, StoredFrame } from "./store.ts";
 import {
   journalDamaged,
   journalLocked,
@@ -21,6 +20,7 @@ import {
   journalOpenFailed,
   journalReadFailed,
 } from "./journal-errors.ts";
+import type { FrameStore, StoredFrame } from "./store.ts";
 
 type Database = ClassicLevel<Buffer, Buffer>;
 

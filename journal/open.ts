@@ -3,12 +3,12 @@
  * decoded and chained before anything is returned, and held against the watermark. A journal that is not what was
  * promised is refused with what is wrong and where; it is never repaired, shortened or continued.
  */
-import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { bytesEqual } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { systemClock } from "../runtime/clock.ts";
+import type { Disk } from "../runtime/disk.ts";
+import { syncDirectory } from "../runtime/disk.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import { ContinuityCheck, requireChain } from "./continuity.ts";
@@ -24,14 +24,12 @@ import {
   watermarkMissing,
 } from "./journal-errors.ts";
 import { chargeOf, establish, LevelFrameLog } from "./level-frame-log.ts";
-import type { LogFileOperations } from "./log-files.ts";
-import { LogFiles, systemLogFileOperations } from "./log-files.ts";
+import { LogFiles } from "./log-files.ts";
 import { MemoryTail } from "./memory-tail.ts";
-import type { FrameStore } from "./store.ts";
-import { openStore, writeBufferBytesDefault, writeBufferBytesMin } from "./store.ts";
-import { withTrial } from "./trial.ts";
-import type { WatermarkFileOperations, WatermarkReading } from "./watermark.ts";
-import { syncFolder, systemWatermarkFileOperations, Watermark } from "./watermark.ts";
+import type { FrameStore, StoreEngine } from "./store.ts";
+import { writeBufferBytesDefault, writeBufferBytesMin } from "./store.ts";
+import type { WatermarkReading } from "./watermark.ts";
+import { Watermark } from "./watermark.ts";
 import { bootBytes } from "./watermark-slot.ts";
 
 /** Told about every 64 MiB while a long journal is verified. */
@@ -46,12 +44,11 @@ export interface OpenProgress {
   readonly storedBytes: number;
 }
 
-/** What opening touches of the outside world; every part has a default. */
+/** What a frame log touches of the outside world. */
 export interface FrameLogWorld {
-  readonly clock?: Clock;
-  readonly freeBytes?: (directory: string) => number;
-  readonly logFiles?: LogFileOperations;
-  readonly watermarkFile?: WatermarkFileOperations;
+  readonly disk: Disk;
+  readonly stores: StoreEngine;
+  readonly clock: Clock;
   readonly onProgress?: (progress: OpenProgress) => void;
 }
 
@@ -62,17 +59,17 @@ export interface FrameLogWorld {
 export async function openFrameLog(
   options: FrameLogOptions,
   log: Log,
-  world: FrameLogWorld = {},
+  world: FrameLogWorld,
 ): Promise<{ log: FrameLog; recovery: FrameLogRecovery }> {
   const writeBufferBytes = Math.max(writeBufferBytesMin, options.writeBufferBytes ?? writeBufferBytesDefault);
-  if (options.mode === "create")
-    await create(options, writeBufferBytes, world.logFiles ?? systemLogFileOperations);
-  if (!existsSync(options.watermarkPath)) {
-    throw existsSync(options.directory)
+  const { disk, stores } = world;
+  if (options.mode === "create") await create(options, writeBufferBytes, world);
+  if (!disk.exists(options.watermarkPath)) {
+    throw disk.exists(options.directory)
       ? watermarkMissing(options.watermarkPath)
       : journalMissing(options.directory);
   }
-  return withTrial(options.directory, options.watermarkPath, writeBufferBytes, () =>
+  return stores.guard(options.directory, options.watermarkPath, writeBufferBytes, () =>
     openVerified(options, log, world, writeBufferBytes),
   );
 }
@@ -84,16 +81,12 @@ async function openVerified(
   writeBufferBytes: number,
 ): Promise<{ log: FrameLog; recovery: FrameLogRecovery }> {
   // The database first: its lock tells another agent from a watermark that changes while it is read.
-  const store = await openStore(options.directory, "open", writeBufferBytes);
-  const files = new LogFiles(options.directory, world.logFiles ?? systemLogFileOperations);
+  const { disk, stores, clock } = world;
+  const store = await stores.open(options.directory, "open", writeBufferBytes);
+  const files = new LogFiles(disk, options.directory);
   let watermark: Watermark | undefined;
   try {
-    const opened = Watermark.open(
-      options.watermarkPath,
-      options.lineage,
-      options.bootId,
-      world.watermarkFile ?? systemWatermarkFileOperations,
-    );
+    const opened = await Watermark.open(disk, options.watermarkPath, options.lineage, options.bootId);
     watermark = opened.watermark;
     const { reading } = opened;
     const head = await readHead(store, options);
@@ -116,8 +109,8 @@ async function openVerified(
     const frameLog = new LevelFrameLog({
       options,
       log,
-      clock: world.clock ?? systemClock,
-      freeBytes: world.freeBytes ?? freeBytesOf,
+      clock,
+      freeBytes: (directory) => disk.freeBytes(directory),
       store,
       files,
       watermark,
@@ -144,30 +137,31 @@ async function openVerified(
 async function create(
   options: FrameLogOptions,
   writeBufferBytes: number,
-  logFiles: LogFileOperations,
+  world: FrameLogWorld,
 ): Promise<void> {
+  const { disk, stores } = world;
   const prepared = `${options.watermarkPath}.new`;
-  if (existsSync(options.watermarkPath)) throw journalExists(options.watermarkPath);
-  if (existsSync(options.directory) && readdirSync(options.directory).length > 0) {
-    if (!existsSync(prepared)) throw journalExists(options.directory);
-    rmSync(options.directory, { recursive: true });
+  if (disk.exists(options.watermarkPath)) throw journalExists(options.watermarkPath);
+  if (disk.exists(options.directory) && (await disk.list(options.directory)).length > 0) {
+    if (!disk.exists(prepared)) throw journalExists(options.directory);
+    await disk.remove(options.directory);
   }
   try {
-    mkdirSync(dirname(options.watermarkPath), { recursive: true });
-    mkdirSync(dirname(options.directory), { recursive: true });
-    Watermark.prepare(prepared, options.lineage, options.origin, options.bootId);
-    const store = await openStore(options.directory, "create", writeBufferBytes);
-    const files = new LogFiles(options.directory, logFiles);
+    await disk.makeDirectory(dirname(options.watermarkPath));
+    await disk.makeDirectory(dirname(options.directory));
+    await Watermark.prepare(disk, prepared, options.lineage, options.origin, options.bootId);
+    const store = await stores.open(options.directory, "create", writeBufferBytes);
+    const files = new LogFiles(disk, options.directory);
     try {
       await store.putHead(encodeHead({ lineage: options.lineage, position: options.origin, pairs: [] }));
       // Survives power loss before the watermark gets its name, which says that this is there.
       await files.sync();
-      syncFolder(dirname(options.directory));
+      await syncDirectory(disk, dirname(options.directory));
     } finally {
       await store.close();
       await files.close();
     }
-    Watermark.install(prepared, options.watermarkPath);
+    await Watermark.install(disk, prepared, options.watermarkPath);
   } catch (cause) {
     throw cause instanceof OperationalError ? cause : journalOpenFailed(options.directory, cause);
   }
@@ -304,9 +298,4 @@ async function settle(
   } catch (cause) {
     throw cause instanceof OperationalError ? cause : journalOpenFailed(watermark.path, cause);
   }
-}
-
-function freeBytesOf(directory: string): number {
-  const { bavail, bsize } = statfsSync(directory);
-  return bavail * bsize;
 }

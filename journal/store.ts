@@ -36,6 +36,21 @@ export interface FrameStore {
   close(): Promise<void>;
 }
 
+/** A kind of store. */
+export interface StoreEngine {
+  readonly open: OpenStore;
+  /**
+   * Runs `open`, which opens the store and reads all of it, so that a store whose damage ends the process ends it
+   * once at most: the next attempt is JOURNAL_DAMAGED.
+   */
+  guard<T>(
+    directory: string,
+    watermarkPath: string,
+    writeBufferBytes: number,
+    open: () => Promise<T>,
+  ): Promise<T>;
+}
+
 /**
  * Opens the database. `create` makes the folder; otherwise a missing or empty one is JOURNAL_MISSING, a broken one
  * JOURNAL_DAMAGED, a used one JOURNAL_LOCKED, and anything else JOURNAL_OPEN_FAILED.

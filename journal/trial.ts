@@ -6,9 +6,9 @@
  */
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Disk } from "../runtime/disk.ts";
 import { journalDamaged, journalOpenFailed } from "./journal-errors.ts";
 
 const here = fileURLToPath(import.meta.url);
@@ -23,18 +23,19 @@ function notePath(watermarkPath: string): string {
  * The note needs no sync: it tells of the end of a process, not of the host.
  */
 export async function withTrial<T>(
+  disk: Disk,
   directory: string,
   watermarkPath: string,
   writeBufferBytes: number,
   open: () => Promise<T>,
 ): Promise<T> {
   const note = notePath(watermarkPath);
-  if (existsSync(note)) await tryInChild(directory, writeBufferBytes);
-  writeFileSync(note, "");
+  if (disk.exists(note)) await tryInChild(directory, writeBufferBytes);
+  await disk.touch(note);
   try {
     return await open();
   } finally {
-    rmSync(note, { force: true });
+    await disk.remove(note);
   }
 }
 

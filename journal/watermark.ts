@@ -13,21 +13,12 @@
  *   under way was not answered. Answered slots lie on other pages, so no unsynced write can tear a durable value.
  * - Alternating answered slots likewise leave the last settled one when the process dies inside a write.
  */
-import {
-  close,
-  closeSync,
-  fdatasync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  writeSync,
-} from "node:fs";
 import { dirname } from "node:path";
-import { promisify } from "node:util";
 import type { LineageBytes } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import type { Disk, DiskFile } from "../runtime/disk.ts";
+import { syncDirectory } from "../runtime/disk.ts";
 import { errorCode } from "../runtime/errors.ts";
 import type { LogPosition } from "./frame-log.ts";
 import { journalDamaged, journalOpenFailed, watermarkDamaged, watermarkMissing } from "./journal-errors.ts";
@@ -45,29 +36,6 @@ export const slotSpacingBytes = 4096;
 const slotOrder: readonly SlotKind[] = ["durable", "durable", "answered", "answered"];
 export const watermarkFileBytes = slotOrder.length * slotSpacingBytes;
 
-const closeFile = promisify(close);
-
-/** The calls that can fail, so that a test can let one fail. */
-export interface WatermarkFileOperations {
-  /** Writes all bytes at `position` into the page cache. */
-  write(fd: number, bytes: Uint8Array, position: number): void;
-  fdatasync(fd: number): Promise<void>;
-}
-
-export const systemWatermarkFileOperations: WatermarkFileOperations = {
-  /**
-   * Synchronous on purpose: 108 bytes into a resident page of a file that never grows cost 3 us, against 25-50 us
-   * for a turn through the thread pool on every append. It can wait only for the file system's own journal, which
-   * the put before it waited for as well.
-   */
-  write(fd, bytes, position) {
-    const written = writeSync(fd, bytes, 0, bytes.byteLength, position);
-    if (written !== bytes.byteLength)
-      throw new Error(`short write of the watermark: ${written} of ${bytes.byteLength} bytes`);
-  },
-  fdatasync: promisify(fdatasync),
-};
-
 /** What a watermark file says when it is opened. */
 export interface WatermarkReading {
   /** Newest durable slot: the journal must contain this position, whatever happened. */
@@ -82,8 +50,7 @@ export interface WatermarkReading {
 
 export class Watermark {
   readonly #path: string;
-  readonly #fd: number;
-  readonly #files: WatermarkFileOperations;
+  readonly #file: DiskFile;
   readonly #lineage: LineageBytes;
   readonly #buffer = Buffer.alloc(slotBytes);
   /** Where the next slot of each kind goes, 0 or 1, and its generation. */
@@ -91,14 +58,12 @@ export class Watermark {
 
   private constructor(
     path: string,
-    fd: number,
-    files: WatermarkFileOperations,
+    file: DiskFile,
     lineage: LineageBytes,
     next: Record<SlotKind, { slot: number; generation: number }>,
   ) {
     this.#path = path;
-    this.#fd = fd;
-    this.#files = files;
+    this.#file = file;
     this.#lineage = lineage;
     this.#next = next;
   }
@@ -111,13 +76,13 @@ export class Watermark {
    * Opens the file and says what it holds; changes nothing. WATERMARK_MISSING, WATERMARK_DAMAGED, or
    * JOURNAL_DAMAGED when it belongs to another history.
    */
-  static open(
+  static async open(
+    disk: Disk,
     path: string,
     lineage: LineageBytes,
     bootId: string,
-    files: WatermarkFileOperations,
-  ): { watermark: Watermark; reading: WatermarkReading } {
-    const bytes = readWhole(path);
+  ): Promise<{ watermark: Watermark; reading: WatermarkReading }> {
+    const bytes = await readWhole(disk, path);
     if (bytes.byteLength !== watermarkFileBytes) throw watermarkDamaged("length", path);
     const slots = slotOrder.map((kind, index) => {
       const slot = slotOrNone(bytes.subarray(index * slotSpacingBytes, index * slotSpacingBytes + slotBytes));
@@ -134,8 +99,8 @@ export class Watermark {
       if (slot !== undefined && !bytesEqual(slot.lineage, lineage))
         throw journalDamaged("watermark-lineage", null, { path });
     }
-    const fd = openSync(path, "r+");
-    const watermark = new Watermark(path, fd, files, lineage, {
+    const file = await disk.open(path, "update");
+    const watermark = new Watermark(path, file, lineage, {
       durable: { slot: durable === slots[0] ? 1 : 0, generation: durable.generation + 1 },
       answered: {
         slot: answered === undefined || answered === slots[3] ? 0 : 1,
@@ -147,29 +112,35 @@ export class Watermark {
   }
 
   /** Writes and syncs a new watermark at `path`, which may not be read until `install` has given it its name. */
-  static prepare(path: string, lineage: LineageBytes, origin: LogPosition, bootId: string): void {
+  static async prepare(
+    disk: Disk,
+    path: string,
+    lineage: LineageBytes,
+    origin: LogPosition,
+    bootId: string,
+  ): Promise<void> {
     const bytes = Buffer.alloc(watermarkFileBytes);
     const boot = bootBytes(bootId);
     for (const [index, kind] of slotOrder.entries()) {
       const slot: Slot = { kind, clean: false, lineage, generation: (index % 2) + 1, boot, position: origin };
       encodeSlotInto(slot, bytes.subarray(index * slotSpacingBytes, index * slotSpacingBytes + slotBytes));
     }
-    const fd = openSync(path, "w", 0o600);
+    const file = await disk.open(path, "replace");
     try {
-      writeSync(fd, bytes, 0, bytes.byteLength, 0);
+      await file.write(0, bytes);
       // Power loss after this finds a whole watermark under the preliminary name, or none.
-      fsyncSync(fd);
+      await file.sync();
     } finally {
-      closeSync(fd);
+      await file.close();
     }
-    syncFolder(dirname(path));
+    await syncDirectory(disk, dirname(path));
   }
 
   /** The last step of creating a journal: from here on it exists. */
-  static install(preparedPath: string, path: string): void {
-    renameSync(preparedPath, path);
+  static async install(disk: Disk, preparedPath: string, path: string): Promise<void> {
+    await disk.rename(preparedPath, path);
     // Survives power loss before the first append is answered.
-    syncFolder(dirname(path));
+    await syncDirectory(disk, dirname(path));
   }
 
   /** Unsynced: survives a kill of the process. Throws what the system says; the handle is then done for. */
@@ -180,7 +151,7 @@ export class Watermark {
   /** When it settles, the value survives power loss. Rejects with what the system says; never to be retried. */
   async writeDurable(position: LogPosition, boot: Uint8Array, clean: boolean): Promise<void> {
     this.#write("durable", position, boot, clean);
-    await this.#files.fdatasync(this.#fd);
+    await this.#file.syncData();
   }
 
   #write(kind: SlotKind, position: LogPosition, boot: Uint8Array, clean: boolean): void {
@@ -190,29 +161,22 @@ export class Watermark {
       { kind, clean, lineage: this.#lineage, generation: next.generation, boot, position },
       this.#buffer,
     );
-    this.#files.write(this.#fd, this.#buffer, index * slotSpacingBytes);
+    // Within the call on purpose: 108 bytes into a resident page of a file that never grows cost 3 us, against 25-50
+    // us for a turn through the thread pool on every append. It can wait only for the file system's own journal,
+    // which the put before it waited for as well.
+    this.#file.writeNow(index * slotSpacingBytes, this.#buffer);
     next.slot = 1 - next.slot;
     next.generation += 1;
   }
 
   async close(): Promise<void> {
-    await closeFile(this.#fd);
+    await this.#file.close();
   }
 }
 
-/** Syncs a folder so that names made in it survive power loss. */
-export function syncFolder(directory: string): void {
-  const fd = openSync(directory, "r");
+async function readWhole(disk: Disk, path: string): Promise<Uint8Array> {
   try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function readWhole(path: string): Buffer {
-  try {
-    return readFileSync(path);
+    return await disk.readFile(path);
   } catch (cause) {
     if (errorCode(cause) === "ENOENT") throw watermarkMissing(path);
     throw journalOpenFailed(path, cause);

@@ -80,22 +80,28 @@ export function packFrames(frames: readonly Frame[]): Uint8Array {
   return raw;
 }
 
+/** Packs the payload of a batch; what it returns may be longer than `raw`. */
+export type CompressBatch = (codec: "lz4" | "brotli", raw: Uint8Array) => Promise<Uint8Array>;
+
+/** On the thread pool: a batch would keep the main thread for milliseconds, and every write would wait. */
+export const compressAside: CompressBatch = (codec, raw) =>
+  codec === "brotli" ? brotli(raw) : lz4CompressAside(raw);
+
 /**
  * Packs consecutive frames for the line. Falls back to `none` when the codec does not shrink them.
- * The codec runs on the thread pool: a batch would keep the main thread for milliseconds, and every write would wait.
  * The frames must not change until it settles.
  */
 export async function encodeBatch(
   frames: readonly Frame[],
   token: Token,
   wanted: BatchCodec,
+  compress: CompressBatch,
 ): Promise<Uint8Array> {
   requireConsecutive(frames);
   assert(token.epoch >= 1 && isName(token.owner), "a token that somebody can hold");
   const raw = packFrames(frames);
   assert(raw.byteLength <= batchRawBytesMax, "a batch within its limits");
-  const packed =
-    wanted === "brotli" ? await brotli(raw) : wanted === "lz4" ? await lz4CompressAside(raw) : raw;
+  const packed = wanted === "none" ? raw : await compress(wanted, raw);
   const shrunk = packed.byteLength < raw.byteLength;
   const payload = shrunk ? packed : raw;
   const first = frames[0]!;

@@ -2,10 +2,11 @@
  * Small durable JSON documents: a role's state of a group, the hand-over record, a report. Written whole, replaced
  * atomically, checked by a CRC when read. Never used for anything that changes with every write.
  */
-import { open, readFile, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
-import { OperationalError } from "./errors.ts";
+import type { Disk } from "./disk.ts";
+import { syncDirectory } from "./disk.ts";
+import { errorCode, OperationalError } from "./errors.ts";
 
 /** Longest document, bytes: 256 volumes of some 200 bytes each, with room. */
 const documentBytesMax = 1024 * 1024;
@@ -14,12 +15,16 @@ const documentBytesMax = 1024 * 1024;
  * Reads and parses the document; undefined when the file does not exist. A damaged one is `DOCUMENT_DAMAGED`, never
  * "not there": an agent that took damage for absence would start a second history.
  */
-export async function readDocument<T>(path: string, parse: (value: unknown) => T): Promise<T | undefined> {
+export async function readDocument<T>(
+  disk: Disk,
+  path: string,
+  parse: (value: unknown) => T,
+): Promise<T | undefined> {
   let text: string;
   try {
-    text = await readFile(path, "utf8");
+    text = Buffer.from(await disk.readFile(path)).toString("utf8");
   } catch (cause) {
-    if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return undefined;
+    if (errorCode(cause) === "ENOENT") return undefined;
     throw new OperationalError({
       code: "DOCUMENT_UNREADABLE",
       message: `cannot read ${path}`,
@@ -51,29 +56,20 @@ export async function readDocument<T>(path: string, parse: (value: unknown) => T
 }
 
 /** Replaces the document. When it settles, the new content survives power loss; before, the old one does. */
-export async function writeDocument(path: string, value: unknown): Promise<void> {
+export async function writeDocument(disk: Disk, path: string, value: unknown): Promise<void> {
   const document: unknown = JSON.parse(JSON.stringify(value));
   const text = `${JSON.stringify({ crc: crc32(JSON.stringify(document)), document }, null, 1)}\n`;
   if (text.length > documentBytesMax) throw new RangeError(`document ${path} is too long`);
   const temporary = `${path}.new`;
-  const file = await open(temporary, "w", 0o600);
+  const file = await disk.open(temporary, "replace");
   try {
-    await file.writeFile(text);
+    await file.write(0, Buffer.from(text));
     // A crash before this leaves the old document; renaming unsynced content could leave an empty one.
     await file.sync();
   } finally {
     await file.close();
   }
-  await rename(temporary, path);
-  await syncDirectory(dirname(path));
-}
-
-/** Makes names created, renamed or removed in `directory` survive power loss. */
-export async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
+  await disk.rename(temporary, path);
+  // Survives power loss under its own name from here on.
+  await syncDirectory(disk, dirname(path));
 }

@@ -3,15 +3,19 @@
  * what stops one never keeps the others from starting.
  */
 import { readFile } from "node:fs/promises";
+import { systemImageFiles } from "../block/image-files.ts";
 import { boundAllocator } from "../block/libc.ts";
 import { NbdRequestMemory } from "../block/nbd-request-memory.ts";
 import { NbdServer } from "../block/nbd-server.ts";
+import { levelEngine } from "../journal/level-engine.ts";
+import { compressAside } from "../protocol/batch.ts";
 import type { AdoptedExport, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
 import { exportName } from "../protocol/ids.ts";
 import type { OwnerStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { every } from "../runtime/clock.ts";
+import { systemDisk } from "../runtime/disk.ts";
 import { readDocument } from "../runtime/durable-document.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import { bootId } from "../runtime/host.ts";
@@ -88,6 +92,10 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
         settings: group,
         paths,
         files: {
+          disk: systemDisk,
+          images: systemImageFiles,
+          stores: levelEngine,
+          clock,
           paths,
           journalBytesMax: Math.floor(agent.journal.maxBytes / mine.length),
           reserveBytes: agent.journal.reserveBytes,
@@ -98,8 +106,9 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
         },
         unappliedBytesMax: share(unappliedBytesSite, mine.length, unappliedBytesGroupMin),
         readHandover: () =>
-          readDocument(gatewayGroupPaths(site.dataDir, group.name).handover, parseHandoverRecord),
+          readDocument(systemDisk, gatewayGroupPaths(site.dataDir, group.name).handover, parseHandoverRecord),
         link: links.get(otherSite(group, site.name)) ?? null,
+        compress: compressAside,
         clock,
         random,
         log: groupLog,

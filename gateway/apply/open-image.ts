@@ -11,8 +11,10 @@ import { bytesEqual } from "../../protocol/ids.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { StandbyVolume } from "../state.ts";
+import type { StandbyStorage } from "../storage.ts";
 
 export interface OpenImageInput {
+  readonly storage: StandbyStorage;
   readonly volumes: readonly StandbyVolume[];
   readonly markerPath: string;
   readonly lineage: LineageBytes;
@@ -24,7 +26,13 @@ export interface OpenImageInput {
 
 /** Opens (`create`: makes sparse) every image and the marker. On failure nothing stays open. */
 export function openImage(input: OpenImageInput): Promise<GroupImage> {
-  return openImageFiles({ ...input, createImages: input.mode === "create" ? "sparse" : "never" });
+  const { disk, images } = input.storage;
+  return openImageFiles({
+    ...input,
+    disk,
+    images,
+    createImages: input.mode === "create" ? "sparse" : "never",
+  });
 }
 
 /** OperationalError `IMAGE_TORN`, `IMAGE_BEHIND_INTAKE`, `IMAGE_AHEAD_OF_INTAKE` or `IMAGE_DIVERGED`, all `stop`. */

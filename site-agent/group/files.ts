@@ -3,22 +3,28 @@
  * Owns the order of the durable steps. Must never make anything where a history may already be, and never opens a
  * journal and images that do not belong together.
  */
-import { access, mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { imageHoldsData, imageIdentity } from "../../block/image-inspection.ts";
+import type { ImageFiles } from "../../block/image-files.ts";
 import type { GroupImage } from "../../image/group-image.ts";
 import { openImageFiles } from "../../image/open-files.ts";
 import type { FrameLog, FrameLogRecovery, LogPosition } from "../../journal/frame-log.ts";
 import { openFrameLog } from "../../journal/open.ts";
+import type { StoreEngine } from "../../journal/store.ts";
 import type { LineageBytes } from "../../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, lineageFromText } from "../../protocol/ids.ts";
-import { syncDirectory } from "../../runtime/durable-document.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Disk } from "../../runtime/disk.ts";
+import { syncDirectory } from "../../runtime/disk.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
 import type { AgentGroupState, StateVolume } from "./state.ts";
 
 export interface FilesSettings {
+  readonly disk: Disk;
+  readonly images: ImageFiles;
+  readonly stores: StoreEngine;
+  readonly clock: Clock;
   readonly paths: AgentGroupPaths;
   readonly journalBytesMax: number;
   readonly reserveBytes: number;
@@ -55,19 +61,17 @@ export function originPosition(state: AgentGroupState): LogPosition {
 }
 
 /** True when a journal of this epoch lies there: with no state document beside it, a history has lost its owner. */
-export async function journalExists(paths: AgentGroupPaths, epoch: number): Promise<boolean> {
-  try {
-    await access(paths.journal(epoch));
-    return true;
-  } catch {
-    return false;
-  }
+export function journalExists({ disk, paths }: FilesSettings, epoch: number): boolean {
+  return disk.exists(paths.journal(epoch));
 }
 
 /** Refuses images that already hold data: a standby made from nothing would not contain it. */
-export async function refuseImagesWithData(volumes: readonly StateVolume[], log: Log): Promise<void> {
+export async function refuseImagesWithData(
+  volumes: readonly StateVolume[],
+  { images, log }: FilesSettings,
+): Promise<void> {
   for (const volume of volumes) {
-    const holdsData = await imageHoldsData(volume.imagePath, volume.sizeBytes, (done, total) =>
+    const holdsData = await images.holdsData(volume.imagePath, volume.sizeBytes, (done, total) =>
       log.info("IMAGE_CHECK", "looking for data in the image", { volume: volume.name, done, total }),
     );
     if (!holdsData) continue;
@@ -87,30 +91,29 @@ export async function refuseImagesWithData(volumes: readonly StateVolume[], log:
  * when it settles; the caller then writes the document that makes it count.
  */
 export async function makeFiles(state: AgentGroupState, settings: FilesSettings): Promise<StateVolume[]> {
-  const { paths } = settings;
+  const { disk, images, paths } = settings;
   const { epoch } = state.token;
   // Nothing was ever served from these: the document says `creating` or `adopting` until all of them are durable.
-  await rm(paths.journal(epoch), { recursive: true, force: true });
-  await rm(paths.watermark(epoch), { force: true });
-  await rm(paths.marker, { force: true });
+  await disk.remove(paths.journal(epoch));
+  await disk.remove(paths.watermark(epoch));
+  await disk.remove(paths.marker);
   const create = state.role === "creating" ? "sparse" : "never";
-  for (const volume of state.volumes)
-    await mkdir(dirname(volume.imagePath), { recursive: true, mode: 0o700 });
+  for (const volume of state.volumes) await disk.makeDirectory(dirname(volume.imagePath));
   const image = await openImage(state, settings, "create", create);
   await image.close();
-  for (const volume of state.volumes) await syncDirectory(dirname(volume.imagePath));
+  for (const volume of state.volumes) await syncDirectory(disk, dirname(volume.imagePath));
   const { log } = await openLog(state, settings, "create");
   await log.close("clean");
-  await syncDirectory(paths.directory);
+  await syncDirectory(disk, paths.directory);
   const volumes: StateVolume[] = [];
   for (const volume of state.volumes)
-    volumes.push({ ...volume, imageIdentity: await identityOf(volume.imagePath) });
+    volumes.push({ ...volume, imageIdentity: await identityOf(images, volume.imagePath) });
   return volumes;
 }
 
 /** Opens and verifies the journal, opens the images, and replays what is behind the checkpoint. */
 export async function openFiles(state: AgentGroupState, settings: FilesSettings): Promise<OpenFiles> {
-  for (const volume of state.volumes) await refuseOtherImage(volume);
+  for (const volume of state.volumes) await refuseOtherImage(settings.images, volume);
   const { log, recovery } = await openLog(state, settings, "open");
   let image: GroupImage | undefined;
   try {
@@ -142,6 +145,7 @@ export function openLog(state: AgentGroupState, settings: FilesSettings, mode: "
       bootId: settings.bootId,
     },
     settings.log,
+    settings,
   );
 }
 
@@ -152,6 +156,8 @@ function openImage(
   createImages: "sparse" | "never",
 ): Promise<GroupImage> {
   return openImageFiles({
+    disk: settings.disk,
+    images: settings.images,
     volumes: state.volumes,
     markerPath: settings.paths.marker,
     lineage: lineageBytes(state),
@@ -163,14 +169,14 @@ function openImage(
 }
 
 /** A file is known by its inode, a device only by its kind and size: its node and number change between boots. */
-async function identityOf(path: string): Promise<string> {
-  const { kind, inode, sizeBytes } = await imageIdentity(path);
+async function identityOf(images: ImageFiles, path: string): Promise<string> {
+  const { kind, inode, sizeBytes } = await images.identity(path);
   return `${kind} ${inode} ${sizeBytes}`;
 }
 
-async function refuseOtherImage(volume: StateVolume): Promise<void> {
+async function refuseOtherImage(images: ImageFiles, volume: StateVolume): Promise<void> {
   if (volume.imageIdentity === null) return;
-  const found = await identityOf(volume.imagePath);
+  const found = await identityOf(images, volume.imagePath);
   if (found === volume.imageIdentity) return;
   throw new OperationalError({
     code: "IMAGE_MISMATCH",

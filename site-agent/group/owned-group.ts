@@ -3,10 +3,10 @@
  * Holds the requests that outlive an engine. Anything ambiguous stops this group with a reason and touches no other.
  * Must never answer a write after a newer token was seen (invariant I4).
  */
-import { mkdir } from "node:fs/promises";
 import type { Extent } from "../../block/device.ts";
 import { BlockErrno, BlockError } from "../../block/device.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
+import type { CompressBatch } from "../../protocol/batch.ts";
 import { genesisChain } from "../../protocol/chain.ts";
 import type { HandoverRecord } from "../../protocol/handover.ts";
 import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
@@ -20,7 +20,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { GroupSettings } from "../../runtime/settings/types.ts";
-import type { Link } from "../ship/link.ts";
+import type { Line } from "../ship/line.ts";
 import { Shipper } from "../ship/shipper.ts";
 import { DurableGate } from "../write-path/durable-gate.ts";
 import { Engine } from "../write-path/engine.ts";
@@ -56,7 +56,8 @@ export interface OwnedGroupWorld {
   /** Hand-over record that this site's gateway may have written. */
   readonly readHandover: () => Promise<HandoverRecord | undefined>;
   /** Null when no line to the other site is configured. */
-  readonly link: Link | null;
+  readonly link: Line | null;
+  readonly compress: CompressBatch;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -286,7 +287,7 @@ export class OwnedGroup implements RecordSink {
   async #decide(createOrdered: boolean): Promise<void> {
     const { site, settings, log } = this.#world;
     try {
-      this.#state = await readDocument(this.#world.paths.state, parseAgentGroupState);
+      this.#state = await readDocument(this.#world.files.disk, this.#world.paths.state, parseAgentGroupState);
       const handover = await this.#world.readHandover();
       let peer: PeerAnswer = "not-asked";
       let decision = decideStart({
@@ -370,8 +371,8 @@ export class OwnedGroup implements RecordSink {
   }
 
   async #create(): Promise<void> {
-    const { settings, site, paths, random, log } = this.#world;
-    if (this.#state === undefined && (await journalExists(paths, 1))) {
+    const { settings, site, paths, files, random, log } = this.#world;
+    if (this.#state === undefined && journalExists(files, 1)) {
       throw new OperationalError({
         code: "STATE_MISSING",
         message: "a journal lies in the data folder but its state document does not",
@@ -386,7 +387,7 @@ export class OwnedGroup implements RecordSink {
       imagePath: volume.image ?? paths.image(volume.name),
       imageIdentity: null,
     }));
-    await refuseImagesWithData(volumes, log);
+    await refuseImagesWithData(volumes, files);
     const lineage = random.uuidBytes();
     await this.#make({
       role: "creating",
@@ -432,7 +433,7 @@ export class OwnedGroup implements RecordSink {
   }
 
   async #make(state: AgentGroupState): Promise<void> {
-    await mkdir(this.#world.paths.directory, { recursive: true, mode: 0o700 });
+    await this.#world.files.disk.makeDirectory(this.#world.paths.directory);
     // A crash from here to the second document is seen as an unfinished attempt and done anew.
     await this.#save(state);
     const volumes = await makeFiles(state, this.#world.files);
@@ -441,7 +442,7 @@ export class OwnedGroup implements RecordSink {
   }
 
   async #save(state: AgentGroupState): Promise<void> {
-    await writeDocument(this.#world.paths.state, state);
+    await writeDocument(this.#world.files.disk, this.#world.paths.state, state);
     this.#state = state;
   }
 
@@ -490,7 +491,7 @@ export class OwnedGroup implements RecordSink {
   }
 
   #ship(state: AgentGroupState, engine: Engine): void {
-    const { link, clock, random, log } = this.#world;
+    const { link, compress, clock, random, log } = this.#world;
     if (state.standby === null || link === null) return;
     const lineage = lineageBytes(state);
     this.#shipper = new Shipper({
@@ -519,6 +520,7 @@ export class OwnedGroup implements RecordSink {
         linkChanged: () => {},
       },
       link,
+      compress,
       clock,
       random,
       log,

@@ -20,6 +20,7 @@ import { createHttpClient } from "../../runtime/http-client.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { LinkSettings, SiteSettings } from "../../runtime/settings/types.ts";
+import type { Line, LinkState, LinkUser } from "./line.ts";
 import { ThrottleControl } from "./throttle-control.ts";
 import { BottleneckThrottle, lineBytes } from "./wan-throttle.ts";
 
@@ -53,23 +54,6 @@ export interface LinkOptions {
   readonly cron?: Cron;
 }
 
-/** A shipper, as its link sees it. */
-export interface LinkUser {
-  /** The connections are gone; everything in flight has been given up. */
-  silence(): void;
-  linkChanged(up: boolean): void;
-}
-
-export interface LinkState {
-  readonly up: boolean;
-  /** null: unlimited. */
-  readonly limitBytesPerSecond: number | null;
-  /** Bytes of all groups on the line, both requests and TLS records; without handshakes and answers. */
-  readonly wireBytes: number;
-  /** RFC 3339; null: never heard. */
-  readonly lastContact: string | null;
-}
-
 interface Clients {
   readonly batches: HttpClient;
   readonly control: HttpClient;
@@ -83,7 +67,7 @@ interface Upload {
   readonly abort: AbortController;
 }
 
-export class Link {
+export class Link implements Line {
   readonly throttle: ThrottleControl;
   readonly peerSite: string;
   readonly settings: LinkSettings;

@@ -3,6 +3,7 @@
  * bytes are kept until settled) and one timer; it decides nothing. It never sends what the journal has not synced, and
  * never holds more than the machine's window of batches.
  */
+import type { CompressBatch } from "../../protocol/batch.ts";
 import { batchRawBytesTarget, encodeBatch } from "../../protocol/batch.ts";
 import type { Heartbeat, Hello } from "../../protocol/control.ts";
 import {
@@ -33,7 +34,7 @@ import type { Random } from "../../runtime/random.ts";
 import type { LineCodec } from "../../runtime/settings/types.ts";
 import type { CodecState } from "./codec-choice.ts";
 import { chooseCodec, codecStart, noteCodec } from "./codec-choice.ts";
-import type { Link } from "./link.ts";
+import type { Line } from "./line.ts";
 import type { Condition, ShipContext, ShipEffect, ShipEvent, ShipState, StopReason } from "./machine.ts";
 import { shipStart, step, wakeAtMs } from "./machine.ts";
 import { packBatch } from "./packing.ts";
@@ -78,7 +79,8 @@ export interface ShipListener {
 export interface ShipperOptions {
   readonly source: ShipSource;
   readonly listener: ShipListener;
-  readonly link: Link;
+  readonly link: Line;
+  readonly compress: CompressBatch;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -130,7 +132,7 @@ export class Shipper {
       token: source.token,
       connections: link.settings.connections,
       fraction: () => random.fraction(),
-      limitBytesPerSecond: () => link.throttle.throttle.limitBytesPerSecond,
+      limitBytesPerSecond: () => link.status.limitBytesPerSecond,
       budgetBytes: () => link.budgetBytes,
     };
   }
@@ -346,7 +348,7 @@ export class Shipper {
     if (batch.abort.signal.aborted) return;
     const raw = packed.reduce((sum, frame) => sum + frameHeaderBytes + frame.body.byteLength, 0);
     const codec = chooseCodec(this.#codecState, this.#codecSetting, order.lineBytesPerSecond);
-    batch.bytes = await encodeBatch(packed, source.token, codec);
+    batch.bytes = await encodeBatch(packed, source.token, codec, this.#options.compress);
     if (batch.abort.signal.aborted) return;
     this.#codecState = noteCodec(this.#codecState, codec, raw, batch.bytes.byteLength);
     this.#codec = codec;
