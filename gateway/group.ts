@@ -395,7 +395,7 @@ export class StandbyGroup implements FailoverGround {
   }
 
   status(): StandbyStatus {
-    const { settings, limits, storage } = this.#options;
+    const { settings, limits } = this.#options;
     const open = this.#open;
     const seal = this.#document?.failover?.seal;
     const applied = open === undefined ? seal : open.applier.applied;

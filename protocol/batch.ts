@@ -95,7 +95,7 @@ export async function encodeBatch(
   frames: readonly Frame[],
   token: Token,
   wanted: BatchCodec,
-  compress: CompressBatch,
+  compress: CompressBatch = compressAside,
 ): Promise<Uint8Array> {
   requireConsecutive(frames);
   assert(token.epoch >= 1 && isName(token.owner), "a token that somebody can hold");

@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { afterEach, beforeEach, test } from "node:test";
 import { parseStandbyDocument } from "../../gateway/state.ts";
+import { systemDisk } from "../../runtime/disk.ts";
 import { readDocument } from "../../runtime/durable-document.ts";
 import { errorCode } from "../../runtime/errors.ts";
 import { generator, Source, StandbySite } from "./standby-site.ts";
@@ -78,7 +79,7 @@ test("killed at every step of a failover: finished at the next start, at one sea
     await site.client?.destroy();
 
     await site.start();
-    const read = () => readDocument(site.paths.state, parseStandbyDocument);
+    const read = () => readDocument(systemDisk, site.paths.state, parseStandbyDocument);
     let document = await read();
     if (document?.failover == null) {
       // Killed before the token was durable: nothing has happened, the owner goes on.

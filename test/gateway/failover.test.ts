@@ -10,6 +10,7 @@ import { encodeBatch } from "../../protocol/batch.ts";
 import { wanRoutes } from "../../protocol/control.ts";
 import { parseHandoverRecord } from "../../protocol/handover.ts";
 import { bytesToHex } from "../../protocol/ids.ts";
+import { systemDisk } from "../../runtime/disk.ts";
 import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
 import { Source, StandbySite } from "./standby-site.ts";
 
@@ -23,7 +24,7 @@ beforeEach(async () => {
 afterEach(async () => site.remove());
 
 const stateOf = async (): Promise<StandbyDocument> =>
-  (await readDocument(site.paths.state, parseStandbyDocument))!;
+  (await readDocument(systemDisk, site.paths.state, parseStandbyDocument))!;
 // biome-ignore lint/suspicious/noExplicitAny: a plan is looked at field by field.
 const plan = async (): Promise<any> => {
   const answer = await site.admin("GET", "/v1/groups/erp/failover/plan");
@@ -65,7 +66,7 @@ test("failover takes over at everything acknowledged, states the loss, hands ove
   const steps = lines.filter((line) => line.type === "progress").map((line) => line.step);
   assert.deepEqual([...new Set(steps)], ["raise", "seal", "apply", "record", "adopt", "report"]);
 
-  const record = (await readDocument(site.paths.handover, parseHandoverRecord))!;
+  const record = (await readDocument(systemDisk, site.paths.handover, parseHandoverRecord))!;
   assert.deepEqual([record.sealed, record.chain, record.token], [taken, chain, { epoch: 2, owner: "dr" }]);
   assert.deepEqual(site.agent.adopted, [record]);
   assert.deepEqual(site.images(), contents);
@@ -169,13 +170,13 @@ test("a crash after any durable step is finished at the next start, once, at the
     { progress: "handed-over", seal, handover: true },
   ] as const;
   for (const { progress, seal: known, handover } of cases) {
-    await writeDocument(site.paths.state, {
+    await writeDocument(systemDisk, site.paths.state, {
       ...standing,
       token,
       failover: { ...failover, progress, seal: known },
     });
     rmSync(site.paths.handover, { force: true });
-    if (handover) await writeDocument(site.paths.handover, record);
+    if (handover) await writeDocument(systemDisk, site.paths.handover, record);
     site.agent.adopted.length = 0;
     await site.start();
     while ((await stateOf()).failover?.progress !== "adopted")

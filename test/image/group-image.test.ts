@@ -13,6 +13,7 @@ import { GroupImage } from "../../image/group-image.ts";
 import type { AppliedPosition } from "../../image/marker.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import type { VolumeEntry } from "../../protocol/ids.ts";
+import { systemDisk } from "../../runtime/disk.ts";
 import { errorCode, OperationalError } from "../../runtime/errors.ts";
 import { silentLog } from "../../runtime/log.ts";
 import { CrashDevice } from "./crash-device.ts";
@@ -42,7 +43,15 @@ function openOn(
   table: readonly VolumeEntry[] = volumes,
 ): Promise<GroupImage> {
   const pairs = table.map((entry, index) => ({ entry, device: devices[index]! }));
-  return GroupImage.open({ volumes: pairs, markerPath, lineage, mode, origin, log: silentLog });
+  return GroupImage.open({
+    disk: systemDisk,
+    volumes: pairs,
+    markerPath,
+    lineage,
+    mode,
+    origin,
+    log: silentLog,
+  });
 }
 
 function write(offset: number, fill: number, volume = 0) {
@@ -310,6 +319,7 @@ test("F76: an image of another size, or images of another history, are refused",
   await (await openOn(memory(), markerPath)).close();
   const pairs = volumes.map((entry) => ({ entry, device: new CrashDevice(new Uint8Array(sizeBytes)) }));
   const other = {
+    disk: systemDisk,
     volumes: pairs,
     markerPath,
     lineage: new Uint8Array(16).fill(8),

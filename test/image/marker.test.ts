@@ -1,7 +1,6 @@
 /** The marker: its format page, torn slots, and which of two slots counts. */
 import assert from "node:assert/strict";
-import type { FileHandle } from "node:fs/promises";
-import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -9,7 +8,9 @@ import fc from "fast-check";
 import type { MarkerState } from "../../image/marker.ts";
 import { decodeMarkerSlot, encodeMarkerSlot, Marker, markerSlotBytes } from "../../image/marker.ts";
 import { bytesFromHex } from "../../protocol/ids.ts";
+import { systemDisk } from "../../runtime/disk.ts";
 import { errorCode } from "../../runtime/errors.ts";
+import { diskError, hookedDisk } from "../support/hooked-disk.ts";
 import { repositoryPath } from "../support/tree.ts";
 
 let folder = "";
@@ -79,19 +80,19 @@ test("the worked example of the format page is a slot", async () => {
 
 test("what was written last is there after opening again", async () => {
   const path = join(folder, "again");
-  const marker = await Marker.create(path, stateAt(0));
+  const marker = await Marker.create(systemDisk, path, stateAt(0));
   await marker.write(stateAt(0).applied, 9);
   await marker.write(stateAt(9).applied, 9);
   await marker.write(stateAt(9).applied, 30);
   await marker.close();
-  const again = await Marker.open(path, lineage);
+  const again = await Marker.open(systemDisk, path, lineage);
   assert.deepEqual(again.state, stateAt(9, 30));
   await again.close();
 });
 
 test("a write torn anywhere leaves the state before it or the one it was", async () => {
   const path = join(folder, "torn");
-  const marker = await Marker.create(path, stateAt(0));
+  const marker = await Marker.create(systemDisk, path, stateAt(0));
   await marker.write(stateAt(5).applied, 5);
   const earlier = await readFile(path);
   await marker.write(stateAt(5).applied, 8);
@@ -100,7 +101,7 @@ test("a write torn anywhere leaves the state before it or the one it was", async
   // The write changes one slot: any prefix or any single sector of it may have reached the disk.
   for (const cut of [0, 1, 40, 95, 99, 100, 512, 4096, 4097, 4136, 4196, 4608, 8192]) {
     await writeFile(path, Buffer.concat([later.subarray(0, cut), earlier.subarray(cut)]));
-    const opened = await Marker.open(path, lineage);
+    const opened = await Marker.open(systemDisk, path, lineage);
     assert([5, 8].includes(opened.state.applyingLast), `cut at ${cut}`);
     assert.equal(opened.state.applied.sequence, 5);
     await opened.close();
@@ -108,36 +109,34 @@ test("a write torn anywhere leaves the state before it or the one it was", async
 });
 
 test("a marker that is missing, damaged in both slots or of another history is refused", async () => {
-  await rejectsWith("MARKER_MISSING", Marker.open(join(folder, "absent"), lineage));
+  await rejectsWith("MARKER_MISSING", Marker.open(systemDisk, join(folder, "absent"), lineage));
   const path = join(folder, "damaged");
-  await (await Marker.create(path, stateAt(1))).close();
-  await rejectsWith("MARKER_LINEAGE", Marker.open(path, new Uint8Array(16)));
+  await (await Marker.create(systemDisk, path, stateAt(1))).close();
+  await rejectsWith("MARKER_LINEAGE", Marker.open(systemDisk, path, new Uint8Array(16)));
   await writeFile(path, Buffer.alloc(8192));
-  await rejectsWith("MARKER_DAMAGED", Marker.open(path, lineage));
+  await rejectsWith("MARKER_DAMAGED", Marker.open(systemDisk, path, lineage));
   await writeFile(path, "");
-  await rejectsWith("MARKER_DAMAGED", Marker.open(path, lineage));
+  await rejectsWith("MARKER_DAMAGED", Marker.open(systemDisk, path, lineage));
 });
 
 test("creating it again is done when it says the same, and refused when a history has begun", async () => {
   const path = join(folder, "created");
-  await (await Marker.create(path, stateAt(3))).close();
-  const again = await Marker.create(path, stateAt(3));
+  await (await Marker.create(systemDisk, path, stateAt(3))).close();
+  const again = await Marker.create(systemDisk, path, stateAt(3));
   await again.write(stateAt(4).applied, 4);
   await again.close();
-  await rejectsWith("MARKER_EXISTS", Marker.create(path, stateAt(3)));
+  await rejectsWith("MARKER_EXISTS", Marker.create(systemDisk, path, stateAt(3)));
 });
 
-test("after one failed sync every later write fails, although the disk would take it", async (t) => {
-  const path = join(folder, "failing");
-  const marker = await Marker.create(path, stateAt(0));
-  const handle = await open(path);
-  const failing = t.mock.method(Object.getPrototypeOf(handle) as FileHandle, "datasync", () =>
-    Promise.reject(Object.assign(new Error("lost"), { code: "EIO" })),
-  );
+test("after one failed sync every later write fails, although the disk would take it", async () => {
+  let failing = true;
+  const disk = hookedDisk((operation) => {
+    if (failing && operation === "syncData") throw diskError("EIO");
+  });
+  const marker = await Marker.create(disk, join(folder, "failing"), stateAt(0));
   await rejectsWith("IMAGE_MARKER_FAILED", marker.write(stateAt(1).applied, 1));
-  failing.mock.restore();
+  failing = false;
   await rejectsWith("IMAGE_MARKER_FAILED", marker.write(stateAt(1).applied, 1));
   assert.equal(marker.state.applied.sequence, 0);
-  await handle.close();
   await marker.close();
 });

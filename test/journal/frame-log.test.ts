@@ -5,6 +5,8 @@ import { dirname, join } from "node:path";
 import { after, test } from "node:test";
 import type { Frame } from "../../protocol/frame.ts";
 import { encodeFrame } from "../../protocol/frame.ts";
+import { systemDisk } from "../../runtime/disk.ts";
+import { hookedDisk } from "../support/hooked-disk.ts";
 import { fill, frameAfter, nextFrame, noise, origin, Scratch, write } from "./support/scratch-log.ts";
 
 const made: Scratch[] = [];
@@ -99,15 +101,10 @@ test("append refuses what does not continue the tail, and two at once", async ()
 
 test("sync makes durable what was appended before it, and calls share work", async () => {
   let listings = 0;
-  const { systemLogFileOperations } = await import("../../journal/log-files.ts");
-  const logFiles = {
-    ...systemLogFileOperations,
-    list: (directory: string) => {
-      listings += 1;
-      return systemLogFileOperations.list(directory);
-    },
-  };
-  const log = await scratch().create({}, { logFiles });
+  const disk = hookedDisk((operation) => {
+    if (operation === "list") listings += 1;
+  });
+  const log = await scratch().create({}, { disk });
   await fill(log, 3);
   assert.equal(log.durable.sequence, 0);
   listings = 0;
@@ -225,7 +222,7 @@ test("a full journal and a nearly full file system refuse before anything is wri
   const clock = { monotonicMs: () => nowMs, wallMs: () => 0, after: () => ({ cancel: () => undefined }) };
   const log = await place.create(
     { bytesMax: 20_000, reserveBytes: 100_000 },
-    { freeBytes: () => free, clock },
+    { disk: { ...systemDisk, freeBytes: () => free }, clock },
   );
   await fill(log, 4);
   assert.equal(log.roomFor(4_300), "full");
@@ -339,7 +336,7 @@ test("space that cannot be looked at refuses appends, and says nothing is writte
   const freeBytes = () => {
     throw new Error("gone");
   };
-  const log = await scratch().create({}, { freeBytes });
+  const log = await scratch().create({}, { disk: { ...systemDisk, freeBytes } });
   await assert.rejects(log.append(nextFrame(log.tail)), { code: "JOURNAL_RESERVE" });
   assert.equal(log.poisoned, false);
   await log.close("clean");

@@ -1,14 +1,10 @@
 /** After the first failed put, sync or watermark write nothing the handle says is believed (F20, F23, F26). */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { fdatasync } from "node:fs";
 import { after, test } from "node:test";
-import { promisify } from "node:util";
 import { Level } from "level";
-import type { LogFileOperations } from "../../journal/log-files.ts";
-import { systemLogFileOperations } from "../../journal/log-files.ts";
-import type { WatermarkFileOperations } from "../../journal/watermark.ts";
-import { systemWatermarkFileOperations } from "../../journal/watermark.ts";
+import type { DiskOperation } from "../support/hooked-disk.ts";
+import { diskError, hookedDisk } from "../support/hooked-disk.ts";
 import { fill, nextFrame, noise, Scratch } from "./support/scratch-log.ts";
 
 const made: Scratch[] = [];
@@ -21,28 +17,22 @@ after(() => {
   for (const one of made) one.remove();
 });
 
-const eio = () => Promise.reject(Object.assign(new Error("i/o error"), { code: "EIO" }));
-
-/** The system's operations, of which one fails once when armed. */
-function failing(which: keyof LogFileOperations) {
+/** The system's disk, of which one operation on the journal's folder fails once when armed. */
+function failing(which: DiskOperation) {
   const armed = { now: false };
-  const logFiles: LogFileOperations = { ...systemLogFileOperations };
-  const real = systemLogFileOperations[which] as (argument: never) => Promise<never>;
-  Object.assign(logFiles, {
-    [which]: (argument: never) => {
-      if (!armed.now) return real(argument);
-      armed.now = false;
-      return eio();
-    },
+  const disk = hookedDisk((operation, path) => {
+    if (!armed.now || operation !== which || !path.includes("journal")) return;
+    armed.now = false;
+    throw diskError("EIO");
   });
-  return { armed, logFiles };
+  return { armed, disk };
 }
 
-for (const which of ["fdatasync", "list", "fsync", "open"] as const) {
+for (const which of ["syncData", "list", "sync", "open"] as const) {
   test(`a sync whose ${which} fails once is never believed, and the next one is not tried`, async () => {
     const place = scratch();
-    const { armed, logFiles } = failing(which);
-    const log = await place.create({ writeBufferBytes: 64 * 1024 }, { logFiles });
+    const { armed, disk } = failing(which);
+    const log = await place.create({ writeBufferBytes: 64 * 1024 }, { disk });
     await fill(log, 1);
     await log.sync();
     // Enough to rotate the log, so that there is a new file to open and a folder to sync.
@@ -65,8 +55,8 @@ for (const which of ["fdatasync", "list", "fsync", "open"] as const) {
 }
 
 test("syncs that wait behind a failed one fail with it", async () => {
-  const { armed, logFiles } = failing("fdatasync");
-  const log = await scratch().create({}, { logFiles });
+  const { armed, disk } = failing("syncData");
+  const log = await scratch().create({}, { disk });
   await fill(log, 1);
   await log.sync();
   await fill(log, 1);
@@ -79,22 +69,19 @@ test("syncs that wait behind a failed one fail with it", async () => {
   await log.close("clean");
 });
 
-for (const which of ["write", "fdatasync"] as const) {
+for (const which of ["writeNow", "syncData"] as const) {
   test(`a watermark whose ${which} fails poisons the handle`, async () => {
     const place = scratch();
     const armed = { now: false };
-    const watermarkFile: WatermarkFileOperations = {
-      write(fd, bytes, position) {
-        if (armed.now && which === "write") throw Object.assign(new Error("no space"), { code: "ENOSPC" });
-        systemWatermarkFileOperations.write(fd, bytes, position);
-      },
-      fdatasync: (fd) => (armed.now && which === "fdatasync" ? eio() : promisify(fdatasync)(fd)),
-    };
-    const log = await place.create({}, { watermarkFile });
+    const disk = hookedDisk((operation, path) => {
+      if (!armed.now || operation !== which || !path.endsWith("watermark")) return;
+      throw diskError(which === "writeNow" ? "ENOSPC" : "EIO");
+    });
+    const log = await place.create({}, { disk });
     await fill(log, 2);
     await log.sync();
     armed.now = true;
-    if (which === "write")
+    if (which === "writeNow")
       await assert.rejects(log.append(nextFrame(log.tail)), { code: "JOURNAL_POISONED" });
     else {
       await fill(log, 1);

@@ -6,15 +6,11 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import fc from "fast-check";
 import type { LogPosition } from "../../journal/frame-log.ts";
-import {
-  slotSpacingBytes,
-  systemWatermarkFileOperations,
-  Watermark,
-  watermarkFileBytes,
-} from "../../journal/watermark.ts";
+import { slotSpacingBytes, Watermark, watermarkFileBytes } from "../../journal/watermark.ts";
 import type { Slot } from "../../journal/watermark-slot.ts";
 import { bootBytes, decodeSlot, encodeSlotInto, slotBytes } from "../../journal/watermark-slot.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
+import { systemDisk } from "../../runtime/disk.ts";
 import { fill, lineage, nextFrame, origin, Scratch } from "./support/scratch-log.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "splitsite-watermark-"));
@@ -35,14 +31,13 @@ const at = (sequence: number): LogPosition => ({
   dataBytesTotal: sequence * 512,
   closedAtMs: sequence,
 });
-const open = (path: string, boot = "b1") =>
-  Watermark.open(path, lineage, boot, systemWatermarkFileOperations);
+const open = (path: string, boot = "b1") => Watermark.open(systemDisk, path, lineage, boot);
 let files = 0;
-function fresh(): string {
+async function fresh(): Promise<string> {
   files += 1;
   const path = join(folder, `watermark-${files}`);
-  Watermark.prepare(`${path}.new`, lineage, origin, "b1");
-  Watermark.install(`${path}.new`, path);
+  await Watermark.prepare(systemDisk, `${path}.new`, lineage, origin, "b1");
+  await Watermark.install(systemDisk, `${path}.new`, path);
   return path;
 }
 
@@ -53,8 +48,8 @@ function spoil(path: string, slot: number): void {
 }
 
 test("a new watermark demands the origin and nothing more", async () => {
-  const path = fresh();
-  const { watermark, reading } = open(path);
+  const path = await fresh();
+  const { watermark, reading } = await open(path);
   assert.deepEqual(
     [reading.durable.position.sequence, reading.answered?.position.sequence, reading.sameBoot],
     [0, 0, true],
@@ -65,29 +60,29 @@ test("a new watermark demands the origin and nothing more", async () => {
 
 test("the newest of each kind is read back, whatever the number of writes", async () => {
   for (let writes = 1; writes < 6; writes += 1) {
-    const path = fresh();
-    const { watermark } = open(path);
+    const path = await fresh();
+    const { watermark } = await open(path);
     for (let sequence = 1; sequence <= writes; sequence += 1) {
       watermark.writeAnswered(at(sequence * 10), bootBytes("b1"));
       await watermark.writeDurable(at(sequence), bootBytes("b1"), sequence === writes);
     }
     await watermark.close();
-    const { watermark: again, reading } = open(path);
+    const { watermark: again, reading } = await open(path);
     assert.deepEqual(reading.durable.position, at(writes));
     assert.deepEqual(reading.answered?.position, at(writes * 10));
     assert.equal(reading.durable.clean, true);
     // Opened again it goes on over the older slot.
     await again.writeDurable(at(99), bootBytes("b1"), false);
     await again.close();
-    const third = open(path);
+    const third = await open(path);
     assert.equal(third.reading.durable.position.sequence, 99);
     await third.watermark.close();
   }
 });
 
 test("power loss while a durable value is written leaves the one before it; answered writes touch neither", async () => {
-  const path = fresh();
-  const { watermark } = open(path);
+  const path = await fresh();
+  const { watermark } = await open(path);
   await watermark.writeDurable(at(5), bootBytes("b1"), false);
   const promised = readFileSync(path);
   // What the disk may hold of the next writes when power fails: any subset of the pages written since, whole or torn.
@@ -109,7 +104,7 @@ test("power loss while a durable value is written leaves the one before it; answ
     }
     const copy = join(folder, "power-cut");
     writeFileSync(copy, disk);
-    const after = open(copy, "b2");
+    const after = await open(copy, "b2");
     assert.ok([5, 8].includes(after.reading.durable.position.sequence), `subset ${subset}`);
     assert.equal(after.reading.sameBoot, false);
     await after.watermark.close();
@@ -118,24 +113,24 @@ test("power loss while a durable value is written leaves the one before it; answ
 
 test("within one boot a slot that is not whole is damage; after a change of boot only durable ones are needed", async () => {
   for (let slot = 0; slot < 4; slot += 1) {
-    const path = fresh();
+    const path = await fresh();
     spoil(path, slot);
-    assert.throws(() => open(path, "b1"), { code: "WATERMARK_DAMAGED" });
-    const { watermark } = open(path, "b2");
+    await assert.rejects(open(path, "b1"), { code: "WATERMARK_DAMAGED" });
+    const { watermark } = await open(path, "b2");
     await watermark.close();
   }
-  const path = fresh();
+  const path = await fresh();
   spoil(path, 0);
   spoil(path, 1);
-  assert.throws(() => open(path, "b2"), { code: "WATERMARK_DAMAGED" });
+  await assert.rejects(open(path, "b2"), { code: "WATERMARK_DAMAGED" });
 });
 
-test("a watermark of another history is refused", () => {
-  const path = fresh();
-  assert.throws(() => Watermark.open(path, new Uint8Array(16), "b1", systemWatermarkFileOperations), {
+test("a watermark of another history is refused", async () => {
+  const path = await fresh();
+  await assert.rejects(Watermark.open(systemDisk, path, new Uint8Array(16), "b1"), {
     code: "JOURNAL_DAMAGED",
   });
-  assert.throws(() => open(join(folder, "none")), { code: "WATERMARK_MISSING" });
+  await assert.rejects(open(join(folder, "none")), { code: "WATERMARK_MISSING" });
 });
 
 const arbitrarySlot: fc.Arbitrary<Slot> = fc.record(
@@ -278,7 +273,7 @@ test("a journal of the right length and other content is damage", async () => {
   copyFileSync(watermarkPath, `${watermarkPath}.eight`);
   rmSync(watermarkPath);
   // Another eight records, written with a watermark of their own.
-  Watermark.prepare(watermarkPath, lineage, origin, "boot-1");
+  await Watermark.prepare(systemDisk, watermarkPath, lineage, origin, "boot-1");
   const { log } = await place.open();
   for (let count = 0; count < 3; count += 1) await log.append(nextFrame(log.tail, 1024));
   await log.close("clean");

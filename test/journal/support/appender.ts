@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { LevelFrameLog } from "../../../journal/level-frame-log.ts";
 import { openFrameLog } from "../../../journal/open.ts";
 import { silentLog } from "../../../runtime/log.ts";
-import { lineage, nextFrame, origin } from "./scratch-log.ts";
+import { lineage, nextFrame, origin, systemFrameLogWorld } from "./scratch-log.ts";
 
 const [, , directory, buffer, trims, bootId = "boot-1", sizeText = "4096"] = process.argv;
 
@@ -31,6 +31,7 @@ const { log: opened } = await openFrameLog(
     writeBufferBytes: Number(buffer),
   },
   silentLog,
+  systemFrameLogWorld,
 );
 const log = opened as LevelFrameLog;
 tell("durable", log.durable.sequence);

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { FrameLogOptions, LogPosition } from "../../../journal/frame-log.ts";
+import { levelEngine } from "../../../journal/level-engine.ts";
 import type { LevelFrameLog } from "../../../journal/level-frame-log.ts";
 import type { FrameLogWorld } from "../../../journal/open.ts";
 import { openFrameLog } from "../../../journal/open.ts";
@@ -10,6 +11,8 @@ import { genesisChain } from "../../../protocol/chain.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { buildFrame } from "../../../protocol/frame.ts";
 import type { BlockRecord } from "../../../protocol/record.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { systemDisk } from "../../../runtime/disk.ts";
 import { silentLog } from "../../../runtime/log.ts";
 
 export const lineage = new Uint8Array(16).map((_, at) => at + 1);
@@ -65,6 +68,13 @@ export function nextFrame(after: LogPosition, bytes = 4096, count = 1): Frame {
 /** Options that make tables of a few frames, so that there is something to damage. */
 export const small = { writeBufferBytes: 64 * 1024, compression: "none", memoryTailBytes: 0 } as const;
 
+/** The real world. */
+export const systemFrameLogWorld: FrameLogWorld = {
+  disk: systemDisk,
+  stores: levelEngine,
+  clock: systemClock,
+};
+
 export class Scratch {
   readonly directory: string;
 
@@ -90,12 +100,18 @@ export class Scratch {
     };
   }
 
-  async open(changes: Partial<FrameLogOptions> = {}, world: FrameLogWorld = {}) {
-    const { log, recovery } = await openFrameLog(this.options(changes), silentLog, world);
+  async open(changes: Partial<FrameLogOptions> = {}, world: Partial<FrameLogWorld> = {}) {
+    const { log, recovery } = await openFrameLog(this.options(changes), silentLog, {
+      ...systemFrameLogWorld,
+      ...world,
+    });
     return { log: log as LevelFrameLog, recovery };
   }
 
-  async create(changes: Partial<FrameLogOptions> = {}, world: FrameLogWorld = {}): Promise<LevelFrameLog> {
+  async create(
+    changes: Partial<FrameLogOptions> = {},
+    world: Partial<FrameLogWorld> = {},
+  ): Promise<LevelFrameLog> {
     return (await this.open({ mode: "create", ...changes }, world)).log;
   }
 

@@ -5,8 +5,12 @@ import { copyFile, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promise
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
+import { systemImageFiles } from "../../../block/image-files.ts";
+import { levelEngine } from "../../../journal/level-engine.ts";
+import { compressAside } from "../../../protocol/batch.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import { systemDisk } from "../../../runtime/disk.ts";
 import { errorCode } from "../../../runtime/errors.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
@@ -45,6 +49,10 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
     },
     paths,
     files: {
+      disk: systemDisk,
+      images: systemImageFiles,
+      stores: levelEngine,
+      clock: systemClock,
       paths,
       journalBytesMax: options.journalBytesMax ?? 2 ** 30,
       reserveBytes: options.reserveBytes ?? 0,
@@ -56,6 +64,7 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
     unappliedBytesMax: 1024 * 1024,
     readHandover: () => Promise.resolve(undefined),
     link: null,
+    compress: compressAside,
     clock: options.clock ?? systemClock,
     random: systemRandom,
     log: silentLog,

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { after, before, test } from "node:test";
+import { compressAside } from "../../../protocol/batch.ts";
 import type { Sequence, Token } from "../../../protocol/ids.ts";
 import { bytesEqual } from "../../../protocol/ids.ts";
 import { systemClock } from "../../../runtime/clock.ts";
@@ -96,6 +97,7 @@ async function rig(
   const shipper = new Shipper({
     source,
     link,
+    compress: compressAside,
     clock: systemClock,
     random: systemRandom,
     log: silentLog,
@@ -284,6 +286,7 @@ test("a standby that is gone after trimming is not created anew", async (t) => {
   const shipper = new Shipper({
     source,
     link,
+    compress: compressAside,
     clock: systemClock,
     random: systemRandom,
     log: silentLog,

@@ -8,11 +8,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
+import { systemImageFiles } from "../../../block/image-files.ts";
 import type { FrameLog } from "../../../journal/frame-log.ts";
+import { levelEngine } from "../../../journal/level-engine.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import { bytesToHex, lineageFromText } from "../../../protocol/ids.ts";
 import type { BlockRecord } from "../../../protocol/record.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import { systemDisk } from "../../../runtime/disk.ts";
 import { OperationalError } from "../../../runtime/errors.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
@@ -43,6 +46,10 @@ class Bench {
   private constructor(dataDir: string, durability: "flush" | "write") {
     const paths = agentGroupPaths(dataDir, "erp");
     this.#settings = {
+      disk: systemDisk,
+      images: systemImageFiles,
+      stores: levelEngine,
+      clock: systemClock,
       paths,
       journalBytesMax: 2 ** 30,
       reserveBytes: 0,
