@@ -222,10 +222,16 @@ export class RawClient {
     this.#attach(socket);
   }
 
-  static async connect(address: Address): Promise<RawClient> {
+  /** `from`: another loopback address to come from, since limits count by source. */
+  static async connect(address: Address, from?: string): Promise<RawClient> {
     const socket =
       address.kind === "tcp"
-        ? connectTcp({ host: address.host, port: address.port, noDelay: true })
+        ? connectTcp({
+            host: address.host,
+            port: address.port,
+            noDelay: true,
+            ...(from === undefined ? {} : { localAddress: from }),
+          })
         : connectTcp(address.path);
     const client = new RawClient(socket);
     await once(socket, "connect");

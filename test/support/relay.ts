@@ -30,6 +30,16 @@ export interface RelayOptions {
   readonly resetPerMebibyte?: number;
   /** For the resets: equal seeds, equal decisions per MiB carried. */
   readonly seed?: number;
+  /** What befalls a connection at an exact byte; asked once for each, counted from 1 in the order they come. */
+  readonly fate?: (connection: number) => ConnectionFate | undefined;
+}
+
+/** Bytes are counted from 0 in each direction of the connection. */
+export interface ConnectionFate {
+  /** Both ends are reset when exactly this many bytes of that direction have come out. */
+  readonly reset?: { readonly direction: RelayDirection; readonly afterBytes: number };
+  /** One bit of one byte comes out turned. */
+  readonly flip?: { readonly direction: RelayDirection; readonly atByte: number; readonly bit: number };
 }
 
 /** Bytes that arrived from one side in one part, by `performance.now()`. */
@@ -43,6 +53,7 @@ export interface RelayCounters {
   readonly downBytes: number;
   readonly connections: number;
   readonly resets: number;
+  readonly flips: number;
 }
 
 export type RelayDirection = "up" | "down";
@@ -61,6 +72,8 @@ export interface Relay {
   restore(): void;
   /** Silently stops one direction of today's connections until `restore`. */
   halfOpen(silent: RelayDirection): void;
+  /** The same for today's and all new connections: TCP connects, but that way nothing ever comes out. */
+  oneWay(silent: RelayDirection): void;
   /** Resets every connection now. */
   resetAll(): void;
   close(): Promise<void>;
@@ -100,7 +113,8 @@ class Line {
 }
 
 interface Held {
-  readonly bytes: Buffer | null;
+  /** Or what comes after the last byte. */
+  readonly bytes: Buffer | "end" | "reset";
   readonly outAtMs: number;
 }
 
@@ -114,6 +128,8 @@ class TcpRelay implements Relay {
   readonly upSamples: RelaySample[] = [];
   delayMs: number;
   silent = false;
+  #silentWay: RelayDirection | undefined;
+  #flips = 0;
   #up = 0;
   #down = 0;
   #connections = 0;
@@ -143,7 +159,13 @@ class TcpRelay implements Relay {
   }
 
   get counters(): RelayCounters {
-    return { upBytes: this.#up, downBytes: this.#down, connections: this.#connections, resets: this.#resets };
+    return {
+      upBytes: this.#up,
+      downBytes: this.#down,
+      connections: this.#connections,
+      resets: this.#resets,
+      flips: this.#flips,
+    };
   }
 
   get bufferBytesMax(): number {
@@ -188,10 +210,12 @@ class TcpRelay implements Relay {
       client.resetAndDestroy();
       server.resetAndDestroy();
     };
-    const up = new Pipe(this, "up", client, server, reset);
-    const down = new Pipe(this, "down", server, client, reset);
+    const fate = this.#options.fate?.(this.#connections) ?? {};
+    const up = new Pipe(this, "up", client, server, reset, fate);
+    const down = new Pipe(this, "down", server, client, reset, fate);
     for (const pipe of [up, down]) {
       this.#pipes.add(pipe);
+      if (pipe.direction === this.#silentWay) pipe.setSilent(true);
       pipe.source.once("close", () => {
         pipe.stop();
         this.#pipes.delete(pipe);
@@ -222,11 +246,22 @@ class TcpRelay implements Relay {
 
   restore(): void {
     this.silent = false;
+    this.#silentWay = undefined;
     for (const pipe of this.#pipes) pipe.setSilent(false);
   }
 
   halfOpen(silent: RelayDirection): void {
     for (const pipe of this.#pipes) if (pipe.direction === silent) pipe.setSilent(true);
+  }
+
+  oneWay(silent: RelayDirection): void {
+    this.#silentWay = silent;
+    this.halfOpen(silent);
+  }
+
+  /** A byte was turned. */
+  flipped(): void {
+    this.#flips += 1;
   }
 
   resetAll(): void {
@@ -250,6 +285,10 @@ function endOther(socket: Socket, hadError: boolean): void {
   else socket.destroy();
 }
 
+function byteLengthOf(bytes: Held["bytes"]): number {
+  return typeof bytes === "string" ? 0 : bytes.byteLength;
+}
+
 /** One direction of one connection: reads, holds for rate and delay, writes. */
 class Pipe {
   readonly direction: RelayDirection;
@@ -257,21 +296,32 @@ class Pipe {
   readonly #relay: TcpRelay;
   readonly #sink: Socket;
   readonly #reset: () => void;
+  readonly #fate: ConnectionFate;
   #held: Held[] = [];
   #heldBytes = 0;
+  /** Bytes of this direction taken so far. */
+  #takenBytes = 0;
   #timer: NodeJS.Timeout | undefined;
   #silent = false;
   #draining = false;
   #stopped = false;
 
-  constructor(relay: TcpRelay, direction: RelayDirection, source: Socket, sink: Socket, reset: () => void) {
+  constructor(
+    relay: TcpRelay,
+    direction: RelayDirection,
+    source: Socket,
+    sink: Socket,
+    reset: () => void,
+    fate: ConnectionFate,
+  ) {
     this.#relay = relay;
     this.direction = direction;
     this.source = source;
     this.#sink = sink;
     this.#reset = reset;
+    this.#fate = fate;
     source.on("data", (chunk: Buffer) => this.#take(chunk));
-    source.once("end", () => this.#hold(null, performance.now() + relay.delayMs));
+    source.once("end", () => this.#hold("end", performance.now() + relay.delayMs));
     sink.on("drain", () => {
       this.#draining = false;
       this.#pump();
@@ -299,19 +349,39 @@ class Pipe {
       this.#reset();
       return;
     }
-    for (let at = 0; at < chunk.byteLength; at += partBytesMax) {
-      const part = chunk.subarray(at, at + partBytesMax);
+    const { bytes, last } = this.#meet(chunk);
+    for (let at = 0; at < bytes.byteLength; at += partBytesMax) {
+      const part = bytes.subarray(at, at + partBytesMax);
       this.#hold(
         part,
         this.#relay.line(this.direction).takes(part.byteLength, performance.now()) + this.#relay.delayMs,
       );
     }
+    if (last) {
+      this.source.pause();
+      this.#hold("reset", performance.now() + this.#relay.delayMs);
+    }
     if (this.#heldBytes >= this.#relay.bufferBytesMax) this.source.pause();
   }
 
-  #hold(bytes: Buffer | null, outAtMs: number): void {
+  /** The chunk as its fate leaves it; `last`: nothing comes after it but a reset. */
+  #meet(chunk: Buffer): { readonly bytes: Buffer; readonly last: boolean } {
+    const start = this.#takenBytes;
+    this.#takenBytes += chunk.byteLength;
+    const { flip, reset } = this.#fate;
+    if (flip?.direction === this.direction && flip.atByte >= start && flip.atByte < this.#takenBytes) {
+      const at = flip.atByte - start;
+      chunk.writeUInt8(chunk.readUInt8(at) ^ (1 << flip.bit), at);
+      this.#relay.flipped();
+    }
+    if (reset?.direction !== this.direction || this.#takenBytes < reset.afterBytes)
+      return { bytes: chunk, last: false };
+    return { bytes: chunk.subarray(0, Math.max(0, reset.afterBytes - start)), last: true };
+  }
+
+  #hold(bytes: Held["bytes"], outAtMs: number): void {
     this.#held.push({ bytes, outAtMs });
-    this.#heldBytes += bytes?.byteLength ?? 0;
+    this.#heldBytes += byteLengthOf(bytes);
     this.#pump();
   }
 
@@ -327,9 +397,14 @@ class Pipe {
         return;
       }
       this.#held.shift();
-      if (next.bytes === null) {
+      if (next.bytes === "end") {
         this.#sink.end();
         continue;
+      }
+      if (next.bytes === "reset") {
+        this.#stopped = true;
+        this.#reset();
+        return;
       }
       const before = this.#heldBytes;
       this.#heldBytes -= next.bytes.byteLength;

@@ -20,6 +20,9 @@ import { NbdClient } from "./nbd-client.ts";
 import { until } from "./wait.ts";
 
 export type SiteName = "primary" | "dr";
+export type RoleName = "agent" | "gateway";
+/** A process: a site with both roles, or one role of a site whose roles run apart. */
+type ProcessName = SiteName | `${SiteName}.${RoleName}`;
 
 export interface TwoSitesOptions {
   /** Volumes of the group `erp`, bytes; the order gives their numbers. */
@@ -31,14 +34,35 @@ export interface TwoSitesOptions {
   readonly connections?: number;
   /** Quota of journal and intake log, e.g. `1GiB`. */
   readonly logBytes?: string;
-  /** Puts something on the line: gets the port the standby's gateway listens on, gives the port to dial instead. */
-  readonly line?: (gatewayPort: number) => Promise<number>;
+  /**
+   * Puts something on the line: gets the port the standby's gateway listens on and the folder with the sites'
+   * certificates (`ca.pem`, SITE`.pem`, SITE`.key`), gives the port to dial instead.
+   */
+  readonly line?: (gatewayPort: number, tlsFolder: string) => Promise<number>;
   /** Where the scratch folder goes; default the system's. */
   readonly parent?: string;
   /** Existing files as images at the home site, by volume. */
   readonly images?: Readonly<Record<string, string>>;
   /** Keeps the scratch folder on `dispose`. */
   readonly keep?: boolean;
+  /** Further groups with the same home and standby, by name. */
+  readonly otherGroups?: Readonly<Record<string, OtherGroup>>;
+  /** Data folders that do not lie in the scratch folder; they are made at start and not removed. */
+  readonly dataDirs?: Partial<Readonly<Record<SiteName, string>>>;
+  /** Free space that journal and intake leave, e.g. `64MiB`. */
+  readonly reserve?: string;
+  /** Puts words before the command of a site, asked at each start: a limit, a namespace, a tracer. */
+  readonly launch?: (site: SiteName) => readonly string[];
+}
+
+export interface OtherGroup {
+  readonly volumes: Readonly<Record<string, number>>;
+  readonly durability?: "flush" | "write";
+}
+
+interface Volume {
+  readonly name: string;
+  readonly sizeBytes: number;
 }
 
 export const groupName = "erp";
@@ -77,17 +101,25 @@ interface Ports {
 export class TwoSites {
   readonly folder: string;
   readonly configFile: string;
-  readonly volumes: readonly { readonly name: string; readonly sizeBytes: number }[];
+  readonly volumes: readonly Volume[];
+  readonly #otherVolumes: ReadonlyMap<string, readonly Volume[]>;
+  readonly #dataDirs: Partial<Readonly<Record<SiteName, string>>>;
+  readonly #launch: (site: SiteName) => readonly string[];
   readonly #ports: Readonly<Record<SiteName, Ports>>;
   readonly #keep: boolean;
-  readonly #children = new Map<SiteName, Child>();
+  readonly #children = new Map<ProcessName, Child>();
   /** Output of processes that have ended, newest last. */
   readonly #pastOutput: Record<SiteName, string> = { primary: "", dr: "" };
 
   private constructor(folder: string, options: TwoSitesOptions, ports: Readonly<Record<SiteName, Ports>>) {
     this.folder = folder;
     this.configFile = join(folder, "splitsite.yaml");
-    this.volumes = Object.entries(options.volumes).map(([name, sizeBytes]) => ({ name, sizeBytes }));
+    this.volumes = volumesOf(options.volumes);
+    this.#otherVolumes = new Map(
+      Object.entries(options.otherGroups ?? {}).map(([name, { volumes }]) => [name, volumesOf(volumes)]),
+    );
+    this.#dataDirs = options.dataDirs ?? {};
+    this.#launch = options.launch ?? (() => []);
     this.#ports = ports;
     this.#keep = options.keep === true;
   }
@@ -98,105 +130,151 @@ export class TwoSites {
     const [command, ...args] = cliCommand();
     await mustRun(command, [...args, "init", join(folder, "made")]);
     const [nbd1, nbd2, gateway1, gateway2] = (await freePorts(4)) as [number, number, number, number];
-    const dialled = (await options.line?.(gateway2)) ?? gateway2;
+    const dialled = (await options.line?.(gateway2, join(folder, "made", "tls"))) ?? gateway2;
     const ports = { primary: { nbd: nbd1, gateway: gateway1 }, dr: { nbd: nbd2, gateway: gateway2 } };
     const sites = new TwoSites(folder, options, ports);
     await writeFile(sites.configFile, configText(folder, options, ports, dialled));
     return sites;
   }
 
-  /** Starts a site and waits until its admin endpoint answers. */
-  async start(site: SiteName): Promise<void> {
-    if (this.#children.get(site)?.running === true) throw new Error(`${site} runs already`);
-    const [command, ...args] = cliCommand();
-    const child = new Child(site, command, [...args, "run", "--config", this.configFile, "--site", site], {
-      cwd: this.folder,
-    });
-    this.#children.set(site, child);
-    await until(`the admin endpoint of ${site}`, async () => {
-      if (!child.running) throw new Error(`${site} ended at start:\n${child.output.slice(-4000)}`);
-      return (await this.status(site).catch(() => undefined)) === undefined ? undefined : true;
+  /**
+   * Starts a site, or with `role` only that role of it as a process of its own, and waits until its admin endpoint
+   * answers. A site runs one way or the other.
+   */
+  async start(site: SiteName, role?: RoleName): Promise<void> {
+    const name = processName(site, role);
+    if (this.#children.get(name)?.running === true) throw new Error(`${name} runs already`);
+    const words = [
+      ...this.#launch(site),
+      ...cliCommand(),
+      "run",
+      "--config",
+      this.configFile,
+      "--site",
+      site,
+      ...(role === undefined ? [] : ["--role", role]),
+    ];
+    const child = new Child(name, words[0]!, words.slice(1), { cwd: this.folder });
+    this.#children.set(name, child);
+    await until(`the admin endpoint of ${name}`, async () => {
+      if (!child.running) throw new Error(`${name} ended at start:\n${child.output.slice(-4000)}`);
+      return (await this.#ask(site, role).catch(() => undefined)) === undefined ? undefined : true;
     });
   }
 
-  child(site: SiteName): Child {
-    const child = this.#children.get(site);
-    if (child === undefined) throw new Error(`${site} was never started`);
+  child(site: SiteName, role?: RoleName): Child {
+    const name = processName(site, role);
+    const child = this.#children.get(name);
+    if (child === undefined) throw new Error(`${name} was never started`);
     return child;
   }
 
+  /** Roles of a site that run as processes of their own; empty when it runs as one. */
+  #rolesApart(site: SiteName): RoleName[] {
+    return (["agent", "gateway"] as const).filter((role) => this.#children.has(processName(site, role)));
+  }
+
+  #processesOf(site: SiteName): Child[] {
+    const names = [site, ...this.#rolesApart(site).map((role) => processName(site, role))];
+    return names.flatMap((name) => this.#children.get(name) ?? []);
+  }
+
   /** kill -9; settles when the process is reaped and can do nothing any more. */
-  async kill(site: SiteName): Promise<void> {
-    const child = this.child(site);
+  async kill(site: SiteName, role?: RoleName): Promise<void> {
+    const child = this.child(site, role);
     await child.kill();
     this.#pastOutput[site] += child.output;
   }
 
   /** SIGTERM; a site that does not stop in time or cleanly is a failure. */
-  async stop(site: SiteName): Promise<void> {
-    const child = this.child(site);
+  async stop(site: SiteName, role?: RoleName): Promise<void> {
+    const child = this.child(site, role);
     const { code, signal } = await child.stop();
     this.#pastOutput[site] += child.output;
-    if (code !== 0) throw new Error(`${site} stopped with ${code ?? signal}:\n${child.output.slice(-4000)}`);
+    if (code !== 0)
+      throw new Error(`${child.name} stopped with ${code ?? signal}:\n${child.output.slice(-4000)}`);
   }
 
   /** All log lines of a site, past processes included. */
   log(site: SiteName): string {
-    const child = this.#children.get(site);
-    return this.#pastOutput[site] + (child?.running === true ? child.output : "");
+    const living = this.#processesOf(site).filter((child) => child.running);
+    return this.#pastOutput[site] + living.map((child) => child.output).join("");
   }
 
-  adminSocket(site: SiteName): string {
-    return join(this.folder, "data", site, "admin.sock");
+  dataDir(site: SiteName): string {
+    return this.#dataDirs[site] ?? join(this.folder, "data", site);
   }
 
-  /** Status document, straight from the admin socket. Rejects while the site is down. */
+  volumesOf(group = groupName): readonly Volume[] {
+    return group === groupName ? this.volumes : (this.#otherVolumes.get(group) ?? []);
+  }
+
+  adminSocket(site: SiteName, role?: RoleName): string {
+    return join(this.dataDir(site), role === undefined ? "admin.sock" : `admin.sock.${role}`);
+  }
+
+  async #ask(site: SiteName, role?: RoleName): Promise<SiteStatus> {
+    return (await getJson(this.adminSocket(site, role), "/v1/status")) as SiteStatus;
+  }
+
+  /**
+   * Status document, straight from the admin socket. Rejects while the site is down. Of roles apart it has the groups
+   * of those that answer, the agent's first.
+   */
   async status(site: SiteName): Promise<SiteStatus> {
-    return (await getJson(this.adminSocket(site), "/v1/status")) as SiteStatus;
+    const roles = this.#rolesApart(site);
+    if (roles.length === 0) return this.#ask(site);
+    const asked = await Promise.allSettled(roles.map((role) => this.#ask(site, role)));
+    const [first, ...more] = asked.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+    if (first === undefined) throw new Error(`no role of ${site} answers`);
+    return { ...first, groups: [first, ...more].flatMap(({ groups }) => groups) };
   }
 
-  async groupStatus(site: SiteName): Promise<GroupStatus> {
+  async groupStatus(site: SiteName, group = groupName): Promise<GroupStatus> {
     const { groups } = await this.status(site);
-    const group = groups.find((status) => status.group === groupName);
-    if (group === undefined) throw new Error(`${site} does not know ${groupName}: ${JSON.stringify(groups)}`);
-    return group;
+    const found = groups.find((status) => status.group === group);
+    if (found === undefined) throw new Error(`${site} does not know ${group}: ${JSON.stringify(groups)}`);
+    return found;
   }
 
-  async owner(site: SiteName): Promise<OwnerStatus> {
-    const status = await this.groupStatus(site);
+  async owner(site: SiteName, group = groupName): Promise<OwnerStatus> {
+    const status = await this.groupStatus(site, group);
     if (status.role !== "owner") throw new Error(`${site} is not the owner: ${JSON.stringify(status)}`);
     return status;
   }
 
-  async standby(site: SiteName): Promise<StandbyStatus> {
+  async standby(site: SiteName, group = groupName): Promise<StandbyStatus> {
     const { groups } = await this.status(site);
-    const status = groups.find((group) => group.group === groupName && group.role === "standby");
+    const status = groups.find((found) => found.group === group && found.role === "standby");
     if (status?.role !== "standby") throw new Error(`${site} is not the standby: ${JSON.stringify(groups)}`);
     return status;
   }
 
   /** Waits until the agent of `site` serves the group. */
-  async waitServing(site: SiteName): Promise<OwnerStatus> {
+  async waitServing(site: SiteName, name = groupName): Promise<OwnerStatus> {
     let last: unknown;
     return until(`${site} to serve`, async () => {
       this.#mustRun(site);
       const { groups } = await this.status(site);
       last = groups;
-      return groups.find((group): group is OwnerStatus => group.role === "owner" && group.io === "serving");
+      return groups.find(
+        (group): group is OwnerStatus =>
+          group.group === name && group.role === "owner" && group.io === "serving",
+      );
     }).catch((error: unknown) => {
       throw new Error(`${String(error)}; last: ${JSON.stringify(last)}\n${this.log(site).slice(-3000)}`);
     });
   }
 
   /** Waits until everything the owner has is applied at the standby. Nothing may be writing. */
-  async waitIdle(owner: SiteName, standby: SiteName, timeoutMs = 60_000): Promise<number> {
+  async waitIdle(owner: SiteName, standby: SiteName, timeoutMs = 60_000, group = groupName): Promise<number> {
     let last: unknown;
     return until(
       "the standby to have everything",
       async () => {
         this.#mustRun(owner);
         this.#mustRun(standby);
-        const [here, there] = [await this.owner(owner), await this.standby(standby)];
+        const [here, there] = [await this.owner(owner, group), await this.standby(standby, group)];
         last = {
           owner: here.position,
           reason: here.reason,
@@ -215,8 +293,11 @@ export class TwoSites {
   }
 
   #mustRun(site: SiteName): void {
-    const child = this.child(site);
-    if (!child.running) throw new Error(`${site} ended by itself:\n${child.output.slice(-4000)}`);
+    const processes = this.#processesOf(site);
+    if (processes.length === 0) throw new Error(`${site} was never started`);
+    for (const { name, running, output } of processes) {
+      if (!running) throw new Error(`${name} ended by itself:\n${output.slice(-4000)}`);
+    }
   }
 
   nbdAddress(site: SiteName): { readonly host: string; readonly port: number } {
@@ -228,8 +309,8 @@ export class TwoSites {
   }
 
   /** Export name of a volume, `GROUP/VOLUME`. */
-  exportOf(volume: string): string {
-    return `${groupName}/${volume}`;
+  exportOf(volume: string, group = groupName): string {
+    return `${group}/${volume}`;
   }
 
   /** URI for libnbd and QEMU tools. */
@@ -242,12 +323,13 @@ export class TwoSites {
     site: SiteName,
     perVolume = 1,
     address: NbdAddress = this.nbdSocket(site),
+    group = groupName,
   ): Promise<NbdClient[][]> {
     const clients: NbdClient[][] = [];
-    for (const { name } of this.volumes) {
+    for (const { name } of this.volumesOf(group)) {
       const own: NbdClient[] = [];
       for (let index = 0; index < perVolume; index += 1)
-        own.push(await NbdClient.connect(address, this.exportOf(name)));
+        own.push(await NbdClient.connect(address, this.exportOf(name, group)));
       clients.push(own);
     }
     return clients;
@@ -281,17 +363,17 @@ export class TwoSites {
   }
 
   /** Standby image of a volume as the gateway of `site` keeps it. */
-  async standbyImage(site: SiteName, volume: string): Promise<string> {
-    return this.#image(site, "gateway", volume);
+  async standbyImage(site: SiteName, volume: string, group = groupName): Promise<string> {
+    return this.#image(site, "gateway", volume, group);
   }
 
   /** Image of a volume as the agent of `site` keeps it; unlike the export it may lag behind what was answered. */
-  async homeImage(site: SiteName, volume: string): Promise<string> {
-    return this.#image(site, "agent", volume);
+  async homeImage(site: SiteName, volume: string, group = groupName): Promise<string> {
+    return this.#image(site, "agent", volume, group);
   }
 
-  async #image(site: SiteName, role: string, volume: string): Promise<string> {
-    const path = join(this.folder, "data", site, role, groupName, "images", `${volume}.img`);
+  async #image(site: SiteName, role: string, volume: string, group: string): Promise<string> {
+    const path = join(this.dataDir(site), role, group, "images", `${volume}.img`);
     await access(path);
     return path;
   }
@@ -303,6 +385,14 @@ export class TwoSites {
   }
 }
 
+function volumesOf(volumes: Readonly<Record<string, number>>): Volume[] {
+  return Object.entries(volumes).map(([name, sizeBytes]) => ({ name, sizeBytes }));
+}
+
+function processName(site: SiteName, role?: RoleName): ProcessName {
+  return role === undefined ? site : `${site}.${role}`;
+}
+
 function configText(
   folder: string,
   options: TwoSitesOptions,
@@ -310,44 +400,49 @@ function configText(
   dialled: number,
 ): string {
   const {
-    durability = "flush",
     limit = "unlimited",
     codec = "auto",
     connections = 4,
     logBytes = "2GiB",
+    reserve = "64MiB",
   } = options;
   const tls = (site: SiteName) => {
     const made = join(folder, "made", "tls");
     return `{ ca: ${made}/ca.pem, cert: ${made}/${site}.pem, key: ${made}/${site}.key }`;
   };
+  const dataDir = (name: SiteName) => options.dataDirs?.[name] ?? `${folder}/data/${name}`;
   const site = (name: SiteName, url: number) => `
   ${name}:
-    dataDir: ${folder}/data/${name}
+    dataDir: ${dataDir(name)}
     tls: ${tls(name)}
-    admin: "unix:${folder}/data/${name}/admin.sock"
+    admin: "unix:${dataDir(name)}/admin.sock"
     agent:
       nbd: { listen: ["127.0.0.1:${ports[name].nbd}", "unix:${folder}/${name}-nbd.sock"], tls: off }
-      journal: { maxBytes: ${logBytes}, reserve: 64MiB }
+      journal: { maxBytes: ${logBytes}, reserve: ${reserve} }
     gateway:
       listen: 127.0.0.1:${ports[name].gateway}
       url: "https://127.0.0.1:${url}"
-      intake: { maxBytes: ${logBytes}, reserve: 64MiB }`;
-  const volumes = Object.entries(options.volumes).map(([name, bytes]) => {
-    const image = options.images?.[name];
-    return `      ${name}: { size: ${bytes}B${image === undefined ? "" : `, image: ${image}`} }`;
-  });
-  return `version: 1
-sites:${site("primary", ports.primary.gateway)}${site("dr", dialled)}
-groups:
-  ${groupName}:
+      intake: { maxBytes: ${logBytes}, reserve: ${reserve} }`;
+  const group = (name: string, settings: OtherGroup, images: TwoSitesOptions["images"] = {}) => {
+    const volumes = Object.entries(settings.volumes).map(([volume, bytes]) => {
+      const image = images[volume];
+      return `      ${volume}: { size: ${bytes}B${image === undefined ? "" : `, image: ${image}`} }`;
+    });
+    return `
+  ${name}:
     home: primary
     standby: dr
     volumes:
 ${volumes.join("\n")}
     protection:
       level: async
-      durability: ${durability}
-      rpo: { age: 5s, bytes: 256MiB, onBreach: alert }
+      durability: ${settings.durability ?? "flush"}
+      rpo: { age: 5s, bytes: 256MiB, onBreach: alert }`;
+  };
+  const others = Object.entries(options.otherGroups ?? {}).map(([name, settings]) => group(name, settings));
+  return `version: 1
+sites:${site("primary", ports.primary.gateway)}${site("dr", dialled)}
+groups:${group(groupName, options, options.images)}${others.join("")}
 links:
   - between: [primary, dr]
     limit: ${limit}
