@@ -38,6 +38,8 @@ export class ExpectedRecord {
   #tick = 0;
   /** Start tick of the newest answered FLUSH of each volume. */
   readonly #flushedStart: number[];
+  /** Numbers of mutations that were seen after a power loss. */
+  readonly #survived = new Set<number>();
 
   constructor(seed: number, volumeBytes: readonly number[]) {
     this.seed = seed;
@@ -110,10 +112,30 @@ export class ExpectedRecord {
     }
   }
 
-  /** True when an answered FLUSH or its own FUA promised that it survives a power loss. */
+  /**
+   * The host lost power and came back with a state that has been judged; `seen` tells which mutations it shows. Those
+   * did happen and are durable since: recovery goes on only from what is. What was answered without a promise and does
+   * not show may be gone: from now on it is unknown. Call after `settle`.
+   */
+  powerLost(seen: (mutation: Mutation) => boolean): void {
+    for (const mutation of this.mutations) {
+      const durable = this.isDurable(mutation);
+      if (seen(mutation)) {
+        mutation.outcome = "answered";
+        this.#survived.add(mutation.number);
+      } else if (mutation.outcome === "answered" && !durable) {
+        mutation.outcome = "unknown";
+      }
+    }
+  }
+
+  /** True when an answered FLUSH, its own FUA, or having survived one promised that it survives a power loss. */
   isDurable(mutation: Mutation): boolean {
     return (
-      mutation.outcome === "answered" && (mutation.fua || mutation.end < this.#flushedStart[mutation.volume]!)
+      mutation.outcome === "answered" &&
+      (mutation.fua ||
+        mutation.end < this.#flushedStart[mutation.volume]! ||
+        this.#survived.has(mutation.number))
     );
   }
 
