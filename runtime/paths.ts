@@ -2,7 +2,7 @@
  * Layout of a site's data folder: the one place that names a file in it. Group and volume names have passed
  * `isName`, so they hold no separator.
  */
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 
 export interface GroupPaths {
   readonly directory: string;
@@ -60,4 +60,17 @@ export function gatewayGroupPaths(dataDir: string, group: string): GatewayGroupP
 
 export function evidencePath(dataDir: string, name: string): string {
   return join(dataDir, "evidence", `${name}.json`);
+}
+
+/** What a path of the layout is for, whatever the group, volume or epoch: names a failpoint or a line of a trace. */
+export function fileKind(path: string): string {
+  const name = basename(path).replace(/\.new$/, "");
+  if (/^journal-\d+$/.test(name)) return "journal";
+  if (/^watermark-\d+$/.test(name)) return "watermark";
+  if (/\.log$/.test(name)) return basename(dirname(path)) === "intake" ? "intake-log" : "journal-log";
+  if (/\.json$/.test(name)) return basename(dirname(path)) === "evidence" ? "evidence" : name.slice(0, -5);
+  if (/\.opening$/.test(name)) return "trial-note";
+  if (["checkpoint", "applied", "intake", "intake-watermark", "images", "evidence"].includes(name))
+    return name;
+  return "folder";
 }

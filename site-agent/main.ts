@@ -18,6 +18,14 @@ import { every } from "../runtime/clock.ts";
 import { systemDisk } from "../runtime/disk.ts";
 import { readDocument } from "../runtime/durable-document.ts";
 import { OperationalError } from "../runtime/errors.ts";
+import type { StepHook } from "../runtime/failpoints.ts";
+import {
+  failpointFromEnvironment,
+  observeDisk,
+  observeImages,
+  observeLine,
+  observeStores,
+} from "../runtime/failpoints.ts";
 import { bootId } from "../runtime/host.ts";
 import type { Route } from "../runtime/http.ts";
 import type { Log } from "../runtime/log.ts";
@@ -29,6 +37,7 @@ import { agentAdminRoutes } from "./admin.ts";
 import { AgentExportCatalog } from "./export-catalog.ts";
 import { OwnedGroup } from "./group/owned-group.ts";
 import { throttleRoutes } from "./ship/admin.ts";
+import type { Line } from "./ship/line.ts";
 import { Link } from "./ship/link.ts";
 
 export interface AgentWorld {
@@ -82,6 +91,8 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
   const links = makeLinks(world, mine, log);
   const groups = new Map<string, OwnedGroup>();
   const boot = bootId();
+  const hook = failpointFromEnvironment("agent", log);
+  const storage = storageOf(hook);
   for (const group of mine) {
     const paths = agentGroupPaths(site.dataDir, group.name);
     const groupLog = log.child({ group: group.name });
@@ -92,9 +103,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
         settings: group,
         paths,
         files: {
-          disk: systemDisk,
-          images: systemImageFiles,
-          stores: levelEngine,
+          ...storage,
           clock,
           paths,
           journalBytesMax: Math.floor(agent.journal.maxBytes / mine.length),
@@ -106,8 +115,12 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
         },
         unappliedBytesMax: share(unappliedBytesSite, mine.length, unappliedBytesGroupMin),
         readHandover: () =>
-          readDocument(systemDisk, gatewayGroupPaths(site.dataDir, group.name).handover, parseHandoverRecord),
-        link: links.get(otherSite(group, site.name)) ?? null,
+          readDocument(
+            storage.disk,
+            gatewayGroupPaths(site.dataDir, group.name).handover,
+            parseHandoverRecord,
+          ),
+        link: lineOf(links.get(otherSite(group, site.name)), hook),
         compress: compressAside,
         clock,
         random,
@@ -152,6 +165,21 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
       await lock.release();
     },
   };
+}
+
+/** The real world, with its steps observed when the environment orders it. */
+function storageOf(hook: StepHook | null) {
+  const storage = { disk: systemDisk, images: systemImageFiles, stores: levelEngine };
+  if (hook === null) return storage;
+  return {
+    disk: observeDisk(storage.disk, "agent", hook),
+    images: observeImages(storage.images, "agent", hook),
+    stores: observeStores(storage.stores, "agent", hook),
+  };
+}
+
+function lineOf(link: Link | undefined, hook: StepHook | null): Line | null {
+  return link === undefined || hook === null ? (link ?? null) : observeLine<Line>(link, hook);
 }
 
 /** A group's part of a site's budget, bytes. */
