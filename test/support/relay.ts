@@ -38,6 +38,8 @@ export interface RelayOptions {
 export interface ConnectionFate {
   /** Both ends are reset when exactly this many bytes of that direction have come out. */
   readonly reset?: { readonly direction: RelayDirection; readonly afterBytes: number };
+  /** Told how many bytes have come in that way so far. */
+  readonly taken?: (direction: RelayDirection, bytes: number) => void;
   /** One bit of one byte comes out turned. */
   readonly flip?: { readonly direction: RelayDirection; readonly atByte: number; readonly bit: number };
 }
@@ -368,7 +370,8 @@ class Pipe {
   #meet(chunk: Buffer): { readonly bytes: Buffer; readonly last: boolean } {
     const start = this.#takenBytes;
     this.#takenBytes += chunk.byteLength;
-    const { flip, reset } = this.#fate;
+    const { flip, reset, taken } = this.#fate;
+    taken?.(this.direction, this.#takenBytes);
     if (flip?.direction === this.direction && flip.atByte >= start && flip.atByte < this.#takenBytes) {
       const at = flip.atByte - start;
       chunk.writeUInt8(chunk.readUInt8(at) ^ (1 << flip.bit), at);
