@@ -30,6 +30,7 @@ import {
   encodeFrameHeader,
   FrameCodec,
   frameBodyBytesMax,
+  frameCodecAt,
   frameHeaderBytes,
 } from "./frame.ts";
 import type { ChainValue, LineageBytes, Sequence, Token } from "./ids.ts";
@@ -217,6 +218,10 @@ export function decodeBatchPayload(header: BatchHeader, payload: Uint8Array): Fr
     const length = encodedFrameLength(rest);
     if (length > rest.byteLength)
       throw new RemoteProtocolError("BATCH_TRUNCATED", "last frame reaches beyond the payload");
+    // A frame packed inside the packed payload would unpack to memory that the header never declared.
+    if (rest[frameCodecAt] !== FrameCodec.stored) {
+      throw new RemoteProtocolError("BATCH_FRAME_CODEC", `frame ${index} is packed inside the batch`);
+    }
     const frame = decodeFrame(rest.subarray(0, length));
     const before = frames.at(-1);
     if (before === undefined ? !startsBatch(frame, header) : !continues(frame, before)) {

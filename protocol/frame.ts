@@ -44,6 +44,8 @@ const frameMagic = 0x53534652;
 const frameVersion = 1;
 export const FrameCodec = { stored: 0, lz4: 1 } as const;
 export const frameHeaderBytes = 140;
+/** Where an encoded frame names its codec. */
+export const frameCodecAt = 5;
 /** A frame is closed when its body reaches this. */
 export const frameBodyBytesTarget = 1024 * 1024;
 /** Largest legal raw body: one record may land on a body just below the target. */

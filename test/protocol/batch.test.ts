@@ -185,6 +185,27 @@ test("bombs and lies about sizes are refused, and cost no memory beyond the limi
   assert.ok(process.memoryUsage().arrayBuffers - before - zeros.byteLength < 2 * batchBytesMax);
 });
 
+test("a frame packed inside a batch is refused before it is unpacked (F91)", async () => {
+  // Each is some 8 KiB long and would take 1 MiB: a legal batch could hold hundreds of them.
+  const frame = buildFrame({
+    lineage: new Uint8Array(16),
+    first: 1,
+    chainBefore: new Uint8Array(32),
+    dataBytesBefore: 0,
+    openedAtMs: 0,
+    closedAtMs: 0,
+    records: [{ kind: "write", volume: 0, offset: 0, length: 2 ** 20, data: new Uint8Array(2 ** 20) }],
+  });
+  const packed = encodeFrame(frame, "lz4");
+  assert.ok(packed.byteLength < 16 * 1024);
+  for (const codec of ["none", "brotli"] as const) {
+    const bytes = await encodeBatch([frame], token, codec);
+    const payload = codec === "none" ? packed : brotliCompressSync(packed);
+    const batch = forged(bytes, batchCodecs.indexOf(codec), payload, packed.byteLength);
+    assert.throws(() => decode(batch), { code: "BATCH_FRAME_CODEC" }, codec);
+  }
+});
+
 test("a batch inside a batch is no frame (F91)", async () => {
   const bytes = await encodeBatch(someFrames(), token, "none");
   assert.throws(() => decode(forged(bytes, 0, bytes, bytes.byteLength)), { code: "FRAME_MAGIC" });
