@@ -116,11 +116,11 @@ function checkGroups(settings: Settings, add: Parameters<Check>[1]): void {
     add(["groups"], "is empty", "Describe at least one group with one volume.");
   if (settings.groups.length > groupsMax)
     add(["groups"], `names more than ${groupsMax} groups`, "Use several pairs of sites.");
+  const names = settings.sites.map((site) => site.name).join(", ");
   for (const group of settings.groups) {
     const at: KeyPath = ["groups", group.name];
     const home = siteNamed(settings, group.home);
     const standby = siteNamed(settings, group.standby);
-    const names = settings.sites.map((site) => site.name).join(", ");
     if (home === undefined)
       add([...at, "home"], `\`${group.home}\` is no site of this file`, `Name one of: ${names}.`);
     if (standby === undefined)

@@ -188,14 +188,10 @@ function findingsOf(issue: z.core.$ZodIssue): Finding[] {
     hint,
   });
   switch (issue.code) {
-    case "unrecognized_keys":
-      return issue.keys.map((key) =>
-        finding(
-          [...path, key],
-          "is not a known key",
-          `Correct or remove it; known here: ${knownKeys(path)}.`,
-        ),
-      );
+    case "unrecognized_keys": {
+      const hint = `Correct or remove it; known here: ${knownKeys(path)}.`;
+      return issue.keys.map((key) => finding([...path, key], "is not a known key", hint));
+    }
     case "invalid_key":
       return [finding(path, issue.issues[0]?.message ?? "is not a legal name", "Rename it.")];
     case "invalid_type":
@@ -213,8 +209,12 @@ function phrase(message: string): string {
   return message.startsWith("Invalid input: ") ? message.slice("Invalid input: ".length) : message;
 }
 
+/** Made once: a file of unknown keys asks for it as often as it has lines, and making it takes a millisecond. */
+let jsonSchema: unknown;
+
 function knownKeys(path: readonly (string | number)[]): string {
-  let schema: unknown = configJsonSchema();
+  jsonSchema ??= configJsonSchema();
+  let schema = jsonSchema;
   for (const part of path)
     schema =
       typeof part === "number"

@@ -11,6 +11,10 @@ import { keyText } from "./findings.ts";
 export const configBytesMax = 1024 * 1024;
 /** Deepest nesting of maps and lists; the format needs 6. */
 export const configDepthMax = 16;
+/** Longest key, characters: names have at most 63. The place of each value repeats the keys above it. */
+const keyCharactersMax = 256;
+/** Longest message or hint, characters: both may quote the file, and there is one for each problem. */
+const sentenceCharactersMax = 500;
 
 const forbiddenKeys: ReadonlySet<string> = new Set(["__proto__", "constructor", "prototype"]);
 
@@ -44,12 +48,12 @@ export function parseSource(file: string, text: string): SourceOutcome {
     file,
     ...placeOf(finding.path),
     key: keyText(finding.path),
-    message: finding.message,
-    hint: finding.hint,
+    message: shortened(finding.message),
+    hint: shortened(finding.hint),
   });
   const refused = (finding: Omit<PlacedFinding, "code" | "file">): SourceOutcome => ({
     kind: "refused",
-    findings: [{ code: "CONFIG_INVALID", file, ...finding }],
+    findings: [{ code: "CONFIG_INVALID", file, ...finding, message: shortened(finding.message) }],
   });
 
   if (Buffer.byteLength(text) > configBytesMax) {
@@ -102,6 +106,12 @@ export function parseSource(file: string, text: string): SourceOutcome {
   }
   if (walker.findings.length > 0) return { kind: "refused", findings: walker.findings.map(place) };
   return { kind: "document", document: { value, place } };
+}
+
+function shortened(sentence: string): string {
+  return sentence.length <= sentenceCharactersMax
+    ? sentence
+    : `${sentence.slice(0, sentenceCharactersMax)}...`;
 }
 
 /** Plain values as YAML text: for `config show` and `init`. */
@@ -173,6 +183,14 @@ class Walker {
       }
       // The source text, so that `010` stays the name it looks like.
       const name = key.source ?? String(key.value);
+      if (name.length > keyCharactersMax) {
+        this.#refuse(
+          path,
+          `has a key longer than ${keyCharactersMax} characters`,
+          "Names have at most 63 characters.",
+        );
+        continue;
+      }
       const keyPath = [...path, name];
       if (seen.has(name)) {
         this.#note(keyPath, key);

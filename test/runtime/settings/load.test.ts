@@ -148,6 +148,33 @@ test("hostile files are refused with one clear finding and pollute nothing", () 
   assert.equal(Reflect.get({}, "polluted"), undefined);
 });
 
+test("a hostile file costs no more than its length: keys, names and words are not repeated without bound", () => {
+  const unknown = Array.from({ length: 20_000 }, (_, at) => `key${at}: 1`).join("\n");
+  assert.equal(refusal(unknown).findings.length, 100);
+  // The place of each item repeats the keys above it.
+  const long = `? ${"x".repeat(20_000)}\n:\n${"  - a\n".repeat(5_000)}`;
+  assert.match(refusal(long).findings[0]?.message ?? "", /key longer than 256/);
+  // Every group's hint names every site.
+  const sites = Array.from(
+    { length: 500 },
+    (_, at) => `  s${at}: {dataDir: d, tls: {ca: a, cert: b, key: c}}`,
+  );
+  const groups = Array.from({ length: 500 }, (_, at) => `  g${at}: {home: x, standby: y, volumes: {}}`);
+  const many = ["version: 1", "sites:", ...sites, "groups:", ...groups, "links: []"].join("\n");
+  for (const text of [
+    `a: ${"!".repeat(100_000)}`,
+    many,
+    `version: ${"v".repeat(100_000)}`,
+    `- ${"&".repeat(9_999)}`,
+  ]) {
+    for (const { message, hint } of refusal(text).findings)
+      assert.ok(
+        message.length <= 510 && hint.length <= 510,
+        `${message.length} and ${hint.length} characters`,
+      );
+  }
+});
+
 test("any text is either settings or an operational error", () => {
   const lines = good.split("\n");
   const mutation = fc.tuple(
