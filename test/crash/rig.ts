@@ -68,7 +68,7 @@ export class KillRig {
       volumes: { data: 12 * mebibyte, log: 4 * mebibyte },
       ...options.sites,
     });
-    const rig = new KillRig(sites, options);
+    const rig = KillRig.over(sites, options);
     try {
       await Promise.all([sites.start("dr"), sites.start("primary")]);
       await sites.waitServing("primary");
@@ -77,6 +77,11 @@ export class KillRig {
       throw error;
     }
     return rig;
+  }
+
+  /** Over sites in whatever state; `dispose` disposes of them, too. */
+  static over(sites: TwoSites, options: KillRigOptions): KillRig {
+    return new KillRig(sites, options);
   }
 
   async dispose(): Promise<void> {
@@ -165,6 +170,15 @@ export class KillRig {
     this.#acknowledgedAtFault = this.#acknowledged;
   }
 
+  /** The owner has ended by itself under load, or will within `timeoutMs`; false when it has not. */
+  async ownerEnds(timeoutMs: number): Promise<boolean> {
+    const load = this.#load;
+    assert.ok(load);
+    const ended = await endsWithin(this.sites, "primary", timeoutMs);
+    if (ended) await this.killOwner();
+    return ended;
+  }
+
   async killStandby(): Promise<void> {
     assert.ok(this.#load);
     await this.sites.kill("dr");
@@ -221,6 +235,23 @@ export class KillRig {
     );
   }
 
+  /** I2 and I4 of a standby that has taken over and was not written to since. */
+  async checkPromoted(context: string): Promise<void> {
+    const { position } = await this.sites.owner("dr");
+    const clients = await this.sites.connect("dr");
+    const state = await readGroup(
+      clients.map(([client]) => exportReader(client!)),
+      this.record.seed,
+    );
+    for (const [client] of clients) await client!.close();
+    const verdict = judgePrefix({ record: this.record, state, sequence: position.written });
+    assert.ok(verdict.consistent, `${context}: ${JSON.stringify(verdict)}`);
+    assert.ok(
+      position.written >= this.#acknowledged,
+      `${context}: took over at ${position.written}, but ${this.#acknowledged} was reported acknowledged`,
+    );
+  }
+
   /** Everything there, both sides equal; then the validity guard. */
   async finish(faults: number): Promise<string> {
     const sequence = await this.sites.waitIdle("primary", "dr");
@@ -239,6 +270,19 @@ export class KillRig {
       `invalid run, no advance after the last fault: ${figures}`,
     );
     return figures;
+  }
+}
+
+/** Waits for the process of a site to end by itself. */
+export async function endsWithin(sites: TwoSites, site: SiteName, timeoutMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), timeoutMs);
+  });
+  try {
+    return await Promise.race([sites.child(site).exited.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
