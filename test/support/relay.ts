@@ -70,7 +70,7 @@ export interface Relay {
   shape(change: { readonly delayMs?: number; readonly rateBytesPerSecond?: number }): void;
   /** Drops everything silently and accepts nothing: peers see no end, only silence. */
   cut(): void;
-  /** Carries again; connections from before a cut go on, with the bytes that were held. */
+  /** Carries again; connections go on with the bytes that were held, those that were asked for meanwhile begin. */
   restore(): void;
   /** Silently stops one direction of today's connections until `restore`. */
   halfOpen(silent: RelayDirection): void;
@@ -126,6 +126,8 @@ class TcpRelay implements Relay {
   readonly #lines: Readonly<Record<RelayDirection, Line>>;
   readonly #pipes = new Set<Pipe>();
   readonly #sockets = new Set<Socket>();
+  /** Came while everything was silent. */
+  readonly #unheard = new Set<Socket>();
   readonly #fraction: () => number;
   readonly upSamples: RelaySample[] = [];
   delayMs: number;
@@ -201,10 +203,16 @@ class TcpRelay implements Relay {
     this.#connections += 1;
     this.#track(client);
     if (this.silent) {
-      // A black hole: the kernel has taken the connection already; nothing of it goes further.
+      // The kernel has taken the connection already; nothing of it goes further until the line is back.
       client.pause();
+      this.#unheard.add(client);
+      client.once("close", () => this.#unheard.delete(client));
       return;
     }
+    this.#join(client);
+  }
+
+  #join(client: Socket): void {
     const server = connect({ ...this.#options.target, noDelay: true, allowHalfOpen: true });
     this.#track(server);
     const reset = () => {
@@ -250,6 +258,8 @@ class TcpRelay implements Relay {
     this.silent = false;
     this.#silentWay = undefined;
     for (const pipe of this.#pipes) pipe.setSilent(false);
+    for (const client of this.#unheard) this.#join(client);
+    this.#unheard.clear();
   }
 
   halfOpen(silent: RelayDirection): void {
