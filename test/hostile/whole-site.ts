@@ -2,7 +2,7 @@
  * What hostile tests ask of a whole running site from outside: its sockets, its peak of memory, its errors in the log,
  * and clients that come from many source addresses. It changes nothing at the site and never judges by itself.
  */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import type { Address } from "../../runtime/settings/types.ts";
 import { RawClient } from "../block/nbd-rig.ts";
 import type { SiteName, TwoSites } from "../support/sites.ts";
@@ -42,7 +42,12 @@ export function connectionsAt(pid: number, port: number): number {
   return connections;
 }
 
-/** Most resident memory a process ever had, bytes. */
+/** Begins a new measure of `peakBytes`. */
+export function forgetPeak(pid: number): void {
+  writeFileSync(`/proc/${pid}/clear_refs`, "5");
+}
+
+/** Most resident memory a process had since its start or the last `forgetPeak`, bytes. */
 export function peakBytes(pid: number): number {
   const match = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
   return Number(match?.[1] ?? Number.NaN) * 1024;

@@ -304,6 +304,11 @@ export class TwoSites {
     return { host: "127.0.0.1", port: this.#ports[site].nbd };
   }
 
+  /** Where the site's gateway listens, whatever is put on the line to it. */
+  gatewayAddress(site: SiteName): { readonly host: string; readonly port: number } {
+    return { host: "127.0.0.1", port: this.#ports[site].gateway };
+  }
+
   nbdSocket(site: SiteName): { readonly path: string } {
     return { path: join(this.folder, `${site}-nbd.sock`) };
   }
