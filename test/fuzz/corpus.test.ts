@@ -1,0 +1,26 @@
+/** Every kept input keeps every rule: captured clients, valid encodings, and whatever once broke one. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { readCorpus } from "./corpus.ts";
+import { fuzzTargets } from "./targets.ts";
+
+for (const target of fuzzTargets) {
+  test(`${target.name}: kept inputs and seeds replay, each to the same outcome again`, async () => {
+    const inputs = [...(await target.seeds()), ...readCorpus(target.name).map(({ bytes }) => bytes)];
+    assert.ok(inputs.length > 0);
+    for (const input of inputs) {
+      const before = Buffer.from(input);
+      assert.equal(target.run(input), target.run(Buffer.from(before)));
+      assert.ok(before.equals(input), "a decoder changed its input");
+    }
+  });
+}
+
+test("conversations of real clients are kept, and all of them reach the transmission phase or say why not", () => {
+  const conversations = readCorpus("nbd-session");
+  const requests = readCorpus("nbd-requests");
+  assert.ok(conversations.length >= 15 && requests.length >= 15);
+  const clients = new Set(conversations.map(({ name }) => name.slice(0, name.lastIndexOf("-"))));
+  for (const client of ["qemu-io", "qemu-img-in", "nbdcopy-in", "nbdinfo", "fio"])
+    assert.ok(clients.has(client), client);
+});
