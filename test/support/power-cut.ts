@@ -1,10 +1,12 @@
 /**
  * A disk whose power can be cut. Stack: ext4 on a loop device on nbdfuse on nbdkit with a write-back cache over a
  * file; only a flush takes writes from the cache to the file. Killing nbdkit with -9 loses what was never flushed,
- * as power loss does. Needs root. Leaves no mount, loop device or process behind, whatever way the test ends.
+ * as power loss does. It can also be made to fail writes, or to hang. Needs root. Leaves no mount, loop device or process behind, whatever way the test ends.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Child, mustRun, runTool } from "./child.ts";
@@ -37,6 +39,8 @@ process.on("exit", () => {
 export class PowerCutDisk {
   readonly #folder: string;
   #powered: Powered | undefined;
+  /** Answers of nbdkit's pause filter come one byte each. */
+  #paused = false;
 
   private constructor(folder: string) {
     this.#folder = folder;
@@ -66,14 +70,57 @@ export class PowerCutDisk {
     return join(this.#folder, "disk.img");
   }
 
+  get #errorFile(): string {
+    return join(this.#folder, "writes-fail");
+  }
+
+  get #pauseSocket(): string {
+    return join(this.#folder, "pause.sock");
+  }
+
+  /** From now on every write to the medium fails with EIO, or no longer does. The file system draws its own conclusions. */
+  failWrites(yes: boolean): void {
+    if (yes) writeFileSync(this.#errorFile, "");
+    else rmSync(this.#errorFile, { force: true });
+  }
+
+  /** The disk answers nothing until it is asked to go on, and forgets nothing. */
+  async hang(yes: boolean): Promise<void> {
+    if (this.#paused === yes) return;
+    const socket = connect({ path: this.#pauseSocket });
+    await once(socket, "connect");
+    socket.write(yes ? "p" : "r");
+    const [answer] = (await once(socket, "data")) as [Buffer];
+    socket.destroy();
+    const expected = yes ? "P" : "R";
+    if (answer.toString("latin1", 0, 1) !== expected)
+      throw new Error(`nbdkit did not ${yes ? "pause" : "resume"}`);
+    this.#paused = yes;
+  }
+
+  /** The file system meets an error of its own and turns read-only, whoever has files open. */
+  async abort(): Promise<void> {
+    await runTool("mount", ["-o", "remount,abort", this.mountPoint]);
+  }
+
   async powerOn(): Promise<void> {
     const socket = join(this.#folder, "nbd.sock");
     rmSync(socket, { force: true });
+    rmSync(this.#pauseSocket, { force: true });
+    rmSync(this.#errorFile, { force: true });
+    this.#paused = false;
     // nbdkit keeps its cache in TMPDIR, in a file that has no name: it is gone with the process.
     const server = new Child(
       "nbdkit",
       "nbdkit",
-      ["-f", "-U", socket, "--filter=cache", "file", this.#image, "cache=writeback"],
+      [
+        ...["-f", "-U", socket, "--filter=pause", "--filter=error", "--filter=cache", "file", this.#image],
+        ...["cache=writeback", `pause-control=${this.#pauseSocket}`],
+        // Nothing fails but what is written while the trigger file is there.
+        ...["error=EIO", "error-rate=0%", "error-pwrite-rate=100%", `error-pwrite-file=${this.#errorFile}`],
+        ...["error-zero-rate=100%", `error-zero-file=${this.#errorFile}`],
+        ...["error-trim-rate=100%", `error-trim-file=${this.#errorFile}`],
+      ],
       { env: { ...process.env, TMPDIR: this.#folder } },
     );
     await until("nbdkit's socket", () => existsSync(socket) || undefined);

@@ -11,9 +11,20 @@ import { lineage, nextFrame, origin, systemFrameLogWorld } from "./scratch-log.t
 
 const [, , directory, buffer, trims, bootId = "boot-1", sizeText = "4096"] = process.argv;
 
+const sleeper = new Int32Array(new SharedArrayBuffer(4));
+
 /** Said at once and whole, before anything else is done: what stands here was promised to somebody. */
 function tell(what: string, sequence: number): void {
-  writeSync(1, `${what} ${sequence}\n`);
+  for (;;) {
+    try {
+      writeSync(1, `${what} ${sequence}\n`);
+      return;
+    } catch (error) {
+      // The reader is slower than we are: nothing of a line this short was taken, and it has to be said before we go on.
+      if (!(error instanceof Error && "code" in error && error.code === "EAGAIN")) throw error;
+      Atomics.wait(sleeper, 0, 0, 1);
+    }
+  }
 }
 
 const { log: opened } = await openFrameLog(
