@@ -28,6 +28,8 @@ export interface LineRigOptions {
   /** Without the load there are only the probe's writes of 512 bytes, one in so many ms. */
   readonly onlyProbeEveryMs?: number;
   readonly relay?: Partial<RelayOptions>;
+  /** Something between relay and gateway: as `line` of the sites. */
+  readonly behindRelay?: TwoSitesOptions["line"];
   readonly sites?: Partial<TwoSitesOptions>;
 }
 
@@ -57,10 +59,11 @@ export class LineRig {
       bytesPerSecond: options.bytesPerSecond ?? 4e6,
       sites: {
         ...options.sites,
-        line: async (port) => {
+        line: async (port, folder) => {
+          const behind = (await options.behindRelay?.(port, folder)) ?? port;
           relay = await startRelay({
             listenPort: 0,
-            target: { host: "127.0.0.1", port },
+            target: { host: "127.0.0.1", port: behind },
             seed: options.seed,
             ...options.relay,
           });
