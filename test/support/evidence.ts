@@ -1,0 +1,39 @@
+/**
+ * Figures of proof: what a test really did, kept as one JSON line per run where `SPLITSITE_EVIDENCE` names a folder, so
+ * that the evidence sheet adds up what happened and not what was intended. Without it nothing is kept.
+ */
+import { appendFileSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+
+export type EvidenceKind =
+  | "simulation"
+  | "crash states"
+  | "kills"
+  | "power cuts"
+  | "failovers"
+  | "corruptions"
+  | "disk faults"
+  | "line faults"
+  | "hostile clients"
+  | "fuzzing"
+  | "soak";
+
+/** Counts that add up over runs. `lost`, `notPrefix` and `undetected` are what must be zero. */
+export type EvidenceFigures = Readonly<Record<string, number>>;
+
+export interface EvidenceLine {
+  readonly kind: EvidenceKind;
+  readonly figures: EvidenceFigures;
+}
+
+export const evidenceFileName = "figures.jsonl";
+
+/** A run that fails never gets here: its figures are not evidence. */
+export function noteEvidence(kind: EvidenceKind, figures: EvidenceFigures): void {
+  const folder = process.env["SPLITSITE_EVIDENCE"];
+  if (folder === undefined || folder === "") return;
+  mkdirSync(folder, { recursive: true });
+  const line: EvidenceLine = { kind, figures };
+  // One short write with O_APPEND: test files that run side by side do not mix their lines.
+  appendFileSync(join(folder, evidenceFileName), `${JSON.stringify(line)}\n`);
+}
