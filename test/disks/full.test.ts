@@ -13,7 +13,7 @@ import { DiskRig } from "./rig.ts";
 const seed = seedFromEnvironment();
 const skip = smallDisksImpossible();
 const mebibyte = 1 << 20;
-const rounds = Number(process.env["SPLITSITE_DISK_ROUNDS"] ?? 3);
+const rounds = Number(process.env["SPLITSITE_DISK_ROUNDS"] ?? 2);
 
 for (const durability of ["flush", "write"] as const) {
   test(`a full file system under the journal only makes writes wait, durability ${durability} (F20, F21, SEED=${seed})`, {
