@@ -1,0 +1,25 @@
+/** All planted bugs, in the order of the way a write takes. */
+import { applyBugs } from "./bugs/apply.ts";
+import { failoverBugs } from "./bugs/failover.ts";
+import { formatBugs } from "./bugs/formats.ts";
+import { imageBugs } from "./bugs/image.ts";
+import { intakeBugs } from "./bugs/intake.ts";
+import { journalBugs } from "./bugs/journal.ts";
+import { nbdBugs } from "./bugs/nbd.ts";
+import { ownerBugs } from "./bugs/owner.ts";
+import { shippingBugs } from "./bugs/shipping.ts";
+import { writePathBugs } from "./bugs/write-path.ts";
+import type { PlantedBug } from "./planted-bug.ts";
+
+export const plantedBugs: readonly PlantedBug[] = [
+  ...nbdBugs,
+  ...writePathBugs,
+  ...journalBugs,
+  ...imageBugs,
+  ...ownerBugs,
+  ...formatBugs,
+  ...shippingBugs,
+  ...intakeBugs,
+  ...applyBugs,
+  ...failoverBugs,
+];
