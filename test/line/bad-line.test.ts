@@ -66,6 +66,7 @@ test(`flaps and resets cost time only (F43, F44, SEED=${seed})`, async (t) => {
   rig.assertWritesUnfelt(`SEED=${seed} flapping`);
 
   const rates: string[] = [];
+  // The last rate is worse than any line: so few connections must meet at least one reset.
   for (const percent of [1, 10, 30, 60]) {
     resetChance = percent / 100;
     const before = fated;

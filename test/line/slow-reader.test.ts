@@ -23,7 +23,7 @@ test(`a gateway that reads a byte a second costs lag, not memory and not latency
   let middle: TlsMiddle | undefined;
   const rig = await LineRig.start({
     seed,
-    bytesPerSecond: 3e6,
+    bytesPerSecond: 2e6,
     behindRelay: async (port, folder) => {
       middle = new TlsMiddle(port, pemsOf(folder));
       return middle.listen();
