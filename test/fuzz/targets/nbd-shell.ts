@@ -3,7 +3,7 @@
  * keeps its own: legal events only, bounded in number, in memory and in what it sends. Holds no socket and no disk.
  */
 import { crc32 } from "node:zlib";
-import type { NbdEvent, NbdRequest } from "../../../protocol/nbd/events.ts";
+import type { NbdEvent, NbdRejectedRequest, NbdRequest } from "../../../protocol/nbd/events.ts";
 import type { NbdExportParams } from "../../../protocol/nbd/export-params.ts";
 import type { NbdTlsMode } from "../../../protocol/nbd/handshake.ts";
 import type { NbdSessionLimits } from "../../../protocol/nbd/limits.ts";
@@ -93,6 +93,20 @@ export function requireLegal(request: NbdRequest, params: NbdExportParams): void
   require(!params.readOnly || (command !== 1 && command !== 4 && command !== 6), `command ${command}`);
 }
 
+function cookieOf(event: NbdRequest | NbdRejectedRequest): bigint {
+  return (BigInt(event.cookieHigh >>> 0) << 32n) | BigInt(event.cookieLow >>> 0);
+}
+
+/** A request in the words of the second reading. */
+export function requestLine(event: NbdRequest): string {
+  const data = event.data === null ? "" : Buffer.from(event.data).toString("latin1");
+  return `request ${event.command} ${event.flags} ${cookieOf(event)} ${event.offset} ${event.length} ${data}`;
+}
+
+export function rejectedLine(event: NbdRejectedRequest): string {
+  return `rejected ${event.command} ${cookieOf(event)} ${event.errno}`;
+}
+
 export interface Conversation {
   outcome: string;
   /** Over all events in their order, payloads included. */
@@ -103,7 +117,7 @@ export interface Conversation {
 
 /**
  * Feeds `input` cut at `cuts` (rising) into a session, and into the session inside TLS when one is asked for. Replies go
- * to `sink`. A payload that cannot become whole from what is left is not agreed to: memory is the shell's to give.
+ * to `sink`, a line for each request to `lines`.
  */
 export function converse(
   input: Uint8Array,
@@ -111,6 +125,7 @@ export function converse(
   mode: NbdTlsMode,
   params: NbdExportParams,
   sink: FuzzSink,
+  lines?: string[],
 ): Conversation {
   sink.reset();
   let session = new NbdSession({ sink, tls: mode, limits: fuzzLimits });
@@ -126,6 +141,7 @@ export function converse(
     switch (event.kind) {
       case "request":
         requireLegal(event, params);
+        lines?.push(requestLine(event));
         note(event.command);
         note(event.flags);
         note(event.cookieHigh);
@@ -138,6 +154,7 @@ export function converse(
       case "rejected":
         require(errnos.has(event.errno), `error ${event.errno}`);
         require(event.message.length > 0 && event.message.length <= 200, "message of a refusal");
+        lines?.push(rejectedLine(event));
         note(event.command);
         note(event.errno);
         note(event.cookieHigh);

@@ -4,13 +4,23 @@
  * some a second reading of the specification says what must come out.
  */
 import { ByteInput } from "../../../protocol/nbd/byte-input.ts";
+import type { NbdExportParams } from "../../../protocol/nbd/export-params.ts";
 import type { NbdTlsMode } from "../../../protocol/nbd/handshake.ts";
 import { NbdRequestParser } from "../../../protocol/nbd/request-parser.ts";
 import * as wire from "../../protocol/nbd/wire.ts";
 import { CMD, FLAG, OPT, REP, ServerStream } from "../../protocol/nbd/wire.ts";
 import { type FuzzTarget, inputHash, require } from "../target.ts";
 import { expectHandshake, expectRequests } from "./nbd-model.ts";
-import { converse, FuzzSink, fuzzExportNames, fuzzExports, fuzzLimits, requireLegal } from "./nbd-shell.ts";
+import {
+  converse,
+  FuzzSink,
+  fuzzExportNames,
+  fuzzExports,
+  fuzzLimits,
+  rejectedLine,
+  requestLine,
+  requireLegal,
+} from "./nbd-shell.ts";
 
 const inputBytesMax = 24 * 1024;
 
@@ -44,9 +54,15 @@ function modeOf(input: Uint8Array, hash: number): NbdTlsMode {
 const sink = new FuzzSink();
 const otherSink = new FuzzSink();
 
-/** Reads what was sent in the handshake against what the specification wants; `sent` is all of it. */
-function requireReplies(input: Uint8Array, mode: NbdTlsMode, hash: number, end: string, sent: Buffer): void {
-  const params = fuzzExports[(hash >>> 5) & 3]!;
+/** Reads what was sent, and which requests were seen, against what the specification wants. */
+function requireExpected(
+  input: Uint8Array,
+  mode: NbdTlsMode,
+  params: NbdExportParams,
+  end: string,
+  sent: Buffer,
+  lines: readonly string[],
+): void {
   const expected = expectHandshake(Buffer.from(input), mode, {
     exports: fuzzExportNames,
     params,
@@ -78,9 +94,34 @@ function requireReplies(input: Uint8Array, mode: NbdTlsMode, hash: number, end: 
       fuzzLimits,
     );
     const last = requests.at(-1);
-    if (last?.startsWith("ended")) require(`ended ${end}` === last, `end ${end}, not ${last}`);
-    else require(end === "TRANSMITTING" || end === "INSIDE_REQUEST", `end ${end}`);
+    if (last?.startsWith("ended")) {
+      require(`ended ${end}` === last, `end ${end}, not ${last}`);
+      requests.pop();
+    } else require(end === "TRANSMITTING" || end === "INSIDE_REQUEST", `end ${end}`);
+    require(lines.join("\n") === requests.join("\n"), `came to\n${lines}\nmust be\n${requests}`);
   }
+}
+
+/**
+ * The same bytes in pieces and whole, both checked in full. Returns the outcome; nothing is compared once STARTTLS came
+ * up, because what follows rightly depends on the pieces.
+ */
+export function checkConversation(
+  input: Uint8Array,
+  cuts: readonly number[],
+  mode: NbdTlsMode,
+  params: NbdExportParams,
+): string {
+  const lines: string[] = [];
+  const cut = converse(input, cuts, mode, params, sink);
+  const whole = converse(input, [], mode, params, otherSink, lines);
+  for (const { tls, outcome } of [cut, whole])
+    if (tls || outcome === "BYTES_AFTER_STARTTLS") return cut.outcome;
+  require(whole.outcome === cut.outcome &&
+    whole.digest === cut.digest, `cut ${cut.outcome}, whole ${whole.outcome}`);
+  require(sink.sent.equals(otherSink.sent), "replies depend on how the bytes were cut");
+  requireExpected(input, mode, params, cut.outcome, sink.sent, lines);
+  return cut.outcome;
 }
 
 /** Puts magic numbers right along the lengths as they stand, so that a mutated message is still a message. */
@@ -141,17 +182,14 @@ export const nbdSession: FuzzTarget = {
     const hash = inputHash(input);
     const mode = modeOf(input, hash);
     const params = fuzzExports[(hash >>> 5) & 3]!;
-    const cut = converse(input, cutsOf(input.length, hash), mode, params, sink);
+    const cuts = cutsOf(input.length, hash);
+    const outcome =
+      ((hash >>> 7) & 7) === 0
+        ? checkConversation(input, cuts, mode, params)
+        : converse(input, cuts, mode, params, sink).outcome;
     // Replies are bounded by the number of options (at most 160, each below 4.5 KiB) and of requests.
     require(sink.used <= 1024 * 1024 + 4 * input.length, `${sink.used} bytes sent`);
-    if (((hash >>> 7) & 7) !== 0 || cut.tls || cut.outcome === "BYTES_AFTER_STARTTLS") return cut.outcome;
-    const whole = converse(input, [], mode, params, otherSink);
-    if (whole.tls || whole.outcome === "BYTES_AFTER_STARTTLS") return cut.outcome;
-    require(whole.outcome === cut.outcome &&
-      whole.digest === cut.digest, `cut ${cut.outcome}, whole ${whole.outcome}`);
-    require(sink.sent.equals(otherSink.sent), "replies depend on how the bytes were cut");
-    requireReplies(input, mode, hash, cut.outcome, sink.sent);
-    return cut.outcome;
+    return outcome;
   },
 };
 
@@ -199,7 +237,7 @@ export const nbdRequests: FuzzTarget = {
           requireLegal(event, params);
           lines?.push(requestLine(event));
         } else if (event.kind === "rejected") {
-          lines?.push(`rejected ${event.command} ${cookieOf(event)} ${event.errno}`);
+          lines?.push(rejectedLine(event));
         } else if (event.kind === "payloadAnnounced") {
           require(event.bytes > 0 && event.bytes <= fuzzLimits.payloadBytesMax, `payload of ${event.bytes}`);
           parser.acceptPayload();
@@ -219,12 +257,3 @@ export const nbdRequests: FuzzTarget = {
     return outcome === "" ? (parser.insideRequest ? "INSIDE_REQUEST" : "TRANSMITTING") : outcome;
   },
 };
-
-function cookieOf(event: { readonly cookieHigh: number; readonly cookieLow: number }): bigint {
-  return (BigInt(event.cookieHigh >>> 0) << 32n) | BigInt(event.cookieLow >>> 0);
-}
-
-function requestLine(event: Parameters<typeof requireLegal>[0]): string {
-  const data = event.data === null ? "" : Buffer.from(event.data).toString("latin1");
-  return `request ${event.command} ${event.flags} ${cookieOf(event)} ${event.offset} ${event.length} ${data}`;
-}
