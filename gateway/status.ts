@@ -62,7 +62,10 @@ export function judgeCondition(facts: StatusFacts): StandbyCondition {
   if (silenceMs === null)
     return atRisk("OWNER_SILENT", `${facts.owner} was not heard since this gateway started`);
   if (silenceMs >= ownerSilentMs)
-    return atRisk("OWNER_SILENT", `${facts.owner} was last heard ${seconds(silenceMs)} ago`);
+    return atRisk(
+      "OWNER_SILENT",
+      `${facts.owner} was last heard ${seconds(silenceMs)} ago; if it is lost: splitsite failover plan ${facts.group}`,
+    );
   if (facts.isBehind)
     return {
       state: "catching-up",

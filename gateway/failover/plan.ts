@@ -102,7 +102,8 @@ function checkState({ document, oldOwner, trouble }: PlanFacts): Check {
 }
 
 function checkRun({ phase }: PlanFacts): Check {
-  if (phase.name === "done") return fail("FAILOVER_DONE", "this site has taken the group over already");
+  if (phase.name === "done")
+    return fail("FAILOVER_DONE", "this site has taken the group over already; see: splitsite status");
   if (isRunning(phase)) return fail("FAILOVER_RUNNING", `a failover is under way: ${phase.name}`);
   if (phase.name !== "interrupted") return pass("FAILOVER_RUNNING", "no failover is under way");
   return warn(
@@ -129,7 +130,7 @@ function checkOwner({ silenceMs, heard, document, oldOwner }: PlanFacts): Check 
   if (silenceMs !== null && silenceMs < ownerSilentMs) {
     return warn(
       id,
-      `${owner} was heard ${Math.round(silenceMs / 1000)} s ago: it is alive and will be fenced`,
+      `${owner} was heard ${Math.round(silenceMs / 1000)} s ago: it may be alive, and is fenced by this run`,
     );
   }
   if (heard === null) return warn(id, `${owner} was never heard: nothing can be said about what is lost`);

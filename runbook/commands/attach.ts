@@ -38,6 +38,10 @@ export const attach: CommandSpec = {
       settings,
       call.option("site") ?? call.terminal.env["SPLITSITE_SITE"] ?? group.home,
     );
+    if (site.name !== group.home)
+      call.terminal.err(
+        `note: ${site.name} serves this volume only while it owns ${group.name}; see: splitsite status --site ${site.name}\n`,
+      );
     const address = pickAddress(site, call.flag("unix"));
     const target: AttachTarget = {
       exportName: exportName(group.name, volume.name),

@@ -72,14 +72,22 @@ export const init: CommandSpec = {
       await writeNew(file, text, false);
     }
     const [primary, dr] = settings.sites;
-    const next = [
-      `splitsite run --config ${file} --site ${primary?.name ?? ""}`,
-      `splitsite run --config ${file} --site ${dr?.name ?? ""}`,
-      `splitsite status --config ${file} --site ${primary?.name ?? ""}`,
-    ];
+    const apart = call.option("primary-host") !== undefined;
+    const next = apart
+      ? [
+          `copy ${folder} to /etc/splitsite on each host, without the folder authority and without the other site's key`,
+          "splitsite run      # on both hosts",
+          "splitsite doctor   # on each, once both run",
+          "splitsite status",
+        ]
+      : [
+          `splitsite run --config ${file} --site ${primary?.name ?? ""}`,
+          `splitsite run --config ${file} --site ${dr?.name ?? ""}`,
+          `splitsite status --config ${file} --site ${primary?.name ?? ""}`,
+        ];
     answer(call, { file, files, dryRun: call.dryRun, next }, () => {
       const done = call.dryRun ? "would write" : "wrote";
-      return `${files.map((path) => `${done} ${path}\n`).join("")}\nNext, one service per site (each on its own host if you gave hosts), then look:\n${next.map((line) => `  ${line}\n`).join("")}`;
+      return `${files.map((path) => `${done} ${path}\n`).join("")}\nNext:\n${next.map((line) => `  ${line}\n`).join("")}`;
     });
     return ExitCode.done;
   },

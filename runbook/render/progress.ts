@@ -51,7 +51,7 @@ class BarProgress implements Progress {
     }
     if (this.#bar === undefined) {
       this.#bar = new SingleBar(
-        { format: "{step} {bar} {percentage}% eta {eta_formatted}", hideCursor: true },
+        { format: "{step} {bar} {percentage}% {value}/{total}", hideCursor: true },
         Presets.shades_classic,
       );
       this.#bar.start(line.total, line.done, { step: line.step });

@@ -69,7 +69,8 @@ function row(group: GroupStatus, paint: Painter): string[] {
   const line = group.link.up ? `up, ${rateText(group.link.limitBytesPerSecond)}` : "down";
   return [
     group.group,
-    "owner",
+    // What is fenced was the owner once; to call it so would invite somebody to use it.
+    group.state === "fenced" ? "old owner" : "owner",
     state,
     durationText(group.lag.ageMs),
     bytesText(group.lag.bytes),
@@ -93,6 +94,10 @@ export function groupSentence(group: GroupStatus): string {
     return `standby, ${group.state}, ${point}`;
   }
   const { lag } = group;
+  if (group.state === "fenced") {
+    const tail = lag.writes === 0 ? "no unsent tail" : `keeps ${plural(lag.writes, "write")} never sent`;
+    return `fenced, ${tail} (${bytesText(lag.bytes)}), requests ${group.io}`;
+  }
   const behind =
     lag.writes === 0
       ? "nothing behind"
@@ -118,7 +123,7 @@ function ownerRows(group: OwnerStatus): string[][] {
   return [
     ["since", group.since],
     ["history", `epoch ${group.epoch ?? "-"}, lineage ${group.lineage ?? "not known yet"}`],
-    ["written", countText(position.written)],
+    ["written", plural(position.written, "write")],
     ["durable", countText(position.durable)],
     ["shipped", countText(position.shipped)],
     ["acknowledged", `${countText(position.acknowledged)}  ${plural(lag.writes, "write")} behind`],

@@ -24,10 +24,10 @@ import type { Line } from "../ship/line.ts";
 import { Shipper } from "../ship/shipper.ts";
 import { DurableGate } from "../write-path/durable-gate.ts";
 import { Engine } from "../write-path/engine.ts";
-import { LagTrail } from "../write-path/lag.ts";
+import { LagTrail, Stall } from "../write-path/lag.ts";
 import { PendingWrites } from "../write-path/pending-writes.ts";
 import type { FilesSettings } from "./files.ts";
-import { journalExists, lineageBytes, makeFiles, openFiles, refuseImagesWithData } from "./files.ts";
+import { journalExists, lineageBytes, makeFiles, openFiles, openLog, refuseImagesWithData } from "./files.ts";
 import { mayPass } from "./reopen-rule.ts";
 import type { PeerAnswer } from "./start-decision.ts";
 import { decideStart } from "./start-decision.ts";
@@ -76,7 +76,7 @@ export class OwnedGroup implements RecordSink {
   #hold: Reason | null = null;
   #acknowledged: Sequence = 0;
   #appliedAtStandby: Sequence = 0;
-  #progressAtMs = 0;
+  readonly #stall = new Stall();
   #retry: Timer | null = null;
   /** Reads that wait for the phase to change; bounded by the NBD server's requests in flight. */
   #phaseWaiters: (() => void)[] = [];
@@ -207,7 +207,7 @@ export class OwnedGroup implements RecordSink {
         standby: state?.standby ?? null,
         shipStopped: shipping?.state === "stopped" || shipping?.state === "waiting" ? shipping.reason : null,
         attached: shipping?.state === "attached",
-        link: shipping?.link ?? noLink,
+        link: shipping?.link ?? this.#lineAlone(),
         durability: settings.durability,
         rpo: settings.rpo,
         position: {
@@ -219,11 +219,11 @@ export class OwnedGroup implements RecordSink {
         },
         lag: this.#trail?.lag(acknowledged) ?? {
           writes: written - acknowledged,
-          bytes: 0,
+          bytes: fenced?.tailBytes ?? 0,
           ageMs: 0,
           oldestAtMs: null,
         },
-        noProgressMs: clock.monotonicMs() - this.#progressAtMs,
+        noProgressMs: this.#stall.ms(clock.monotonicMs()),
         journal: { bytes: engine?.log.bytes ?? 0, maxBytes: this.#world.files.journalBytesMax },
         volumes: state?.volumes ?? [],
       },
@@ -241,6 +241,14 @@ export class OwnedGroup implements RecordSink {
       });
     }
     return { ...facts, since };
+  }
+
+  /** The line of a group that ships nothing. */
+  #lineAlone(): OwnerStatus["link"] {
+    const { link } = this.#world;
+    if (link === null) return noLink;
+    const { up, limitBytesPerSecond, lastContact } = link.status;
+    return { ...noLink, up, limitBytesPerSecond, lastContact };
   }
 
   /**
@@ -339,7 +347,7 @@ export class OwnedGroup implements RecordSink {
             kind: "waiting",
             reason: {
               code: decision.code,
-              message: "the other site must say that it does not know this group; or run: group create",
+              message: `the other site must be running and say that it does not know this group; only if it is lost for good, run: splitsite group create ${this.name}`,
             },
           });
           this.#again(peerAskAgainMs, "waiting", () => this.#decide(false));
@@ -461,7 +469,7 @@ export class OwnedGroup implements RecordSink {
     for (const frame of await journal.index(journal.head.sequence)) trail.answered(frame);
     trail.acknowledged(this.#acknowledged);
     this.#trail = trail;
-    this.#progressAtMs = clock.monotonicMs();
+    this.#stall.moved(clock.monotonicMs());
     const before = this.#engine?.unsettled ?? null;
     const engine = new Engine({
       log: journal,
@@ -476,7 +484,10 @@ export class OwnedGroup implements RecordSink {
         this.#state?.standby === null ? Number.POSITIVE_INFINITY : this.#acknowledged,
       listener: {
         durable: () => this.#shipper?.durableAdvanced(),
-        answered: (frame) => trail.answered(frame),
+        answered: (frame) => {
+          trail.answered(frame);
+          this.#stall.answered(frame.first, this.#acknowledged, clock.monotonicMs());
+        },
         held: (code) => {
           this.#hold = code === null ? null : { code, message: holdMessages[code] };
         },
@@ -511,7 +522,7 @@ export class OwnedGroup implements RecordSink {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
         superseded: (token) => this.#stepAlone(() => this.#fence(token)),
         attached: () => {
-          this.#progressAtMs = clock.monotonicMs();
+          this.#stall.moved(clock.monotonicMs());
         },
         stopped: (code, message) => {
           // Two owners of one epoch: neither may go on answering until an operator has decided (I4).
@@ -531,7 +542,7 @@ export class OwnedGroup implements RecordSink {
   #standbyAdvanced(durable: Sequence, applied: Sequence): void {
     if (durable > this.#acknowledged) {
       this.#acknowledged = durable;
-      this.#progressAtMs = this.#world.clock.monotonicMs();
+      this.#stall.moved(this.#world.clock.monotonicMs());
       this.#trail?.acknowledged(durable);
       this.#engine?.standbyAdvanced();
     }
@@ -592,16 +603,40 @@ export class OwnedGroup implements RecordSink {
     await this.#stopShipping();
     const engine = this.#engine;
     this.#refuseWaiting(shutdownError());
-    const written = engine?.log.tail.sequence ?? this.#state.fenced?.written ?? 0;
-    await this.#save({
-      ...this.#state,
-      role: "fenced",
-      fenced: { by, atMs: clock.wallMs(), written, acknowledged: this.#acknowledged },
-    });
+    const left = engine === null ? await this.#leftInJournal(this.#state) : this.#leftBehind(engine.log);
+    await this.#save({ ...this.#state, role: "fenced", fenced: { by, atMs: clock.wallMs(), ...left } });
     if (engine !== null) {
       this.#engine = null;
       // The unsent tail stays in this epoch's journal, durable, for whoever has to look at it.
       await engine.close((await engine.drain()) ? "clean" : "abandon");
+    }
+  }
+
+  /** What of this journal the standby is not known to hold: the tail that the new owner's history lacks at most. */
+  #leftBehind(log: FrameLog): Tail {
+    const acknowledged = Math.max(this.#acknowledged, log.head.sequence);
+    const written = log.tail.sequence;
+    const lag = this.#trail?.lag(acknowledged);
+    return {
+      written,
+      acknowledged,
+      tailBytes: lag?.bytes ?? log.tail.dataBytesTotal - log.head.dataBytesTotal,
+    };
+  }
+
+  /** The same for an owner that learns of its successor before it has opened anything. */
+  async #leftInJournal(state: AgentGroupState): Promise<Tail> {
+    try {
+      const { log } = await openLog(state, this.#world.files, "open");
+      try {
+        return this.#leftBehind(log);
+      } finally {
+        await log.close("abandon");
+      }
+    } catch (error) {
+      // Fenced it is whatever the journal says; that its tail cannot be counted is told, and nothing is made up.
+      this.#world.log.error("TAIL_UNKNOWN", "what this journal holds beyond the standby is not known", error);
+      return { written: 0, acknowledged: 0, tailBytes: 0 };
     }
   }
 
@@ -673,6 +708,9 @@ export class OwnedGroup implements RecordSink {
     return this.#engine;
   }
 }
+
+/** What a fenced owner is left with. */
+type Tail = Pick<NonNullable<AgentGroupState["fenced"]>, "written" | "acknowledged" | "tailBytes">;
 
 const noLink: OwnerStatus["link"] = {
   up: false,

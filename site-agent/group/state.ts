@@ -54,6 +54,8 @@ export interface AgentGroupState {
     readonly atMs: number;
     readonly written: Sequence;
     readonly acknowledged: Sequence;
+    /** Data bytes of the records after `acknowledged`. */
+    readonly tailBytes: number;
   };
 }
 
@@ -92,6 +94,7 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
         atMs: countOf(fields["atMs"], "fenced at"),
         written: countOf(fields["written"], "fenced written"),
         acknowledged: countOf(fields["acknowledged"], "fenced acknowledged"),
+        tailBytes: countOf(fields["tailBytes"], "fenced tail bytes"),
       };
     }),
   };

@@ -79,6 +79,26 @@ export class LagTrail {
   }
 }
 
+/** For how long the standby has acknowledged nothing although something waited for it. Idle time is no stall. Pure. */
+export class Stall {
+  #sinceMs = 0;
+
+  /** Monotonic ms, here and below: the standby acknowledged something, or was met. */
+  moved(nowMs: number): void {
+    this.#sinceMs = nowMs;
+  }
+
+  /** A frame from `first` on was answered while the standby held everything up to `acknowledged`. */
+  answered(first: Sequence, acknowledged: Sequence, nowMs: number): void {
+    if (first <= acknowledged + 1) this.#sinceMs = nowMs;
+  }
+
+  /** Ms since the last movement; worth saying only while something waits. */
+  ms(nowMs: number): number {
+    return nowMs - this.#sinceMs;
+  }
+}
+
 /** Neighbours become one mark with the earlier opening: lag may read larger, never smaller. */
 function mergePairs(marks: readonly Mark[]): Mark[] {
   const merged: Mark[] = [];

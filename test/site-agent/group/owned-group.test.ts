@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
 import { compressAside } from "../../../protocol/batch.ts";
+import type { Lineage } from "../../../protocol/ids.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
@@ -17,6 +18,7 @@ import { agentGroupPaths } from "../../../runtime/paths.ts";
 import { systemRandom } from "../../../runtime/random.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { mayPass } from "../../../site-agent/group/reopen-rule.ts";
+import type { Line } from "../../../site-agent/ship/line.ts";
 
 const volumeBytes = 1024 * 1024;
 const thisBoot = "11111111-1111-4111-8111-111111111111";
@@ -27,6 +29,7 @@ interface Options {
   readonly reserveBytes?: number;
   readonly journalBytesMax?: number;
   readonly clock?: Clock;
+  readonly link?: Line;
 }
 
 /** A group of the home site with no line: nobody can be asked, so an operator creates it. */
@@ -63,7 +66,7 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
     },
     unappliedBytesMax: 1024 * 1024,
     readHandover: () => Promise.resolve(undefined),
-    link: null,
+    link: options.link ?? null,
     compress: compressAside,
     clock: options.clock ?? systemClock,
     random: systemRandom,
@@ -359,3 +362,41 @@ async function fillAndFree(dataDir: string, reserveBytes: number): Promise<void>
   await check(again);
   await again.close();
 }
+
+/** A line to a site that has taken the group over: all it does is to say so. */
+function successorLine(lineage: Lineage): Line {
+  const silent = () => new Promise<never>(() => {});
+  return {
+    settings: { codec: "auto", connections: 1 },
+    status: { up: true, limitBytesPerSecond: 1_000, wireBytes: 0, lastContact: null },
+    budgetBytes: 1 << 20,
+    join: () => () => {},
+    knowledge: () => Promise.resolve({ known: true, lineage, token: { epoch: 2, owner: "dr" } }),
+    control: silent,
+    upload: silent,
+    renew: () => {},
+  };
+}
+
+test("an owner that comes back superseded says how much it alone holds, and goes on saying so", async () => {
+  await withDataDir(async (dataDir) => {
+    const first = groupIn(dataDir);
+    await first.start();
+    await first.create();
+    for (let block = 0; block < 5; block += 1) await write(first, block * 512, 7);
+    await first.flush();
+    const { lineage } = first.status();
+    assert.ok(lineage !== null);
+    await first.close("abandon");
+    for (let start = 1; start <= 2; start += 1) {
+      const back = groupIn(dataDir, { link: successorLine(lineage) });
+      await back.start();
+      const status = back.status();
+      assert.deepEqual([status.state, status.io, status.reason?.code], ["fenced", "refused", "SUPERSEDED"]);
+      assert.deepEqual([status.position.written, status.position.acknowledged], [5, 0], `start ${start}`);
+      assert.deepEqual([status.lag.writes, status.lag.bytes], [5, 5 * 4096], `start ${start}`);
+      assert.equal(status.link.limitBytesPerSecond, 1_000);
+      await back.close();
+    }
+  });
+});

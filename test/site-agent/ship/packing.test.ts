@@ -74,3 +74,19 @@ test("any target: batches carry every record once, in order, verified, within th
     { numRuns: 60 },
   );
 });
+
+test("nothing beyond the last durable record is packed, wherever in a frame it lies", async () => {
+  const source = new MemorySource();
+  for (let frame = 0; frame < 3; frame += 1) source.append(4, 4096);
+  const frames = await source.frames(1, 2 ** 20);
+  for (let through = 1; through <= 12; through += 1) {
+    for (let from = 1; from <= through; from += 1) {
+      const held = frames.filter((frame) => frame.last >= from);
+      for (const target of [1, 3 * 4096, 2 ** 20]) {
+        const last = packBatch(held, from, through, target).at(-1)!.last;
+        assert.ok(last <= through, `${from}..${through} packed to ${last}`);
+        if (target === 2 ** 20) assert.equal(last, through);
+      }
+    }
+  }
+});

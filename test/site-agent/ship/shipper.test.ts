@@ -242,6 +242,20 @@ test("busy is obeyed and then goes on", async (t) => {
   assert.equal(all.shipper.status().reason, null);
 });
 
+test("a heartbeat tells what was answered, however little of it is acknowledged: a loss is stated from it", async (t) => {
+  const all = await rig(t);
+  all.gateway.faults.batch = () => "hang";
+  all.source.append(10, 4096);
+  all.shipper.start();
+  await until("attached", () => (all.heard.attachments === 1 ? true : undefined));
+  const answered = all.source.append(5, 4096).last;
+  all.shipper.durableAdvanced();
+  const before = all.gateway.heartbeats;
+  await until("two heartbeats", () => (all.gateway.heartbeats >= before + 2 ? true : undefined));
+  assert.equal(all.gateway.heard, answered);
+  assert.equal(all.heard.acknowledged, 0);
+});
+
 test("superseded ends shipping and names the token", async (t) => {
   const all = await rig(t);
   all.gateway.faults.batch = () => ({ kind: "superseded", token: { epoch: 2, owner: "dr" } });

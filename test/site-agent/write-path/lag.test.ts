@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { LagTrail } from "../../../site-agent/write-path/lag.ts";
+import { LagTrail, Stall } from "../../../site-agent/write-path/lag.ts";
 
 const origin = { sequence: 0, dataBytesTotal: 0, closedAtMs: 0 };
 
@@ -62,4 +62,17 @@ test("lag is never reported smaller than it is, however many frames are behind",
       },
     ),
   );
+});
+
+test("the first write after an idle hour is no stall; a write that waits behind others does not end one", () => {
+  const hourMs = 3_600_000;
+  const stall = new Stall();
+  stall.moved(0);
+  // Everything up to 10 was acknowledged long ago; 11 is answered now.
+  stall.answered(11, 10, hourMs);
+  assert.equal(stall.ms(hourMs + 5), 5);
+  stall.answered(12, 10, hourMs + 20_000);
+  assert.equal(stall.ms(hourMs + 20_000), 20_000);
+  stall.moved(hourMs + 20_001);
+  assert.equal(stall.ms(hourMs + 20_003), 2);
 });
