@@ -41,6 +41,11 @@ const defaultLimits: HttpServerLimits = { connectionsMax: 256, bodySilenceMs: 30
 const openingMs = 10_000;
 /** Longer than any client of ours keeps an idle connection, so that it is the client who closes, ms. */
 const keepAliveMs = 65_000;
+/**
+ * Connections whose TLS handshake is not over: half of all. One more costs the oldest of them its place, so that a crowd
+ * without certificates keeps out neither those that have one nor those about to show it.
+ */
+const handshakesMax = (connectionsMax: number): number => Math.max(1, Math.floor(connectionsMax / 2));
 const headerBytesMax = 16 * 1024;
 const headersMax = 64;
 const requestsPerSocketMax = 10_000;
@@ -106,7 +111,11 @@ class NodeHttpServer implements HttpServer {
   readonly #sockets = new Set<Socket>();
   /** Connections with a request under way. */
   readonly #busy = new Set<Duplex>();
+  /** Connections that sent something refused: whatever follows on them is never taken for a request. */
+  readonly #refused = new WeakSet<Duplex>();
   readonly #aborts = new Set<AbortController>();
+  /** TLS handshakes under way, oldest first, by the connection's addresses. */
+  readonly #handshakes = new Map<string, Socket>();
   #server: Server | undefined;
   #closing: Promise<void> | undefined;
 
@@ -150,7 +159,8 @@ class NodeHttpServer implements HttpServer {
       keepAliveTimeout: keepAliveMs,
       maxHeaderSize: headerBytesMax,
       insecureHTTPParser: false,
-      requireHostHeader: true,
+      // Looked at in `refuseHeaders`: Node would answer it by itself and then take the next request all the same.
+      requireHostHeader: false,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: 10_000,
@@ -174,19 +184,28 @@ class NodeHttpServer implements HttpServer {
       socket.once("close", () => this.#sockets.delete(socket));
       // Errors of a connection end in "close"; without a listener they would end the process.
       socket.on("error", () => socket.destroy());
+      if (tls !== null) this.#watchHandshake(socket);
     });
+    server.on("secureConnection", (socket: TLSSocket) => this.#handshakes.delete(peerKey(socket)));
     server.on("drop", () => log.warn("HTTP_CONNECTIONS_FULL", "connection refused: too many are open"));
     server.on("tlsClientError", (error, socket) => {
       log.warn("TLS_REFUSED", "TLS handshake refused", { why: errorCode(error), peer: socket.remoteAddress });
       socket.destroy();
     });
     server.on("clientError", (error: Error, socket) => this.#refuseBytes(error, socket));
-    server.on("upgrade", (_request: IncomingMessage, socket: Duplex) => refuseRaw(socket, "400 Bad Request"));
-    server.on("connect", (_request: IncomingMessage, socket: Duplex) =>
-      refuseRaw(socket, "405 Method Not Allowed"),
+    server.on("upgrade", (_request: IncomingMessage, socket: Duplex) =>
+      this.#refuseRaw(socket, "400 Bad Request"),
     );
-    server.on("checkContinue", (_request, response: ServerResponse) => refuseExpectation(response));
-    server.on("checkExpectation", (_request, response: ServerResponse) => refuseExpectation(response));
+    server.on("connect", (_request: IncomingMessage, socket: Duplex) =>
+      this.#refuseRaw(socket, "405 Method Not Allowed"),
+    );
+    const refuseExpectation = (request: IncomingMessage, response: ServerResponse): void => {
+      this.#refused.add(request.socket);
+      response.writeHead(417, { connection: "close", "content-length": 0 });
+      response.end();
+    };
+    server.on("checkContinue", refuseExpectation);
+    server.on("checkExpectation", refuseExpectation);
     server.on("request", (request, response) => {
       this.#serve(request, response).catch((error: unknown) => {
         log.error("HTTP_UNEXPECTED", "request failed outside its route", error);
@@ -196,7 +215,22 @@ class NodeHttpServer implements HttpServer {
     return server;
   }
 
+  #watchHandshake(socket: Socket): void {
+    const key = peerKey(socket);
+    this.#handshakes.set(key, socket);
+    socket.once("close", () => this.#handshakes.delete(key));
+    if (this.#handshakes.size <= handshakesMax(this.#limits.connectionsMax)) return;
+    for (const [oldestKey, oldest] of this.#handshakes) {
+      this.#options.log.warn("HTTP_HANDSHAKES_FULL", "the oldest TLS handshake gave way to a newer one");
+      this.#handshakes.delete(oldestKey);
+      oldest.destroy();
+      return;
+    }
+  }
+
   #refuseBytes(error: Error, socket: Duplex): void {
+    // Its end is under way already, and one answer is enough.
+    if (this.#refused.has(socket)) return;
     const code = errorCode(error);
     this.#options.log.warn("HTTP_REFUSED", "connection sent no legal HTTP", { why: code });
     if (!socket.writable || code === "ECONNRESET") {
@@ -209,12 +243,18 @@ class NodeHttpServer implements HttpServer {
         : code === "ERR_HTTP_REQUEST_TIMEOUT"
           ? "408 Request Timeout"
           : "400 Bad Request";
-    refuseRaw(socket, status);
+    this.#refuseRaw(socket, status);
+  }
+
+  /** The parser may go on behind what it refused (it does after an HTTP/2 preface), so the connection is marked. */
+  #refuseRaw(socket: Duplex, status: string): void {
+    this.#refused.add(socket);
+    socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
   }
 
   async #serve(message: IncomingMessage, response: ServerResponse): Promise<void> {
     const { socket } = message;
-    if (this.#busy.has(socket)) {
+    if (this.#busy.has(socket) || this.#refused.has(socket)) {
       // Pipelining: no client of ours does it, and it is how smuggled requests look.
       this.#options.log.warn("HTTP_PIPELINED", "second request before the first was answered");
       socket.destroy();
@@ -238,7 +278,10 @@ class NodeHttpServer implements HttpServer {
 
   async #answer(message: IncomingMessage, body: RequestBody, signal: AbortSignal): Promise<HttpAnswer> {
     const refused = refuseHeaders(message);
-    if (refused !== undefined) return refused;
+    if (refused !== undefined) {
+      this.#refused.add(message.socket);
+      return refused;
+    }
     const url = message.url ?? "";
     const queryAt = url.indexOf("?");
     const path = queryAt < 0 ? url : url.slice(0, queryAt);
@@ -299,7 +342,7 @@ class NodeHttpServer implements HttpServer {
     }
     const bytes = Buffer.from(JSON.stringify(answer.json));
     const early = !body.finished;
-    const closing = early || this.#closing !== undefined;
+    const closing = early || this.#closing !== undefined || this.#refused.has(message.socket);
     response.writeHead(answer.status, {
       "content-type": "application/json",
       "content-length": bytes.byteLength,
@@ -375,6 +418,9 @@ function refuseHeaders(message: IncomingMessage): HttpAnswer | undefined {
     json: errorBody(ExitCode.usage, id, text),
   });
   if (message.httpVersion !== "1.1") return refuse(505, "HTTP_VERSION", "HTTP/1.1 only");
+  if (headers.host === undefined) return refuse(400, "HOST", "no host named");
+  // Node drops what is beyond its bound and says nothing, so at the bound nothing can be believed any more.
+  if (message.rawHeaders.length >= 2 * headersMax) return refuse(431, "HEADERS", "too many headers");
   if (headers.upgrade !== undefined) return refuse(400, "UPGRADE", "no upgrade");
   if (headers["content-encoding"] !== undefined)
     return refuse(415, "CONTENT_ENCODING", "no content encoding");
@@ -479,13 +525,9 @@ async function isStaleSocket(path: string): Promise<boolean> {
   }
 }
 
-function refuseRaw(socket: Duplex, status: string): void {
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
-}
-
-function refuseExpectation(response: ServerResponse): void {
-  response.writeHead(417, { connection: "close", "content-length": 0 });
-  response.end();
+/** Names a connection while it lives; a TLS socket and the TCP socket below it give the same. */
+function peerKey(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort}`;
 }
 
 function drained(response: ServerResponse, socket: Socket): Promise<void> {
