@@ -7,11 +7,14 @@ import { validate } from "../cron.ts";
 import { formatAddress } from "./address.ts";
 import type { Finding, KeyPath } from "./findings.ts";
 import type { Address, Settings, SiteSettings } from "./types.ts";
+import { formatSizeExact } from "./units.ts";
 
 /** A volume number is 16 bits, the volume table travels in one control message of 64 KiB: 256 rows of about 200 bytes. */
 export const volumesMax = 256;
 /** Each group keeps a journal open (some 20 descriptors); 256 of them stay under the usual limit of descriptors. */
 export const groupsMax = 256;
+/** Least share of a log for one group, bytes: three batches of 4 MiB and what LevelDB keeps of deleted ones. */
+export const logBytesGroupMin = 16 * 1024 * 1024;
 /** Larger files are not tested. */
 export const volumeBytesMax = 8 * 1024 ** 4;
 
@@ -22,6 +25,7 @@ const everyCheck: readonly Check[] = [
   checkAddresses,
   checkClients,
   checkGroups,
+  checkLogShares,
   checkVolumes,
   checkImages,
   checkLinks,
@@ -136,6 +140,26 @@ function checkGroups(settings: Settings, add: Parameters<Check>[1]): void {
         [...at, "standby"],
         `site \`${standby.name}\` has no agent`,
         "Give the standby site an agent; it serves the disks after a failover.",
+      );
+    }
+  }
+}
+
+/** Every group gets an equal share of a site's log; one that holds less than a few batches would never take any. */
+function checkLogShares(settings: Settings, add: Parameters<Check>[1]): void {
+  for (const site of settings.sites) {
+    const groups = settings.groups.filter(({ home, standby }) => home === site.name || standby === site.name);
+    const quotas = [
+      ["agent", "journal", site.agent?.journal.maxBytes],
+      ["gateway", "intake", site.gateway?.intake.maxBytes],
+    ] as const;
+    for (const [role, log, maxBytes] of quotas) {
+      if (maxBytes === undefined || maxBytes >= groups.length * logBytesGroupMin) continue;
+      const least = formatSizeExact(groups.length * logBytesGroupMin);
+      add(
+        ["sites", site.name, role, log, "maxBytes"],
+        `is too little for ${groups.length} groups: each needs ${formatSizeExact(logBytesGroupMin)}`,
+        `Give it at least ${least}.`,
       );
     }
   }
