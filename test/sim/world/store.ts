@@ -28,7 +28,7 @@ import { LogWriter, logHeaderBytes, readLog } from "./store-log.ts";
 import type { Entries, TableIndex } from "./store-table.ts";
 import { decodeBatchInto, decodeTableIndex, encodeBatch, encodeTable, headKey } from "./store-table.ts";
 
-/** Tables from which on they are merged into one. */
+/** More tables than this are merged, the newest with their likes in size. */
 const tablesMax = 4;
 /** What an entry is counted with beside its value, bytes. */
 const entryOverheadBytes = 32;
@@ -283,7 +283,7 @@ export class SimStore implements FrameStore {
       } catch {
         return;
       }
-      this.#inBackground(() => this.#merge());
+      this.#inBackground(() => this.#merge(0));
       await this.#background;
     });
   }
@@ -423,17 +423,30 @@ export class SimStore implements FrameStore {
     await old.file.close();
     // Only now: its table is synced and the manifest says so.
     await this.#disk.remove(old.path);
-    if (this.#tables.length > tablesMax) await this.#merge();
+    if (this.#tables.length > tablesMax) await this.#merge(this.#newestOfLikeSize());
   }
 
-  /** All tables become one. What is rotten is copied as it is; what is deleted goes. */
-  async #merge(): Promise<void> {
-    const merged = this.#tables;
+  /** Where the tables begin that are merged together: none is twice as large as all the newer ones of them. */
+  #newestOfLikeSize(): number {
+    let start = this.#tables.length - 1;
+    let entries = this.#tables[start]!.index.size;
+    while (start > 0 && this.#tables[start - 1]!.index.size <= 2 * entries) {
+      start -= 1;
+      entries += this.#tables[start]!.index.size;
+    }
+    return start;
+  }
+
+  /** The tables from `start` on become one. What is rotten is copied as it is; what is deleted in all of them goes. */
+  async #merge(start: number): Promise<void> {
+    const older = this.#tables.slice(0, start);
+    const merged = this.#tables.slice(start);
     if (merged.length === 0) return;
     const entries: Entries = new Map();
     for (const { index, file } of merged) {
       for (const [key, place] of index) {
-        if (place === null) entries.delete(key);
+        if (place === null && start === 0) entries.delete(key);
+        else if (place === null) entries.set(key, null);
         else entries.set(key, await file.read(place.offset, place.length));
       }
     }
@@ -445,7 +458,7 @@ export class SimStore implements FrameStore {
       table === undefined ? [] : [number],
       merged.map((one) => one.number),
     );
-    this.#tables = table === undefined ? [] : [table];
+    this.#tables = table === undefined ? older : [...older, table];
     for (const one of merged) await this.#disk.remove(`${this.#directory}/${digits(one.number)}.ldb`);
   }
 
