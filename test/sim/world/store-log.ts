@@ -34,7 +34,7 @@ export class LogWriter {
       const atEnd = done + fits === payload.byteLength;
       const type = begun ? (atEnd ? last : middle) : atEnd ? full : first;
       const piece = payload.subarray(done, done + fits);
-      out.writeUInt32LE(crc32(piece, type), end);
+      out.writeUInt32LE(checksum(piece, type), end);
       out.writeUInt16LE(fits, end + 4);
       out[end + 6] = type;
       out.set(piece, end + logHeaderBytes);
@@ -76,7 +76,7 @@ export function readLog(bytes: Uint8Array): LogContent {
       const end = at + logHeaderBytes + length;
       if (end > blockEnd && atEof) return content();
       const piece = bytes.subarray(at + logHeaderBytes, Math.min(end, blockEnd));
-      if (end > blockEnd || (type === 0 && length === 0) || crc32(piece, type) !== view.readUInt32LE(at)) {
+      if (end > blockEnd || (type === 0 && length === 0) || checksum(piece, type) !== view.readUInt32LE(at)) {
         drop();
         begun = undefined;
         break;
@@ -98,4 +98,9 @@ export function readLog(bytes: Uint8Array): LogContent {
     }
   }
   return content();
+}
+
+/** Of nothing it is the start value, said here because the library's answer hangs on where the nothing lies. */
+function checksum(piece: Uint8Array, type: number): number {
+  return piece.byteLength === 0 ? type : crc32(piece, type);
 }

@@ -319,7 +319,7 @@ export class SimStore implements FrameStore {
     this.#requireOpen();
     for (const entries of [this.#memory, this.#immutable]) {
       const value = entries?.get(key);
-      if (value !== undefined) return value?.slice();
+      if (value !== undefined) return value === null ? undefined : new Uint8Array(value);
     }
     for (let at = this.#tables.length - 1; at >= 0; at -= 1) {
       const { index, file } = this.#tables[at]!;
