@@ -16,10 +16,15 @@ const last = 4;
 export class LogWriter {
   #blockOffset = 0;
 
-  /** What to append to the file for one record; the place in the block moves on at once. */
-  encode(payload: Uint8Array): Uint8Array {
+  /**
+   * What to append to the file for one record; the place in the block moves on at once. It lies in `scratch`, which
+   * grows as needed, until the next call with the same one.
+   */
+  encode(payload: Uint8Array, scratch: { bytes: Buffer } = { bytes: Buffer.alloc(0) }): Uint8Array {
     const pieces = Math.ceil((payload.byteLength + 1) / (logBlockBytes - logHeaderBytes)) + 2;
-    const out = Buffer.allocUnsafe(payload.byteLength + pieces * (2 * logHeaderBytes));
+    const bytesMax = payload.byteLength + pieces * (2 * logHeaderBytes);
+    if (scratch.bytes.byteLength < bytesMax) scratch.bytes = Buffer.alloc(2 * bytesMax);
+    const out = scratch.bytes;
     let end = 0;
     let done = 0;
     let begun = false;

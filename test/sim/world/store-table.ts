@@ -50,7 +50,7 @@ const footerBytes = 8;
 export function encodeTable(entries: Entries): Uint8Array {
   const rows = [...entries].sort(([a], [b]) => a - b);
   const valueBytes = rows.reduce((sum, [, value]) => sum + (value?.byteLength ?? 0), 0);
-  const out = Buffer.alloc(valueBytes + rows.length * indexRowBytes + footerBytes);
+  const out = Buffer.allocUnsafe(valueBytes + rows.length * indexRowBytes + footerBytes);
   let at = 0;
   let row = valueBytes;
   for (const [key, value] of rows) {

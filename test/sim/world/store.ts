@@ -51,6 +51,7 @@ export class StoreLocks {
 
 interface Table {
   readonly number: number;
+  readonly length: number;
   readonly file: DiskFile;
   readonly index: TableIndex;
 }
@@ -148,6 +149,8 @@ export class SimStore implements FrameStore {
   /** Why no put is taken any more. */
   #latched: unknown;
   #closed = false;
+  /** Bytes on their way into the log: one append at a time. */
+  readonly #scratch = { bytes: Buffer.alloc(4096) };
 
   private constructor(
     disk: Disk,
@@ -197,9 +200,10 @@ export class SimStore implements FrameStore {
     for (const number of live) {
       const path = `${directory}/${digits(number)}.ldb`;
       if (!disk.exists(path)) throw damaged("missing table");
-      const index = decodeTableIndex(await disk.readFile(path));
+      const bytes = await disk.readFile(path);
+      const index = decodeTableIndex(bytes);
       if (index === undefined) throw damaged("table");
-      tables.push({ number, file: await disk.open(path, "read"), index });
+      tables.push({ number, length: bytes.byteLength, file: await disk.open(path, "read"), index });
     }
     tables.sort((a, b) => a.number - b.number);
     const names = await disk.list(directory);
@@ -263,8 +267,9 @@ export class SimStore implements FrameStore {
   }
 
   async *walk(from: Sequence): AsyncGenerator<StoredFrame> {
+    const read = new Map<Table, Promise<Uint8Array>>();
     for (const first of this.#keys((key) => key >= from)) {
-      const value = await this.#value(first);
+      const value = await this.#value(first, read);
       if (value !== undefined) yield { first, value };
     }
   }
@@ -315,19 +320,24 @@ export class SimStore implements FrameStore {
     return [...found].flatMap(([key, there]) => (there ? [key] : [])).sort((a, b) => a - b);
   }
 
-  async #value(key: number): Promise<Uint8Array | undefined> {
+  /** With `whole`, tables are read once and as a whole, which is kept there. */
+  async #value(key: number, whole?: Map<Table, Promise<Uint8Array>>): Promise<Uint8Array | undefined> {
     this.#requireOpen();
     for (const entries of [this.#memory, this.#immutable]) {
       const value = entries?.get(key);
       if (value !== undefined) return value === null ? undefined : new Uint8Array(value);
     }
     for (let at = this.#tables.length - 1; at >= 0; at -= 1) {
-      const { index, file } = this.#tables[at]!;
+      const table = this.#tables[at]!;
+      const { index, file } = table;
       const place = index.get(key);
       if (place === null) return undefined;
       if (place === undefined) continue;
       try {
-        return await file.read(place.offset, place.length);
+        if (whole === undefined) return await file.read(place.offset, place.length);
+        const reading = whole.get(table) ?? file.read(0, table.length);
+        whole.set(table, reading);
+        return (await reading).slice(place.offset, place.offset + place.length);
       } catch (cause) {
         throw journalReadFailed(cause);
       }
@@ -354,7 +364,7 @@ export class SimStore implements FrameStore {
     if (this.#latched !== undefined) throw this.#latched;
     if (this.#memoryBytes >= this.#writeBufferBytes) await this.#rotate();
     const log = this.#log;
-    const framed = log.writer.encode(payload);
+    const framed = log.writer.encode(payload, this.#scratch);
     const bytes = log.stuck === undefined ? framed : Buffer.concat([log.stuck, framed]);
     const end = log.length + bytes.byteLength;
     try {
@@ -378,7 +388,7 @@ export class SimStore implements FrameStore {
     );
     const written = length === undefined ? bytes.byteLength : length - log.length;
     if (written >= bytes.byteLength) this.#latched = cause;
-    else if (written <= 0) log.stuck = bytes.slice(0, logHeaderBytes);
+    else if (written <= 0) log.stuck = new Uint8Array(bytes.subarray(0, logHeaderBytes));
     else {
       log.stuck = undefined;
       log.length += written;
@@ -443,11 +453,12 @@ export class SimStore implements FrameStore {
     const merged = this.#tables.slice(start);
     if (merged.length === 0) return;
     const entries: Entries = new Map();
-    for (const { index, file } of merged) {
+    for (const { index, file, length } of merged) {
+      const bytes = await file.read(0, length);
       for (const [key, place] of index) {
         if (place === null && start === 0) entries.delete(key);
         else if (place === null) entries.set(key, null);
-        else entries.set(key, await file.read(place.offset, place.length));
+        else entries.set(key, bytes.subarray(place.offset, place.offset + place.length));
       }
     }
     const number = this.#next;
@@ -487,7 +498,7 @@ async function writeTable(disk: Disk, directory: string, number: number, entries
   await file.sync();
   // The file systems LevelDB counts on keep a new file's name with its first sync.
   await syncDirectory(disk, directory);
-  return { number, file, index };
+  return { number, length: bytes.byteLength, file, index };
 }
 
 function digits(number: number): string {
