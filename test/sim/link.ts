@@ -79,6 +79,8 @@ interface Exchange {
   readonly group: string;
   readonly sender: SenderToken | undefined;
   readonly body: Uint8Array;
+  /** For the trace. */
+  readonly label: string;
   /** Aborted at the receiver: the sender is gone. */
   readonly gone: AbortController;
   /** Set while the receiver waits for more of the body. */
@@ -133,18 +135,21 @@ export class Wan {
     return new SimLine(this, this.#scheduler, from, to, life);
   }
 
-  /** Connections that end in this process are reset; the other end notices after a round trip, or not at all. */
-  died(site: string, role: "agent" | "gateway"): void {
-    const silent = this.#random.chance(0.3);
+  /**
+   * Connections that end in this process are gone. The kernel of a killed process says so at once; a machine without
+   * power says nothing, until it is back and is asked about a connection that it does not know.
+   */
+  died(site: string, role: "agent" | "gateway", silentMs: number): void {
     for (const exchange of [...this.#exchanges]) {
       if (role === "gateway" && exchange.to === site && exchange.receiver !== undefined) {
         this.#exchanges.delete(exchange);
-        if (!silent)
-          this.#later(exchange.from, this.#delay(), "reset", () => exchange.settle(unreachable("reset")));
+        this.#later(exchange.from, silentMs + this.#delay(), "reset", () =>
+          exchange.settle(unreachable("reset")),
+        );
       }
       if (role === "agent" && exchange.from === site) {
         exchange.settle = () => {};
-        this.#hangUp(exchange, silent ? bodySilenceMs : this.#delay());
+        this.#hangUp(exchange, silentMs === 0 ? this.#delay() : bodySilenceMs);
       }
     }
   }
@@ -197,6 +202,7 @@ export class Wan {
       group,
       sender,
       body,
+      label: labelOf(kind, body),
       gone: new AbortController(),
       breakBody: undefined,
       receiver: undefined,
@@ -280,6 +286,7 @@ export class Wan {
       group: batch.group,
       sender: batch.sender,
       body: batch.bytes,
+      label: `${labelOf("batch", batch.bytes)} replayed`,
       gone: new AbortController(),
       breakBody: undefined,
       receiver: undefined,
@@ -291,7 +298,7 @@ export class Wan {
 
   #fail(exchange: Exchange, delayMs: number, why: string): void {
     this.#exchanges.delete(exchange);
-    this.#later(exchange.from, delayMs, `${exchange.kind} fails: ${why}`, () =>
+    this.#later(exchange.from, delayMs, `${exchange.label} fails: ${why}`, () =>
       exchange.settle(unreachable(why)),
     );
   }
@@ -308,7 +315,7 @@ export class Wan {
     const wholeMs = delayMs + this.#transferMs(from, bytes.byteLength + 300);
     // A long body begins to arrive before its end: routes may read its first part and answer.
     const firstMs = kind === "batch" ? delayMs : wholeMs;
-    this.#scheduler.at(firstMs, `line: ${kind} ${group} ${from}>${to}`, () => {
+    this.#scheduler.at(firstMs, `line: ${exchange.label} ${group} ${from}>${to}`, () => {
       const listener = this.#listeners.get(to);
       if (listener === undefined || !listener.life.alive) {
         this.#fail(exchange, this.#delay(), "connection refused");
@@ -350,7 +357,7 @@ export class Wan {
         const dueMs = Math.max(0, (endsAtMs - this.nowMs) * share);
         this.#scheduler.at(
           dueMs,
-          `line: body of ${kind} ${cut ? "cut" : "read"}`,
+          `line: body of ${exchange.label} ${cut ? "cut" : "read"}`,
           () => {
             exchange.breakBody = undefined;
             if (!cut) {
@@ -406,11 +413,16 @@ export class Wan {
       this.#fail(exchange, delayMs, "reset before the answer");
       return;
     }
-    this.#later(to, delayMs, `answer to ${kind} ${group} ${to}>${from}`, () => {
-      if (reply.status === 200)
-        this.#observer.delivered(from, group, kind, JSON.parse(Buffer.from(reply.body).toString("utf8")));
-      exchange.settle(reply);
-    });
+    this.#later(
+      to,
+      delayMs,
+      `answer to ${exchange.label} ${group} ${to}>${from}: ${reply.status} ${Buffer.from(reply.body).toString("utf8").slice(0, 120)}`,
+      () => {
+        if (reply.status === 200)
+          this.#observer.delivered(from, group, kind, JSON.parse(Buffer.from(reply.body).toString("utf8")));
+        exchange.settle(reply);
+      },
+    );
   }
 
   batchLeft(from: string, group: string, last: number): void {
@@ -429,6 +441,12 @@ function requestLine(kind: RequestKind, group: string): { method: "GET" | "POST"
     case "batch":
       return { method: "POST", path: wanRoutes.batches(group) };
   }
+}
+
+function labelOf(kind: RequestKind, body: Uint8Array): string {
+  if (kind !== "batch") return kind;
+  const view = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  return `batch ${view.readBigUInt64BE(96)}..${view.readBigUInt64BE(104)}`;
 }
 
 function unreachable(why: string): OperationalError {
@@ -562,12 +580,12 @@ export class SimLine implements Line {
         this.#wan.hangUp(exchange);
         reject(error);
       };
+      const aborted = (): void =>
+        giveUp(new OperationalError({ code: "REQUEST_ABORTED", message: "given up", reaction: "refuse" }));
       const timer = upload
         ? undefined
         : this.#scheduler.at(peerSilenceMs, `line: ${kind} times out`, () => giveUp(timedOut()), this.#life);
-      signal?.addEventListener("abort", () =>
-        giveUp(new OperationalError({ code: "REQUEST_ABORTED", message: "given up", reaction: "refuse" })),
-      );
+      signal?.addEventListener("abort", aborted);
     });
   }
 

@@ -15,12 +15,16 @@ export interface OwnerClaim {
   readonly unflushedMayBeLost: boolean;
 }
 
-/** `standbyDurable`: what the standby has really called durable so far. */
+/**
+ * `standbyDurable`: what the standby has really called durable so far. `shownMs`: how long "protected" has been shown
+ * without a break: a state may be wrong, but not for longer than promised.
+ */
 export function judgeOwnerClaim(
   claim: OwnerClaim,
   book: OwnerBook,
   standbyDurable: number,
   nowMs: number,
+  shownMs: number,
 ): void {
   const missing = book.answeredMax - standbyDurable;
   require("I11", claim.state !== "protected" || claim.io === "serving", () =>
@@ -32,8 +36,8 @@ export function judgeOwnerClaim(
   if (claim.state !== "protected" || missing <= 0) return;
   const oldest = book.history.ops[standbyDurable];
   const ageMs = oldest === undefined ? 0 : nowMs - oldest.answeredAtMs;
-  require("I11", ageMs <= honestyMs, () =>
-    `${book.name} says protected; write ${standbyDurable + 1}, answered ${Math.round(ageMs)} ms ago, is not at the standby`);
+  require("I11", Math.min(ageMs, shownMs) <= honestyMs, () =>
+    `${book.name} has said protected for ${Math.round(shownMs)} ms; write ${standbyDurable + 1}, answered ${Math.round(ageMs)} ms ago, is not at the standby`);
 }
 
 /** After power took answered writes, the owner says so until an operator accepts it. */
@@ -49,16 +53,20 @@ export function judgeStatedLoss(book: OwnerBook, writesMin: number, sealed: numb
     `${book.name}: a loss of at least ${writesMin} writes is stated; at most ${truth} were written beyond ${sealed}`);
 }
 
-/** `silentMs`: since the last request of the owner arrived; null: never. */
+/**
+ * `silentMs`: since the last request of the owner arrived; null: never. `missingMs`: how long ago the oldest write that
+ * was sent and is not applied was answered. `shownMs`: as above.
+ */
 export function judgeStandbyClaim(
   name: string,
   state: string,
   silentMs: number | null,
   missingMs: number,
+  shownMs: number,
 ): void {
   if (state !== "protected") return;
   require("I11", silentMs !== null && silentMs <= honestyMs, () =>
     `${name} says protected; its owner was last heard ${silentMs === null ? "never" : `${Math.round(silentMs)} ms ago`}`);
-  require("I11", missingMs <= honestyMs * 2, () =>
-    `${name} says protected; a write answered ${Math.round(missingMs)} ms ago and sent is not applied`);
+  require("I11", Math.min(missingMs, shownMs) <= honestyMs, () =>
+    `${name} has said protected for ${Math.round(shownMs)} ms; a write answered ${Math.round(missingMs)} ms ago and sent is not applied`);
 }

@@ -31,7 +31,7 @@ export class OwnerBook {
   shippedMax = 0;
   answeredCount = 0;
   flushCount = 0;
-  /** Newest tail ever seen, whatever became of it. */
+  /** Newest sequence ever asked for, whatever became of it. */
   writtenMax = 0;
   #loss: LossKind = "none";
   /** Answered entries were taken by a power loss since clients were last told that this may be so. */
@@ -53,6 +53,7 @@ export class OwnerBook {
   submit(request: OpRequest, nowMs: number): Op {
     const op = this.history.add({ ...request, sentAtMs: nowMs });
     this.#flying.add(op);
+    this.writtenMax = Math.max(this.writtenMax, op.sequence);
     return op;
   }
 
@@ -124,7 +125,6 @@ export class OwnerBook {
 
   /** The tail that the owner states while it serves. */
   stated(written: number): void {
-    this.writtenMax = Math.max(this.writtenMax, written);
     require("I4", written <= this.history.last && written >= this.answeredMax, () =>
       `${this.name} states ${written} writes; ${this.answeredMax} were answered, ${this.history.last} asked for`);
   }

@@ -219,10 +219,12 @@ export class FaultRunner {
         const target = diskTargets[Math.floor(x * diskTargets.length)]!;
         const among = operations[Math.floor(y * operations.length)]!;
         const fraction = (x * diskTargets.length) % 1;
+        const failure =
+          fraction < 0.7 || among.includes("read") ? "EIO" : fraction < 0.9 ? "ENOSPC" : "short";
         this.#injected.push(
           sites.site(site).disk.inject({
             match: (path, operation) => target(path) && among.includes(operation),
-            fault: fraction < 0.7 ? "EIO" : fraction < 0.9 ? "ENOSPC" : "short",
+            fault: failure,
             times: 1 + Math.floor(((y * operations.length) % 1) ** 3 * 12),
             after: Math.floor(forMs % 7),
           }),

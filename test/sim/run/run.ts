@@ -94,16 +94,20 @@ export function drawPlan(seed: number): RunPlan {
   const sites: SitePlan = {
     groups,
     journalBytesMax: random.pick([small, 2 * small, 64 * small]),
-    intakeBytesMax: random.pick([small, 2 * small, 64 * small]),
+    // Room for more than the longest batch on these lines, of a second's half at 2 MB/s.
+    intakeBytesMax: random.pick([2.5 * small, 64 * small]),
     memoryTailBytes: random.pick([8 * 1024, 64 * 1024, 2 * 1024 * 1024]),
     unappliedBytesMax: random.pick([64 * 1024, 8 * 1024 * 1024]),
     oneProcess: random.chance(0.35),
   };
+  const spanMs = random.pick([4_000, 12_000, 25_000]);
+  const workersPerGroup = 1 + random.below(twoGroups ? 6 : 12);
   const workload: WorkloadPlan = {
-    workersPerGroup: 1 + random.below(twoGroups ? 6 : 12),
-    thinkMs: random.pick([20, 60, 200, 600]),
+    workersPerGroup,
+    // Never so rare that a run proves nothing.
+    thinkMs: Math.min(random.pick([20, 60, 200, 600]), (spanMs * workersPerGroup) / 200),
     hotShare: random.pick([0.05, 0.2, 1]),
-    flushChance: random.pick([0.03, 0.08, 0.2]),
+    flushChance: random.pick([0.06, 0.1, 0.2]),
     fuaChance: random.pick([0, 0.05, 0.3]),
     readChance: 0.06,
     requestsMax: 150 + random.below(250),
@@ -111,12 +115,11 @@ export function drawPlan(seed: number): RunPlan {
   const conditions: WanConditions = {
     latencyMs: random.pick([1, 10, 40]),
     jitterMs: random.pick([0.5, 5, 30]),
-    bytesPerSecond: random.pick([250_000, 2_000_000, 20_000_000]),
+    bytesPerSecond: random.pick([100_000, 500_000, 2_000_000]),
     lossRate: random.chance(0.3) ? 0.05 : 0,
     duplicateRate: random.chance(0.3) ? 0.1 : 0,
     damageRate: 0,
   };
-  const spanMs = random.pick([4_000, 12_000, 25_000]);
   return { sites, workload, conditions, spanMs, faults: drawFaults(random, spanMs, "a") };
 }
 
@@ -156,6 +159,7 @@ class Run {
 
   async drive(): Promise<void> {
     const { scheduler, sites, plan } = this;
+    await sites.prepare();
     for (const name of siteNames) {
       for (const role of ["gateway", "agent"] as const)
         scheduler.at(scheduler.random.fraction() * 40, "", () => sites.start(name, role));
@@ -198,10 +202,16 @@ class Run {
   async #settle(): Promise<void> {
     const { scheduler } = this;
     const untilMs = scheduler.nowMs + recoveryMsMax;
+    let operatorAtMs = scheduler.nowMs + operatorMs;
     for (;;) {
       const problem = this.#unsettled(true);
       if (problem === undefined) break;
       if (scheduler.nowMs >= untilMs) throw new Violation("I8", `with nothing left to do: ${problem}`);
+      this.operator.acceptLosses();
+      if (scheduler.nowMs >= operatorAtMs) {
+        operatorAtMs = scheduler.nowMs + operatorMs;
+        this.operator.restartStopped();
+      }
       await scheduler.run({ untilMs: scheduler.nowMs + settleStepMs });
     }
     await this.#compare();

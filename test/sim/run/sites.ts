@@ -8,6 +8,7 @@ import type { StoreEngine } from "../../../journal/store.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import type { OwnerStatus, StandbyStatus } from "../../../protocol/status.ts";
 import { every } from "../../../runtime/clock.ts";
+import { syncDirectory } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
 import { OperationalError } from "../../../runtime/errors.ts";
 import { agentGroupPaths, gatewayGroupPaths } from "../../../runtime/paths.ts";
@@ -162,6 +163,23 @@ export class Sites {
       guard: (_directory, _watermark, _bytes, open) => open(),
     };
     return this.#sabotage.stores?.(engine, site.name, role) ?? engine;
+  }
+
+  /** The data folders are there before anything starts, as an installation leaves them. */
+  async prepare(): Promise<void> {
+    for (const site of this.byName.values()) {
+      const life = new Life(`${site.name}.setup`);
+      const disk = site.disk.view(life);
+      let done = false;
+      const made = async (): Promise<void> => {
+        await disk.makeDirectory(site.dataDir);
+        await syncDirectory(disk, "/");
+        done = true;
+      };
+      made().catch((error: unknown) => this.scheduler.fail(error));
+      await this.scheduler.run({ stop: () => done });
+      life.end();
+    }
   }
 
   startAgent(name: SiteName): void {
@@ -333,7 +351,7 @@ export class Sites {
     this.#gone(site, role, "kill");
   }
 
-  #gone(site: SimSite, role: RoleName, loss: "kill" | "power"): void {
+  #gone(site: SimSite, role: RoleName, loss: "kill" | "power", cut = false): void {
     if (role === "agent") {
       const life = site.agent?.life;
       site.agent = undefined;
@@ -347,7 +365,8 @@ export class Sites {
       site.gateway = undefined;
       this.#truth.gatewayGone(site.name);
     }
-    this.wan.died(site.name, role);
+    const silentMs = loss === "kill" && !cut ? 0 : 1_000 + this.scheduler.random.fraction() * 8_000;
+    this.wan.died(site.name, role, silentMs);
   }
 
   powerCut(name: SiteName, model: PowerCut): void {
@@ -356,8 +375,8 @@ export class Sites {
     site.disk.powerCut(model);
     const loss = model === "everything" ? "kill" : "power";
     // Also without an agent: what its kill had left in memory is gone now.
-    this.#gone(site, "agent", loss);
-    this.#gone(site, "gateway", loss);
+    this.#gone(site, "agent", loss, true);
+    this.#gone(site, "gateway", loss, true);
   }
 
   start(name: SiteName, role: RoleName): void {

@@ -31,6 +31,10 @@ export interface GroupTruth {
   readonly standby: StandbyBook;
   /** When the standby last told its owner that it lives; by this incarnation. */
   heardAtMs: number | null;
+  /** Since when the owner has said without a break that it is protected. */
+  protectedSinceMs: number | undefined;
+  /** The same of the standby. */
+  standbyProtectedSinceMs: number | undefined;
   comparedAtMs: number;
   comparedAt: number;
 }
@@ -59,6 +63,8 @@ export class Truth {
         books: new Map([[home, new OwnerBook(`${group.name} at ${home}`, history, group.durability)]]),
         standby: new StandbyBook(`${group.name}'s standby at ${standbySite}`),
         heardAtMs: null,
+        protectedSinceMs: undefined,
+        standbyProtectedSinceMs: undefined,
         comparedAtMs: 0,
         comparedAt: 0,
       });
@@ -85,11 +91,18 @@ export class Truth {
 
   agentGone(site: SiteName, loss: Exclude<LossKind, "none">): void {
     this.#agents.delete(site);
-    for (const truth of this.groups.values()) truth.books.get(site)?.lost(loss);
+    for (const truth of this.groups.values()) {
+      truth.books.get(site)?.lost(loss);
+      if (truth.home === site) truth.protectedSinceMs = undefined;
+    }
   }
 
   gatewayGone(site: SiteName): void {
-    for (const truth of this.groups.values()) if (truth.standbySite === site) truth.heardAtMs = null;
+    for (const truth of this.groups.values()) {
+      if (truth.standbySite !== site) continue;
+      truth.heardAtMs = null;
+      truth.standbyProtectedSinceMs = undefined;
+    }
   }
 
   batchLeft(from: SiteName, group: string, last: number): void {
@@ -156,6 +169,10 @@ export class Truth {
     this.#noticeReturn(site, group, owned);
     const book = truth.books.get(site);
     const status = owned.status();
+    if (site === truth.home) {
+      if (status.state === "protected") truth.protectedSinceMs ??= this.#scheduler.nowMs;
+      else truth.protectedSinceMs = undefined;
+    }
     if (book === undefined || book.awaitsReturn) return;
     if (status.io !== "serving") return;
     book.stated(status.position.written);
@@ -167,6 +184,7 @@ export class Truth {
         book,
         truth.standby.durableMax,
         this.#scheduler.nowMs,
+        this.#scheduler.nowMs - (truth.protectedSinceMs ?? this.#scheduler.nowMs),
       );
     } else {
       require("I11", status.state !== "protected", () => `${book.name} says protected without a standby`);
@@ -238,7 +256,10 @@ export class Truth {
     const oldest =
       applied < Math.min(book.shippedMax, book.answeredMax) ? book.history.ops[applied] : undefined;
     const missingMs = oldest === undefined ? 0 : Math.max(0, nowMs - oldest.answeredAtMs);
-    judgeStandbyClaim(truth.standby.name, status.state, silentMs, missingMs);
+    if (status.state === "protected") truth.standbyProtectedSinceMs ??= nowMs;
+    else truth.standbyProtectedSinceMs = undefined;
+    const shownMs = nowMs - (truth.standbyProtectedSinceMs ?? nowMs);
+    judgeStandbyClaim(truth.standby.name, status.state, silentMs, missingMs, shownMs);
     if (applied === 0 || applied !== durable || durable !== received || status.state === "fenced") return;
     if (nowMs - truth.comparedAtMs < compareIntervalMs && truth.comparedAt !== 0) return;
     if (truth.comparedAt === applied) return;

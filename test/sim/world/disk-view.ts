@@ -182,7 +182,10 @@ class OpenFile implements DiskFile {
       return;
     }
     const { random } = this.#operations.scheduler;
-    const part = fault === undefined ? fits : Math.min(fits, failedPart(fault, bytes.byteLength, random));
+    const failed = fault === undefined ? fits : Math.min(fits, failedPart(fault, bytes.byteLength, random));
+    // A few bytes inside one sector of a page are copied or not: no file system does half of that.
+    const inOneSector = Math.floor(position / 512) === Math.floor((position + bytes.byteLength - 1) / 512);
+    const part = inOneSector && failed < bytes.byteLength ? 0 : failed;
     this.#storage.write(this.#file, position, bytes.subarray(0, part));
     if (fault === "short")
       throw new Error(`short write to ${this.#path}: ${part} of ${bytes.byteLength} bytes`);
