@@ -112,6 +112,24 @@ test("an unsynced append is lost by length, or leaves what was written back, and
   assert.ok(lengths.size > 4, [...lengths].join());
 });
 
+test("bytes behind the end that a loss of power left never come back when the file grows again", async () => {
+  const world = new SimWorld(11);
+  const file = await settled(world, "/f", bytes(512, 1));
+  await world.drive(file.write(512, bytes(1_024, 2)));
+  const sync = file.syncData();
+  // Overwritten during the sync: its sectors reach the disk before the length does.
+  await world.drive(file.write(512, bytes(1_024, 3)));
+  world.disk.powerCut("nothing");
+  void sync;
+  assert.equal(cached(world.disk, "/f")!.length, 512);
+  const again = await world.drive(world.disk.view(world.life()).open("/f", "update"));
+  await world.drive(again.write(2_048, bytes(512, 4)));
+  assert.deepEqual(cached(world.disk, "/f")!.subarray(512, 2_048), bytes(1_536, 0));
+  await world.drive(again.sync());
+  world.disk.powerCut("nothing");
+  assert.deepEqual(cached(world.disk, "/f")!.subarray(512, 2_048), bytes(1_536, 0));
+});
+
 test("replacing by rename: unsynced content may leave an empty file, synced content never", async () => {
   const outcomes = new Set<string>();
   for (let seed = 0; seed < 60; seed += 1) {
@@ -271,7 +289,7 @@ test("failing writes leave none, some or all of it, and say which error", async 
       const file = await world.drive(put(world.disk.view(world.life()), "/f", bytes(100, 1)));
       world.disk.inject({ match: (path) => path === "/f", fault, times: 1, after: 1 });
       await world.drive(file.write(100, bytes(50, 2)));
-      const failing = world.drive(file.write(150, bytes(50, 3)));
+      const failing = world.drive(file.write(150, bytes(1_500, 3)));
       if (fault === "short") await assert.rejects(failing, /short write/);
       else await assert.rejects(failing, { code: fault });
       assert.equal(world.disk.faultsFired.get(fault), 1);
@@ -279,8 +297,23 @@ test("failing writes leave none, some or all of it, and say which error", async 
       await world.drive(file.write(150, bytes(50, 4)));
     }
   }
-  assert.ok(lefts["EIO"]!.has(50) && lefts["EIO"]!.has(0) && lefts["EIO"]!.size > 5);
-  for (const fault of ["ENOSPC", "short"]) assert.ok(!lefts[fault]!.has(50) && lefts[fault]!.size > 5);
+  assert.ok(lefts["EIO"]!.has(1_500) && lefts["EIO"]!.has(0) && lefts["EIO"]!.size > 5);
+  for (const fault of ["ENOSPC", "short"]) assert.ok(!lefts[fault]!.has(1_500) && lefts[fault]!.size > 5);
+});
+
+test("a failing write within one sector happens or does not, never half", async () => {
+  const seen = new Set<number>();
+  for (let seed = 0; seed < 30; seed += 1) {
+    const world = new SimWorld(seed);
+    const file = await world.drive(put(world.disk.view(world.life()), "/f", bytes(512, 1)));
+    world.disk.inject({ match: (path) => path === "/f", fault: "EIO", times: 1 });
+    assert.throws(() => file.writeNow(100, bytes(108, 2)), { code: "EIO" });
+    seen.add(cached(world.disk, "/f")!.filter((value) => value === 2).length);
+  }
+  assert.deepEqual(
+    [...seen].sort((a, b) => a - b),
+    [0, 108],
+  );
 });
 
 test("a full disk takes what fits, says ENOSPC, and goes on when there is room", async () => {

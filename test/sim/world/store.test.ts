@@ -237,6 +237,19 @@ test("a rotten value of a table is given as it is, and rots on through merging (
   assert.deepEqual((await rig.drive(rig.store.frames([4])))[0], value(4));
 });
 
+test("what was deleted stays so while newer tables are merged above an old one (F10)", async () => {
+  const rig = await created(4);
+  await rig.put(1, 600, 300);
+  await rig.drive(rig.store.compact(0, 601));
+  await rig.drive(rig.store.deleteFrames(range(1, 5)));
+  await rig.put(601, 640, 10_000);
+  await rig.reopen();
+  await rig.reopen();
+  assert.ok(rig.files(".ldb").length > 1, "the old table was not merged with the newer ones");
+  const firsts = [...(await rig.content()).keys()];
+  assert.deepEqual(firsts, range(6, 640));
+});
+
 test("a failed table or manifest refuses puts until it is opened again, and loses nothing", async () => {
   for (const name of [".ldb", "MANIFEST"]) {
     const rig = await created(2);
