@@ -54,6 +54,7 @@ export interface WanObserver {
     what: RequestKind,
     sender: SenderToken | undefined,
     answer: unknown,
+    body: Uint8Array,
   ): void;
   /** The answer reaches the agent of `site`. */
   delivered(site: string, group: string, what: RequestKind, answer: unknown): void;
@@ -109,6 +110,7 @@ export class Wan {
   readonly #passages = new Map<string, Passage>();
   readonly #busyUntilMs = new Map<string, number>();
   readonly #exchanges = new Set<Exchange>();
+  #swallowed: { readonly site: string; readonly atMs: number; readonly again: () => void }[] = [];
 
   constructor(scheduler: Scheduler, random: SeededRandom, conditions: WanConditions, observer: WanObserver) {
     this.#scheduler = scheduler;
@@ -126,9 +128,25 @@ export class Wan {
     this.#listeners.set(site, { life, routes: wanRoutesOf(groups, log) });
   }
 
-  /** What `site` sends from now on. */
+  /** What becomes of what `site` sends from now on. Once open, most of what was swallowed is sent again by the network. */
   pass(site: string, passage: Passage): void {
     this.#passages.set(site, passage);
+    if (passage !== "open") return;
+    for (const held of this.#swallowed.splice(0)) {
+      if (held.site !== site) {
+        this.#swallowed.push(held);
+        continue;
+      }
+      // Some boxes on the way have forgotten the connection by then.
+      const forgotten = this.#random.chance(0.2);
+      const delayMs = this.#random.fraction() * (this.nowMs - held.atMs);
+      if (!forgotten) this.#later(site, delayMs, "network sends again", held.again);
+    }
+  }
+
+  #swallow(site: string, again: () => void): void {
+    this.counts.swallowed += 1;
+    this.#swallowed.push({ site, atMs: this.nowMs, again });
   }
 
   line(from: string, to: string, life: Life): SimLine {
@@ -160,6 +178,7 @@ export class Wan {
   }
 
   #hangUp(exchange: Exchange, delayMs: number): void {
+    if (exchange.receiver === undefined) this.#exchanges.delete(exchange);
     this.#scheduler.at(delayMs, "line: peer gone", () => {
       if (exchange.receiver?.alive === false) return;
       exchange.gone.abort();
@@ -216,7 +235,9 @@ export class Wan {
       return exchange;
     }
     if (passage === "swallow") {
-      this.counts.swallowed += 1;
+      this.#swallow(from, () => {
+        if (this.#exchanges.has(exchange)) this.#deliver(exchange, 0, body, undefined, false);
+      });
       return exchange;
     }
     let delayMs = this.#delay();
@@ -385,7 +406,7 @@ export class Wan {
     };
     const finish = (status: number, json: unknown): void => {
       this.#exchanges.delete(exchange);
-      if (status === 200) this.#observer.answered(to, group, kind, exchange.sender, json);
+      if (status === 200) this.#observer.answered(to, group, kind, exchange.sender, json, exchange.body);
       this.#carryBack(exchange, { status, body: Buffer.from(JSON.stringify(json)) }, answerLost);
     };
     route.run(request).then(
@@ -405,7 +426,7 @@ export class Wan {
     const { from, to, kind, group } = exchange;
     const passage = this.#passages.get(to) ?? "open";
     if (passage === "swallow") {
-      this.counts.swallowed += 1;
+      this.#swallow(to, () => this.#carryBack(exchange, reply, lost));
       return;
     }
     const delayMs = this.#delay() + this.#transferMs(to, reply.body.byteLength + 200);

@@ -112,8 +112,8 @@ export class Sites {
     this.#agentGone = agentGone;
     this.wan = new Wan(scheduler, new SeededRandom(seed, 3), conditions, {
       batchLeft: (from, group, last) => this.#judge(() => truth.batchLeft(from as SiteName, group, last)),
-      answered: (site, group, what, sender, answer) =>
-        this.#judge(() => truth.answered(site as SiteName, group, what, sender, answer)),
+      answered: (site, group, what, sender, answer, body) =>
+        this.#judge(() => truth.answered(site as SiteName, group, what, sender, answer, body)),
       delivered: (site, group, _what, answer) =>
         this.#judge(() => truth.told(site as SiteName, group, answer)),
       unexpected: (site, error) => {

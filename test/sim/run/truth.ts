@@ -35,6 +35,8 @@ export interface GroupTruth {
   protectedSinceMs: number | undefined;
   /** The same of the standby. */
   standbyProtectedSinceMs: number | undefined;
+  /** What the owner said it had answered, and when the standby first heard it. */
+  heardOf: { readonly answered: number; readonly atMs: number }[];
   comparedAtMs: number;
   comparedAt: number;
 }
@@ -65,6 +67,7 @@ export class Truth {
         heardAtMs: null,
         protectedSinceMs: undefined,
         standbyProtectedSinceMs: undefined,
+        heardOf: [],
         comparedAtMs: 0,
         comparedAt: 0,
       });
@@ -101,6 +104,7 @@ export class Truth {
     for (const truth of this.groups.values()) {
       if (truth.standbySite !== site) continue;
       truth.heardAtMs = null;
+      truth.heardOf = [];
       truth.standbyProtectedSinceMs = undefined;
     }
   }
@@ -120,6 +124,7 @@ export class Truth {
     what: RequestKind,
     sender: SenderToken | undefined,
     answer: unknown,
+    body: Uint8Array,
   ): void {
     const truth = this.group(group);
     if (site !== truth.standbySite || sender === undefined || what === "knowledge") return;
@@ -135,6 +140,7 @@ export class Truth {
       }
       case "alive":
         truth.heardAtMs = this.#scheduler.nowMs;
+        this.#heard(truth, JSON.parse(Buffer.from(body).toString("utf8")) as { answered: number });
         standby.accepted(sender);
         standby.claimed(fields["durable"] as number, fields["applied"] as number, shippedMax);
         return;
@@ -151,6 +157,12 @@ export class Truth {
       default:
         return;
     }
+  }
+
+  #heard(truth: GroupTruth, { answered }: { readonly answered: number }): void {
+    const newest = truth.heardOf.at(-1);
+    if (newest === undefined || answered > newest.answered)
+      truth.heardOf.push({ answered, atMs: this.#scheduler.nowMs });
   }
 
   /** An answer has reached an agent. */
@@ -250,12 +262,11 @@ export class Truth {
     const truth = this.group(group);
     if (site !== truth.standbySite) return;
     const nowMs = this.#scheduler.nowMs;
-    const book = this.homeBook(group);
     const { applied, durable, received } = status.position;
     const silentMs = truth.heardAtMs === null ? null : nowMs - truth.heardAtMs;
-    const oldest =
-      applied < Math.min(book.shippedMax, book.answeredMax) ? book.history.ops[applied] : undefined;
-    const missingMs = oldest === undefined ? 0 : Math.max(0, nowMs - oldest.answeredAtMs);
+    // It cannot know of writes it was not told of; that nobody tells it anything is judged by the silence.
+    while (truth.heardOf.length > 0 && truth.heardOf[0]!.answered <= applied) truth.heardOf.shift();
+    const missingMs = truth.heardOf.length === 0 ? 0 : nowMs - truth.heardOf[0]!.atMs;
     if (status.state === "protected") truth.standbyProtectedSinceMs ??= nowMs;
     else truth.standbyProtectedSinceMs = undefined;
     const shownMs = nowMs - (truth.standbyProtectedSinceMs ?? nowMs);
