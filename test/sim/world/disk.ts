@@ -1,127 +1,170 @@
 /**
- * The storage of one simulated machine. Being filled in: the exported signatures are final.
+ * The storage of one simulated machine: files, images and key-value stores as its incarnations see them, kills, loss
+ * of power, faults, and copies of its state. The page cache and the disk are told apart for contents, lengths and
+ * names (sim-file.ts, tree.ts). Holds nothing of the product's and never repairs what was lost.
  */
 import type { ImageFiles } from "../../../block/image-files.ts";
 import type { OpenStore } from "../../../journal/store.ts";
 import type { Disk } from "../../../runtime/disk.ts";
+import { DiskView } from "./disk-view.ts";
+import { SimImages } from "./images.ts";
 import type { Life } from "./life.ts";
+import type { FaultKind, FaultOrder, InjectedFault, OperationHook } from "./operations.ts";
+import { Operations } from "./operations.ts";
 import type { Scheduler } from "./scheduler.ts";
+import { SimFile } from "./sim-file.ts";
+import { endlessBytes, Storage } from "./storage.ts";
+import { openSimStore, StoreLocks } from "./store.ts";
+import type { PowerCut } from "./tree.ts";
 
-export type PowerCut = "everything" | "nothing" | "subset" | "torn";
-/** What can fail. Images use `read`, `write`, `zero` and `syncData`; the store's files are ordinary files. */
-export type Operation =
-  | "open"
-  | "create"
-  | "read"
-  | "list"
-  | "write"
-  | "zero"
-  | "syncData"
-  | "sync"
-  | "makeDirectory"
-  | "rename"
-  | "remove";
-export type FaultKind = "EIO" | "ENOSPC" | "short" | "lost" | "misdirected";
-
-export interface FaultOrder {
-  readonly match: (path: string, operation: Operation) => boolean;
-  readonly fault: FaultKind;
-  /** How often it fires. */
-  readonly times: number;
-  /** Matching operations let through first. */
-  readonly after?: number;
-}
-
-export interface InjectedFault {
-  readonly fault: FaultKind;
-  readonly fired: number;
-  cancel(): void;
-}
-
-export type OperationHook = (
-  life: Life,
-  path: string,
-  operation: Operation,
-  when: "before" | "after",
-) => void;
-
-/** Opaque; may be restored any number of times, into any SimDisk. */
+/** State of a disk; may be restored any number of times, into any SimDisk, which then go their own ways. */
 export interface DiskSnapshot {
-  readonly bootNumber: number;
+  readonly storage: Storage;
 }
 
 export interface SimDiskOptions {
-  /** Default: as good as endless. */
+  /** Bytes; as good as endless without. */
   readonly capacityBytes?: number;
 }
 
 export class SimDisk {
   readonly name: string;
-  /** Bytes files and images may hold together; may be changed at any time. */
-  capacityBytes: number;
-  /** Multiplies every latency: a slow or nearly hung disk. */
-  latencyFactor = 1;
-  /** Called around every step. */
-  onOperation: OperationHook | undefined;
+  readonly #operations: Operations;
+  #storage: Storage;
+  #locks = new StoreLocks();
+  readonly #lives = new Set<Life>();
 
   constructor(scheduler: Scheduler, name: string, options: SimDiskOptions = {}) {
-    void scheduler;
+    this.#operations = new Operations(scheduler);
+    this.#storage = new Storage(options.capacityBytes ?? endlessBytes);
     this.name = name;
-    this.capacityBytes = options.capacityBytes ?? 2 ** 40;
   }
-  /** Changes at every power cut, as the host's boot id does. */
+
+  /** Changes at every loss of power, as the host's boot id does. */
   get bootId(): string {
-    throw new Error("to come");
+    return `boot-${this.#storage.bootNumber}`;
   }
-  /** Operations so far that change something or make something durable. */
+
+  /** Bytes files and images may hold together; may be changed at any time. */
+  get capacityBytes(): number {
+    return this.#storage.capacityBytes;
+  }
+
+  set capacityBytes(bytes: number) {
+    this.#storage.capacityBytes = bytes;
+  }
+
+  get usedBytes(): number {
+    return this.#storage.usedBytes;
+  }
+
+  /** Multiplies every latency: a slow, or nearly hung, disk. */
+  get latencyFactor(): number {
+    return this.#operations.latencyFactor;
+  }
+
+  set latencyFactor(factor: number) {
+    this.#operations.latencyFactor = factor;
+  }
+
+  /** Steps so far: operations that change something or make something durable, failed ones included. */
   get steps(): number {
-    throw new Error("to come");
+    return this.#operations.steps;
   }
-  view(_life: Life): Disk {
-    throw new Error("to come");
+
+  /** Called before and after every step, within the instant in which it happens. */
+  get onOperation(): OperationHook | undefined {
+    return this.#operations.hook;
   }
-  images(_life: Life): ImageFiles {
-    throw new Error("to come");
+
+  set onOperation(hook: OperationHook | undefined) {
+    this.#operations.hook = hook;
   }
-  store(_life: Life): OpenStore {
-    throw new Error("to come");
-  }
-  /** kill -9 of one incarnation: ends it; its operations under way happened, in part, or not. */
-  kill(_life: Life): void {
-    throw new Error("to come");
-  }
-  /** Ends every incarnation on the machine. */
-  powerCut(_model: PowerCut): void {
-    throw new Error("to come");
-  }
-  inject(_order: FaultOrder): InjectedFault {
-    throw new Error("to come");
-  }
+
   /** Faults fired so far, by kind. */
   get faultsFired(): ReadonlyMap<FaultKind, number> {
-    throw new Error("to come");
+    return this.#operations.fired;
   }
-  /** Before or after step number `step` (counted from 1), once, `then` is called: kill or cut power in it. */
-  crashAt(_step: number, _when: "before" | "after", _then: () => void): void {
-    throw new Error("to come");
+
+  view(life: Life): Disk {
+    this.#lives.add(life);
+    return new DiskView(this.#operations, this.#storage, life);
   }
-  /** Bit rot, in what is cached and in what is stored. */
-  flipBit(_path: string, _at: number, _bit: number): void {
-    throw new Error("to come");
+
+  images(life: Life): ImageFiles {
+    this.#lives.add(life);
+    return new SimImages(this.#operations, this.#storage, life);
   }
+
+  /** LevelDB as it was measured to behave; see store.ts. */
+  store(life: Life): OpenStore {
+    return openSimStore(this.view(life), life, this.#locks);
+  }
+
+  /** kill -9: ends `life`; the page cache stays; its operations under way happened, in part, or not. */
+  kill(life: Life): void {
+    this.#operations.scheduler.trace.add(`kill ${life.name}`);
+    this.#operations.abandon((one) => one === life);
+    life.end();
+    this.#lives.delete(life);
+  }
+
+  /** Ends every incarnation that has seen this disk, and leaves of what was not synced what `model` says. */
+  powerCut(model: PowerCut): void {
+    this.#operations.scheduler.trace.add(`power cut of ${this.name}: ${model}`);
+    this.#operations.abandon(() => true);
+    this.#endAll();
+    this.#storage.losePower(model, this.#operations.scheduler.random);
+  }
+
+  inject(order: FaultOrder): InjectedFault {
+    return this.#operations.inject(order);
+  }
+
+  /**
+   * At step number `step`, counted as `steps` counts, calls `then` once: before it happens, which it then does not
+   * if its incarnation ends, or right after it, before its caller knows.
+   */
+  crashAt(step: number, when: "before" | "after", then: () => void): void {
+    this.#operations.crashAt({ step, when, then });
+  }
+
+  /** Bit rot in what is stored and in what is cached of it. */
+  flipBit(path: string, at: number, bit: number): void {
+    const node = this.#storage.tree.find(path);
+    if (!(node instanceof SimFile)) throw new Error(`there is no file ${path} to damage`);
+    node.flip(at, bit);
+  }
+
+  /** Cheap: content is shared until either side changes. Operations under way are not part of it. */
   snapshot(): DiskSnapshot {
-    throw new Error("to come");
+    return { storage: this.#storage.copy() };
   }
-  /** Replaces everything; incarnations of before are ended. */
-  restore(_snapshot: DiskSnapshot): void {
-    throw new Error("to come");
+
+  /** Ends every incarnation and replaces everything stored and cached; capacity and boot come with it. */
+  restore(snapshot: DiskSnapshot): void {
+    this.#endAll();
+    this.#storage = snapshot.storage.copy();
   }
-  /** What a file reads as now, and what would be left of it if no unsynced sector persisted; undefined: no such name. */
-  contentOf(_path: string, _which: "cached" | "durable"): Uint8Array | undefined {
-    throw new Error("to come");
+
+  /**
+   * What a file reads as now ("cached"), or what a loss of power would leave of it at worst ("stored"); undefined
+   * when there is no such name now.
+   */
+  contentOf(path: string, which: "cached" | "stored"): Uint8Array | undefined {
+    const node = this.#storage.tree.find(path);
+    if (!(node instanceof SimFile)) return undefined;
+    return which === "cached" ? node.read(0, node.length) : node.stored();
   }
-  /** Names below a folder, with `/` between, sorted. */
+
+  /** Paths of all files, sorted. */
   paths(): string[] {
-    throw new Error("to come");
+    return [...this.#storage.tree.files()].map(({ path }) => path);
+  }
+
+  #endAll(): void {
+    for (const life of this.#lives) life.end();
+    this.#lives.clear();
+    this.#locks = new StoreLocks();
   }
 }

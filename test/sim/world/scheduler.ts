@@ -93,18 +93,24 @@ export class Scheduler {
     this.#running = true;
     return new Promise((resolve, reject) => {
       let queued = 1;
+      let over = false;
+      const finish = (): void => {
+        over = true;
+        this.#running = false;
+      };
       const step = (): void => {
         queued -= 1;
-        if (!this.#running) return;
+        // Of the immediates queued at once some are left over when it ends.
+        if (over) return;
         try {
           const end = this.#next(until);
           if (end !== undefined) {
-            this.#running = false;
+            finish();
             resolve(end);
             return;
           }
         } catch (error) {
-          this.#running = false;
+          finish();
           reject(error);
           return;
         }

@@ -1,0 +1,93 @@
+/**
+ * Compares the bytes of a volume with what the history says. Reads stamps with the test tree's own reader; imports
+ * nothing of the product.
+ */
+import { readStamp } from "../../support/stamp.ts";
+import type { History } from "./history.ts";
+import { modelSectorBytes, zeroContent } from "./history.ts";
+import type { InvariantId } from "./violation.ts";
+import { Violation } from "./violation.ts";
+
+/** The op that a sector shows, `zeroContent`, or a sentence about what is wrong with it. */
+export function contentOf(
+  bytes: Uint8Array,
+  at: number,
+  seed: number,
+  volume: number,
+  sector: number,
+): number | string {
+  const data = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const reading = readStamp(data, at, seed, volume, sector);
+  switch (reading.kind) {
+    case "zero":
+      return zeroContent;
+    case "stamp":
+      return reading.number;
+    case "foreign":
+      return reading.why;
+  }
+}
+
+export interface ExactQuestion {
+  readonly what: string;
+  readonly invariant: InvariantId;
+  readonly history: History;
+  readonly volume: number;
+  readonly seed: number;
+  /** All bytes of the volume. */
+  readonly bytes: Uint8Array;
+  /** Exactly these entries happened. */
+  readonly sequence: number;
+}
+
+/** Throws a Violation that names the first wrong sectors. */
+export function requireExact(question: ExactQuestion): void {
+  const { what, invariant, history, volume, seed, bytes, sequence } = question;
+  const wrong: string[] = [];
+  const sectors = history.volumeBytes[volume]! / modelSectorBytes;
+  for (let sector = 0; sector < sectors && wrong.length < 5; sector += 1) {
+    const found = contentOf(bytes, sector * modelSectorBytes, seed, volume, sector);
+    const expected = history.contentAt(volume, sector, sequence);
+    if (found !== expected)
+      wrong.push(`sector ${sector}: ${name(history, found)} instead of ${name(history, expected)}`);
+  }
+  if (wrong.length > 0)
+    throw new Violation(invariant, `${what}, volume ${volume}, at ${sequence}: ${wrong.join("; ")}`);
+}
+
+export interface RangeQuestion {
+  readonly what: string;
+  readonly invariant: InvariantId;
+  readonly history: History;
+  readonly volume: number;
+  readonly seed: number;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  /** Some number of entries in `first..last` happened, for each sector its own. */
+  readonly first: number;
+  readonly last: number;
+}
+
+/** For a read beside writes: each sector may show any state between what was answered before and asked for after. */
+export function requireWithin(question: RangeQuestion): void {
+  const { what, invariant, history, volume, seed, offset, bytes, first, last } = question;
+  for (let at = 0; at < bytes.byteLength; at += modelSectorBytes) {
+    const sector = (offset + at) / modelSectorBytes;
+    const found = contentOf(bytes, at, seed, volume, sector);
+    if (typeof found === "number" && history.mayShow(volume, sector, found, first, last)) continue;
+    throw new Violation(
+      invariant,
+      `${what}, volume ${volume} sector ${sector}: ${name(history, found)}, allowed is ${first}..${last}, ` +
+        `which begins with ${name(history, history.contentAt(volume, sector, first))}`,
+    );
+  }
+}
+
+function name(history: History, content: number | string): string {
+  if (typeof content === "string") return content;
+  if (content === zeroContent) return "zeroes";
+  const op = history.ops.find((each) => each.number === content);
+  return op === undefined
+    ? `write #${content}, which is not in this history`
+    : `write #${content} (${op.sequence})`;
+}

@@ -1,0 +1,131 @@
+/**
+ * What the clients of one owner know: what they asked, what they were told, and so which numbers of entries a restart
+ * may come back with (I1). Kept outside everything that can crash. Imports nothing of the product.
+ *
+ * A plain answer promises the kill of a process, an answered FLUSH or FUA the loss of power. What has left for the
+ * other site must exist as well: a number that was used there must never be used again for something else (I3).
+ */
+import type { History, Op, OpKind } from "./history.ts";
+import { require } from "./violation.ts";
+
+/** `kill`: the page cache survived. `power`: only what was synced is promised. */
+export type LossKind = "none" | "kill" | "power";
+
+export interface OpRequest {
+  readonly number: number;
+  readonly volume: number;
+  readonly kind: OpKind;
+  readonly offset: number;
+  readonly length: number;
+  readonly fua: boolean;
+}
+
+export class OwnerBook {
+  readonly name: string;
+  readonly durability: "flush" | "write";
+  /** Of the owner's term; grows with every submission. */
+  history: History;
+  /** Sequence up to which clients were answered, promised through power loss, and sent to the other site. */
+  answeredMax = 0;
+  durableMax = 0;
+  shippedMax = 0;
+  answeredCount = 0;
+  flushCount = 0;
+  /** Newest sequence ever asked for, whatever became of it. */
+  writtenMax = 0;
+  #loss: LossKind = "none";
+  /** Answered entries were taken by a power loss since clients were last told that this may be so. */
+  lostAnswered = false;
+  readonly #flying = new Set<Op>();
+
+  constructor(name: string, history: History, durability: "flush" | "write") {
+    this.name = name;
+    this.history = history;
+    this.durability = durability;
+    this.answeredMax = history.last;
+    this.durableMax = history.last;
+  }
+
+  get flyingCount(): number {
+    return this.#flying.size;
+  }
+
+  submit(request: OpRequest, nowMs: number): Op {
+    const op = this.history.add({ ...request, sentAtMs: nowMs });
+    this.#flying.add(op);
+    this.writtenMax = Math.max(this.writtenMax, op.sequence);
+    return op;
+  }
+
+  answered(op: Op, nowMs: number): void {
+    if (!this.#flying.delete(op)) return;
+    op.outcome = "answered";
+    op.answeredAtMs = nowMs;
+    this.answeredCount += 1;
+    this.answeredMax = Math.max(this.answeredMax, op.sequence);
+    if (op.fua || this.durability === "write") this.durableMax = Math.max(this.durableMax, op.sequence);
+  }
+
+  refused(op: Op): void {
+    if (!this.#flying.delete(op)) return;
+    op.outcome = "refused";
+  }
+
+  /** Hand the result to `flushAnswered`: it covers what was answered before it was asked. */
+  flushTarget(): number {
+    return this.answeredMax;
+  }
+
+  flushAnswered(target: number): void {
+    this.flushCount += 1;
+    this.durableMax = Math.max(this.durableMax, target);
+  }
+
+  /** A batch that ends with `last` was put on the line. */
+  shipped(last: number): void {
+    require("I3", last <= this.history.last, () =>
+      `${this.name} sent ${last}, of ${this.history.last} asked for`);
+    this.shippedMax = Math.max(this.shippedMax, last);
+  }
+
+  /** The owner's process is gone, with `kind` of its machine's memory. */
+  lost(kind: "kill" | "power"): void {
+    for (const op of this.#flying) op.outcome = "unknown";
+    this.#flying.clear();
+    if (this.#loss !== "power") this.#loss = kind;
+  }
+
+  /** True between the death of the owner and its return. */
+  get awaitsReturn(): boolean {
+    return this.#loss !== "none";
+  }
+
+  /** The machine lost its memory while no process ran on it: what only a kill had left is gone as well. */
+  lostPowerWhileDown(): void {
+    this.#loss = "power";
+  }
+
+  /** The owner is back and says that its journal ends at `written`: I1 and I3 bound it from both sides. */
+  returned(written: number): void {
+    const loss = this.#loss;
+    const least = Math.max(loss === "power" ? this.durableMax : this.answeredMax, this.shippedMax);
+    const least1 = loss === "power" ? this.durableMax : this.answeredMax;
+    require("I1", written >= least1, () =>
+      `${this.name} came back from ${loss} with ${written} writes; ${least1} were promised`);
+    require("I3", written >= least, () =>
+      `${this.name} came back from ${loss} with ${written} writes, but ${this.shippedMax} were sent to the other site`);
+    require("I1", written <= this.history.last, () =>
+      `${this.name} came back with ${written} writes, but only ${this.history.last} were ever asked for`);
+    if (written < this.answeredMax) this.lostAnswered = true;
+    this.history.truncate(written);
+    // What came back was read, perhaps: a later kill may not take it; a later power loss may, until it is flushed.
+    this.answeredMax = written;
+    this.#loss = "none";
+  }
+
+  /** The tail that the owner states while it serves. */
+  stated(written: number): void {
+    require("I4", written <= this.history.last && written >= this.answeredMax, () =>
+      `${this.name} states ${written} writes; ${this.answeredMax} were answered, ${this.history.last} asked for`);
+  }
+}

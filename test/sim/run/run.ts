@@ -1,0 +1,359 @@
+/**
+ * One simulated run: a seed becomes sizes, clients and faults; both sites live through them; then everything is
+ * healed, and what is left must be whole, equal and honest within a bounded time (I8). Also shrinks the faults of a run
+ * that broke something. Everything follows from the seed and the sources: nothing here reads a clock or a real disk.
+ */
+import type { GroupSettings } from "../../../runtime/settings/types.ts";
+import { SeededRandom } from "../../support/seeded.ts";
+import type { WanConditions } from "../link.ts";
+import { requireExact } from "../model/content.ts";
+import { Violation } from "../model/violation.ts";
+import { Scheduler } from "../world/scheduler.ts";
+import { Trace } from "../world/trace.ts";
+import type { Fault, FaultName } from "./faults.ts";
+import { drawFaults, FaultRunner } from "./faults.ts";
+import { Operator } from "./operator.ts";
+import type { Sabotage, SiteName, SitePlan } from "./sites.ts";
+import { otherSite, Sites, siteNames } from "./sites.ts";
+import { Truth } from "./truth.ts";
+import type { WorkloadPlan } from "./workload.ts";
+import { Workload } from "./workload.ts";
+
+export interface RunPlan {
+  readonly sites: SitePlan;
+  readonly workload: WorkloadPlan;
+  readonly conditions: WanConditions;
+  readonly faults: readonly Fault[];
+  /** Faults happen within it, ms. */
+  readonly spanMs: number;
+}
+
+export interface RunOptions {
+  /** Only these faults of the plan, by id; default all. */
+  readonly faults?: ReadonlySet<number>;
+  readonly sabotage?: Sabotage;
+  /** Lines of trace kept for printing. */
+  readonly traceLines?: number;
+}
+
+export interface RunCounts {
+  readonly sent: number;
+  readonly answered: number;
+  readonly flushes: number;
+  readonly crashes: number;
+  readonly powerCuts: number;
+  readonly failovers: number;
+  readonly compares: number;
+  readonly returns: number;
+  readonly replayed: number;
+  readonly diskFaults: number;
+  readonly restarts: number;
+  readonly virtualMs: number;
+  readonly events: number;
+}
+
+export interface Outcome {
+  readonly seed: number;
+  readonly hash: string;
+  readonly faults: readonly Fault[];
+  readonly fired: ReadonlyMap<FaultName, number>;
+  readonly counts: RunCounts;
+  /** Why the run proves too little; undefined: it counts. */
+  readonly invalid: string | undefined;
+  readonly violation: Violation | undefined;
+  readonly trace: readonly string[];
+}
+
+/** After the last fault everything must be well again within this, ms of virtual time. */
+const recoveryMsMax = 120_000;
+/** The healed system is asked this often, ms. */
+const settleStepMs = 500;
+/** The operator looks at what is stopped this often while it recovers, ms. */
+const operatorMs = 8_000;
+const answeredMin = 50;
+const flushesMin = 5;
+
+export function drawPlan(seed: number): RunPlan {
+  const random = new SeededRandom(seed, 2);
+  const twoGroups = random.chance(0.2);
+  const group = (name: string, home: SiteName): GroupSettings => ({
+    name,
+    home,
+    standby: otherSite(home),
+    volumes: ["data", "wal"].map((volume) => ({
+      name: volume,
+      sizeBytes: 64 * 1024 * (1 + random.below(4)),
+      image: null,
+      standbyImage: null,
+    })),
+    durability: random.chance(0.8) ? "flush" : "write",
+    rpo: { ageMs: null, bytes: null },
+  });
+  const groups = twoGroups ? [group("g", "a"), group("h", "b")] : [group("g", "a")];
+  const small = 512 * 1024;
+  const sites: SitePlan = {
+    groups,
+    journalBytesMax: random.pick([small, 2 * small, 64 * small]),
+    // Room for more than the longest batch on these lines, of a second's half at 2 MB/s.
+    intakeBytesMax: random.pick([2.5 * small, 64 * small]),
+    memoryTailBytes: random.pick([8 * 1024, 64 * 1024, 2 * 1024 * 1024]),
+    unappliedBytesMax: random.pick([64 * 1024, 8 * 1024 * 1024]),
+    oneProcess: random.chance(0.35),
+  };
+  const spanMs = random.pick([4_000, 12_000, 25_000]);
+  const workersPerGroup = 1 + random.below(twoGroups ? 6 : 12);
+  const workload: WorkloadPlan = {
+    workersPerGroup,
+    // Never so rare that a run proves nothing.
+    thinkMs: Math.min(random.pick([20, 60, 200, 600]), (spanMs * workersPerGroup) / 200),
+    hotShare: random.pick([0.05, 0.2, 1]),
+    flushChance: random.pick([0.06, 0.1, 0.2]),
+    fuaChance: random.pick([0, 0.05, 0.3]),
+    readChance: 0.06,
+    requestsMax: 150 + random.below(250),
+  };
+  const conditions: WanConditions = {
+    latencyMs: random.pick([1, 10, 40]),
+    jitterMs: random.pick([0.5, 5, 30]),
+    bytesPerSecond: random.pick([100_000, 500_000, 2_000_000]),
+    lossRate: random.chance(0.3) ? 0.05 : 0,
+    duplicateRate: random.chance(0.3) ? 0.1 : 0,
+    damageRate: 0,
+  };
+  return { sites, workload, conditions, spanMs, faults: drawFaults(random, spanMs, "a") };
+}
+
+class Run {
+  readonly seed: number;
+  readonly plan: RunPlan;
+  readonly trace: Trace;
+  readonly scheduler: Scheduler;
+  readonly truth: Truth;
+  readonly sites: Sites;
+  readonly workload: Workload;
+  readonly operator: Operator;
+  readonly faults: FaultRunner;
+
+  constructor(seed: number, options: RunOptions) {
+    this.seed = seed;
+    const plan = drawPlan(seed);
+    const chosen = options.faults;
+    this.plan =
+      chosen === undefined ? plan : { ...plan, faults: plan.faults.filter(({ id }) => chosen.has(id)) };
+    this.trace = new Trace(options.traceLines ?? 400);
+    this.scheduler = new Scheduler(new SeededRandom(seed, 0), this.trace);
+    this.truth = new Truth(seed, this.scheduler, plan.sites.groups);
+    this.sites = new Sites(
+      this.scheduler,
+      seed,
+      plan.sites,
+      { ...plan.conditions },
+      this.truth,
+      options.sabotage,
+      (site) => this.workload.agentGone(site),
+    );
+    this.workload = new Workload(seed, this.scheduler, this.sites, this.truth, plan.workload);
+    this.operator = new Operator(this.scheduler, this.sites, this.truth);
+    this.faults = new FaultRunner(this.scheduler, this.sites, this.operator);
+  }
+
+  async drive(): Promise<void> {
+    const { scheduler, sites, plan } = this;
+    await sites.prepare();
+    for (const name of siteNames) {
+      for (const role of ["gateway", "agent"] as const)
+        scheduler.at(scheduler.random.fraction() * 40, "", () => sites.start(name, role));
+    }
+    this.workload.start();
+    this.faults.schedule(plan.faults);
+    await scheduler.run({ untilMs: plan.spanMs });
+    // Some requests after the last fault begins, so that there is something to catch up with.
+    this.workload.revive(60);
+    await scheduler.run({ untilMs: plan.spanMs + 6_000 });
+    this.faults.heal();
+    for (const name of siteNames) for (const role of ["gateway", "agent"] as const) sites.start(name, role);
+    await this.#recover();
+    this.workload.revive(0);
+    await this.#settle();
+  }
+
+  /** Work must go on after the last fault, by itself or with what an operator is told to do. */
+  async #recover(): Promise<void> {
+    const { scheduler, workload } = this;
+    const untilMs = scheduler.nowMs + recoveryMsMax;
+    const answeredBefore = workload.counts.answered;
+    workload.revive(40);
+    let operatorAtMs = scheduler.nowMs + operatorMs;
+    while (scheduler.nowMs < untilMs) {
+      await scheduler.run({ untilMs: scheduler.nowMs + settleStepMs });
+      if (scheduler.nowMs >= operatorAtMs) {
+        operatorAtMs = scheduler.nowMs + operatorMs;
+        this.operator.restartStopped();
+        this.operator.acceptLosses();
+      }
+      if (workload.counts.answered - answeredBefore >= 10 && this.#unsettled(false) === undefined) return;
+    }
+    throw new Violation(
+      "I8",
+      `${recoveryMsMax} ms after the last fault: ${this.#unsettled(false) ?? `${workload.counts.answered - answeredBefore} writes answered`}`,
+    );
+  }
+
+  async #settle(): Promise<void> {
+    const { scheduler } = this;
+    const untilMs = scheduler.nowMs + recoveryMsMax;
+    let operatorAtMs = scheduler.nowMs + operatorMs;
+    for (;;) {
+      const problem = this.#unsettled(true);
+      if (problem === undefined) break;
+      if (scheduler.nowMs >= untilMs) throw new Violation("I8", `with nothing left to do: ${problem}`);
+      this.operator.acceptLosses();
+      if (scheduler.nowMs >= operatorAtMs) {
+        operatorAtMs = scheduler.nowMs + operatorMs;
+        this.operator.restartStopped();
+      }
+      await scheduler.run({ untilMs: scheduler.nowMs + settleStepMs });
+    }
+    await this.#compare();
+  }
+
+  /** What is not as it must be in the end; `quiet`: clients rest as well. */
+  #unsettled(quiet: boolean): string | undefined {
+    const { sites, truth } = this;
+    if (quiet && this.workload.inFlight > 0) return `${this.workload.inFlight} requests are not answered`;
+    for (const [name, group] of truth.groups) {
+      const handedOver = this.operator.orders.get(name) === "done" || group.standby.sealed !== undefined;
+      const owner = handedOver ? group.standbySite : group.home;
+      const status = sites.ownerStatus(owner, name);
+      if (status === undefined || status.io !== "serving")
+        return `${name} at ${owner} is ${status?.state} ${status?.io} ${status?.reason?.code}`;
+      if (handedOver) {
+        if (status.reason?.code !== "NO_STANDBY") return `${name} at ${owner} says ${status.reason?.code}`;
+        const old = sites.ownerStatus(group.home, name);
+        if (old?.state !== "fenced")
+          return `${name}: the old owner is ${old?.state} ${old?.io} ${old?.reason?.code}`;
+        continue;
+      }
+      if (this.operator.orders.get(name) === "under way") return `the failover of ${name} is not over`;
+      if (!quiet) continue;
+      if (status.state !== "protected")
+        return `${name} at ${owner} is ${status.state} ${status.reason?.code}`;
+      const standby = sites.standbyStatus(group.standbySite, name);
+      if (standby?.state !== "protected")
+        return `${name}'s standby is ${standby?.state} ${standby?.reason?.code}: ${standby?.reason?.message}`;
+      if (standby.position.applied !== status.position.written)
+        return `${name}: applied ${standby.position.applied} of ${status.position.written}`;
+    }
+    return undefined;
+  }
+
+  /** The end: every byte of every copy. */
+  async #compare(): Promise<void> {
+    const { sites, truth, seed, scheduler } = this;
+    for (const [name, group] of truth.groups) {
+      const owner = group.standby.sealed === undefined ? group.home : group.standbySite;
+      const book = group.books.get(owner)!;
+      const written = sites.ownerStatus(owner, name)!.position.written;
+      for (const [volume, bytes] of book.history.volumeBytes.entries()) {
+        let data: Uint8Array | undefined;
+        const device = sites.device(owner, name, volume);
+        if (device === undefined) throw new Violation("I8", `${name} at ${owner} is not exported`);
+        device.read(0, bytes).then(
+          (read) => {
+            data = read;
+          },
+          (error: unknown) => scheduler.fail(error),
+        );
+        await scheduler.run({ untilMs: scheduler.nowMs + 5_000, stop: () => data !== undefined });
+        if (data === undefined) throw new Violation("I8", `a read of ${name} at ${owner} is not answered`);
+        requireExact({
+          what: `${book.name} in the end`,
+          invariant: "I1",
+          history: book.history,
+          volume,
+          seed,
+          bytes: data,
+          sequence: written,
+        });
+      }
+      if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite));
+    }
+  }
+
+  get invalid(): string | undefined {
+    const { answered, flushes } = this.workload.counts;
+    if (answered < answeredMin) return `only ${answered} writes answered`;
+    if (flushes < flushesMin) return `only ${flushes} flushes answered`;
+    return undefined;
+  }
+
+  get counts(): RunCounts {
+    const { counts } = this.workload;
+    return {
+      sent: counts.sent,
+      answered: counts.answered,
+      flushes: counts.flushes,
+      crashes: this.faults.crashes,
+      powerCuts: this.faults.powerCuts,
+      failovers: this.truth.counts.adoptions,
+      compares: this.truth.counts.compares,
+      returns: this.truth.counts.returns,
+      replayed: this.sites.wan.counts.replayed + this.sites.wan.counts.duplicated,
+      diskFaults: this.faults.diskFaultsFired,
+      restarts: this.operator.counts.restarts,
+      virtualMs: this.scheduler.nowMs,
+      events: this.trace.count,
+    };
+  }
+}
+
+/** Runs one seed to its end. Settles whatever happens; `violation` says what was broken. */
+export async function simulate(seed: number, options: RunOptions = {}): Promise<Outcome> {
+  const run = new Run(seed, options);
+  let violation: Violation | undefined;
+  // A rejection that nobody takes ends the real process: here it ends the run.
+  const unhandled = (error: unknown): void => {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    run.scheduler.fail(error instanceof Violation ? error : new Violation("ASSERT", `nobody took: ${text}`));
+  };
+  process.on("unhandledRejection", unhandled);
+  try {
+    await run.drive();
+  } catch (error) {
+    if (error instanceof Violation) violation = error;
+    else {
+      const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      violation = new Violation("ASSERT", text);
+    }
+  } finally {
+    run.sites.endAll();
+    process.off("unhandledRejection", unhandled);
+  }
+  return {
+    seed,
+    hash: run.trace.hash,
+    faults: run.plan.faults,
+    fired: run.faults.fired,
+    counts: run.counts,
+    invalid: run.invalid,
+    violation,
+    trace: run.trace.tail(options.traceLines ?? 400),
+  };
+}
+
+/** Leaves out faults while the same invariant still breaks; the smallest set found, with its outcome. */
+export async function shrink(failed: Outcome, options: RunOptions = {}): Promise<Outcome> {
+  let best = failed;
+  for (let changed = true; changed; ) {
+    changed = false;
+    for (const fault of [...best.faults]) {
+      const kept = new Set(best.faults.map(({ id }) => id).filter((id) => id !== fault.id));
+      const tried = await simulate(failed.seed, { ...options, faults: kept });
+      if (tried.violation?.invariant !== failed.violation?.invariant) continue;
+      best = tried;
+      changed = true;
+      break;
+    }
+  }
+  return best;
+}

@@ -1,0 +1,37 @@
+/** Adds up what many runs covered, and how many of them proved too little to count. */
+import type { FaultName } from "./faults.ts";
+import type { Outcome, RunCounts } from "./run.ts";
+
+export class Tally {
+  seeds = 0;
+  violations = 0;
+  readonly invalid: string[] = [];
+  readonly fired = new Map<FaultName, number>();
+  readonly #sums = new Map<keyof RunCounts, number>();
+
+  add(outcome: Outcome): void {
+    this.seeds += 1;
+    if (outcome.violation !== undefined) this.violations += 1;
+    else if (outcome.invalid !== undefined) this.invalid.push(`seed ${outcome.seed}: ${outcome.invalid}`);
+    for (const [kind, count] of outcome.fired) this.fired.set(kind, (this.fired.get(kind) ?? 0) + count);
+    for (const [name, value] of Object.entries(outcome.counts) as [keyof RunCounts, number][])
+      this.#sums.set(name, (this.#sums.get(name) ?? 0) + value);
+  }
+
+  get invalidShare(): number {
+    return this.seeds === 0 ? 0 : this.invalid.length / this.seeds;
+  }
+
+  sum(name: keyof RunCounts): number {
+    return this.#sums.get(name) ?? 0;
+  }
+
+  table(): string {
+    const lines = [
+      `seeds ${this.seeds}, violations ${this.violations}, invalid ${this.invalid.length}`,
+      ...[...this.#sums].map(([name, value]) => `  ${name.padEnd(12)} ${Math.round(value)}`),
+      `faults: ${[...this.fired].map(([kind, count]) => `${kind} ${count}`).join(", ")}`,
+    ];
+    return [...lines, ...this.invalid.slice(0, 10).map((text) => `  invalid ${text}`)].join("\n");
+  }
+}

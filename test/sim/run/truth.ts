@@ -1,0 +1,349 @@
+/**
+ * Holds the model against what the product shows: takes every answer, batch and status of a run, and judges each with
+ * the books of clients and standby. It is the only place where both are in one hand; it never influences the run.
+ */
+
+import type { StandbyStatus } from "../../../protocol/status.ts";
+import { gatewayGroupPaths } from "../../../runtime/paths.ts";
+import type { GroupSettings } from "../../../runtime/settings/types.ts";
+import type { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
+import type { RequestKind, SenderToken } from "../link.ts";
+import { requireExact, requireWithin } from "../model/content.ts";
+import type { Op } from "../model/history.ts";
+import { History } from "../model/history.ts";
+import { judgeLossNotice, judgeOwnerClaim, judgeStandbyClaim } from "../model/honesty.ts";
+import type { LossKind, OpRequest } from "../model/owner-book.ts";
+import { OwnerBook } from "../model/owner-book.ts";
+import { StandbyBook } from "../model/standby-book.ts";
+import { require } from "../model/violation.ts";
+import type { Life } from "../world/life.ts";
+import type { Scheduler } from "../world/scheduler.ts";
+import type { AgentRole, SimSite, SiteName } from "./sites.ts";
+
+/** The standby's images are compared in full at most this often, ms of virtual time. */
+const compareIntervalMs = 4_000;
+
+export interface GroupTruth {
+  readonly settings: GroupSettings;
+  readonly home: SiteName;
+  readonly standbySite: SiteName;
+  readonly books: Map<SiteName, OwnerBook>;
+  readonly standby: StandbyBook;
+  /** When the standby last told its owner that it lives; by this incarnation. */
+  heardAtMs: number | null;
+  /** Since when the owner has said without a break that it is protected. */
+  protectedSinceMs: number | undefined;
+  /** The same of the standby. */
+  standbyProtectedSinceMs: number | undefined;
+  /** What the owner said it had answered, and when the standby first heard it. */
+  heardOf: { readonly answered: number; readonly atMs: number }[];
+  comparedAtMs: number;
+  comparedAt: number;
+}
+
+export class Truth {
+  readonly groups = new Map<string, GroupTruth>();
+  readonly counts = { compares: 0, reads: 0, returns: 0, adoptions: 0 };
+  readonly #seed: number;
+  readonly #scheduler: Scheduler;
+  /** Incarnations of an old owner that were told of a newer token, with the moment. */
+  readonly #told = new Map<Life, Map<string, number>>();
+  readonly #agents = new Map<SiteName, AgentRole>();
+  #number = 0;
+
+  constructor(seed: number, scheduler: Scheduler, settings: readonly GroupSettings[]) {
+    this.#seed = seed;
+    this.#scheduler = scheduler;
+    for (const group of settings) {
+      const home = group.home as SiteName;
+      const standbySite = group.standby as SiteName;
+      const history = new History(group.volumes.map((volume) => volume.sizeBytes));
+      this.groups.set(group.name, {
+        settings: group,
+        home,
+        standbySite,
+        books: new Map([[home, new OwnerBook(`${group.name} at ${home}`, history, group.durability)]]),
+        standby: new StandbyBook(`${group.name}'s standby at ${standbySite}`),
+        heardAtMs: null,
+        protectedSinceMs: undefined,
+        standbyProtectedSinceMs: undefined,
+        heardOf: [],
+        comparedAtMs: 0,
+        comparedAt: 0,
+      });
+    }
+  }
+
+  group(name: string): GroupTruth {
+    return this.groups.get(name)!;
+  }
+
+  homeBook(group: string): OwnerBook {
+    const truth = this.group(group);
+    return truth.books.get(truth.home)!;
+  }
+
+  nextNumber(): number {
+    this.#number += 1;
+    return this.#number;
+  }
+
+  agentStarted(site: SiteName, role: AgentRole): void {
+    this.#agents.set(site, role);
+  }
+
+  agentGone(site: SiteName, loss: Exclude<LossKind, "none">): void {
+    this.#agents.delete(site);
+    for (const truth of this.groups.values()) {
+      truth.books.get(site)?.lost(loss);
+      if (truth.home === site) truth.protectedSinceMs = undefined;
+    }
+  }
+
+  gatewayGone(site: SiteName): void {
+    for (const truth of this.groups.values()) {
+      if (truth.standbySite !== site) continue;
+      truth.heardAtMs = null;
+      truth.heardOf = [];
+      truth.standbyProtectedSinceMs = undefined;
+    }
+  }
+
+  batchLeft(from: SiteName, group: string, last: number): void {
+    const book = this.group(group).books.get(from);
+    require("I6", book !== undefined, () => `${from} ships ${group}, which it has never owned`);
+    const owned = this.#agents.get(from)?.groups.get(group);
+    if (owned !== undefined) this.#noticeReturn(from, group, owned);
+    book!.shipped(last);
+  }
+
+  /** A gateway has decided on an answer. */
+  answered(
+    site: SiteName,
+    group: string,
+    what: RequestKind,
+    sender: SenderToken | undefined,
+    answer: unknown,
+    body: Uint8Array,
+  ): void {
+    const truth = this.group(group);
+    if (site !== truth.standbySite || sender === undefined || what === "knowledge") return;
+    const fields = answer as Record<string, unknown>;
+    const { standby } = truth;
+    const { shippedMax } = this.homeBook(group);
+    switch (fields["kind"]) {
+      case "attached": {
+        standby.accepted(sender);
+        const durable = (fields["durable"] as { sequence: number }).sequence;
+        standby.claimed(durable, fields["applied"] as number, shippedMax);
+        return;
+      }
+      case "alive":
+        truth.heardAtMs = this.#scheduler.nowMs;
+        this.#heard(truth, JSON.parse(Buffer.from(body).toString("utf8")) as { answered: number });
+        standby.accepted(sender);
+        standby.claimed(fields["durable"] as number, fields["applied"] as number, shippedMax);
+        return;
+      case "acknowledged":
+        standby.accepted(sender);
+        standby.claimed(fields["durable"] as number, fields["applied"] as number, shippedMax);
+        return;
+      case "superseded":
+        standby.superseded(sender, fields["token"] as SenderToken);
+        return;
+      case "conflict":
+        require("I6", false, () => `${standby.name} sees two owners of one epoch: ${JSON.stringify(answer)}`);
+        return;
+      default:
+        return;
+    }
+  }
+
+  #heard(truth: GroupTruth, { answered }: { readonly answered: number }): void {
+    const newest = truth.heardOf.at(-1);
+    if (newest === undefined || answered > newest.answered)
+      truth.heardOf.push({ answered, atMs: this.#scheduler.nowMs });
+  }
+
+  /** An answer has reached an agent. */
+  told(site: SiteName, group: string, answer: unknown): void {
+    if ((answer as { kind?: string }).kind !== "superseded") return;
+    const agent = this.#agents.get(site);
+    if (agent === undefined) return;
+    const told = this.#told.get(agent.life) ?? new Map<string, number>();
+    this.#told.set(agent.life, told);
+    if (!told.has(group)) told.set(group, this.#scheduler.nowMs);
+  }
+
+  /** The owner as it shows itself. */
+  observeOwner(site: SiteName, group: string, owned: OwnedGroup): void {
+    const truth = this.group(group);
+    this.#noticeReturn(site, group, owned);
+    const book = truth.books.get(site);
+    const status = owned.status();
+    if (site === truth.home) {
+      if (status.state === "protected") truth.protectedSinceMs ??= this.#scheduler.nowMs;
+      else truth.protectedSinceMs = undefined;
+    }
+    if (book === undefined || book.awaitsReturn) return;
+    if (status.io !== "serving") return;
+    book.stated(status.position.written);
+    judgeLossNotice(book, owned.unflushedMayBeLost);
+    if (site === truth.home) {
+      const { state, io, lag } = status;
+      judgeOwnerClaim(
+        { state, io, lagWrites: lag.writes, unflushedMayBeLost: owned.unflushedMayBeLost },
+        book,
+        truth.standby.durableMax,
+        this.#scheduler.nowMs,
+        this.#scheduler.nowMs - (truth.protectedSinceMs ?? this.#scheduler.nowMs),
+      );
+    } else {
+      require("I11", status.state !== "protected", () => `${book.name} says protected without a standby`);
+      require("I6", (status.epoch ?? 0) > 1, () => `${book.name} serves in epoch ${status.epoch}`);
+    }
+  }
+
+  /** First sight of a serving owner after its start: what it came back with is judged and then is the truth. */
+  #noticeReturn(site: SiteName, group: string, owned: OwnedGroup): void {
+    if (owned.servedVolumes.length === 0 || owned.fenced || owned.status().io !== "serving") return;
+    const truth = this.group(group);
+    const { written } = owned.status().position;
+    let book = truth.books.get(site);
+    if (book === undefined) {
+      const old = this.homeBook(group);
+      truth.standby.sealedAt(written, old.shippedMax);
+      book = new OwnerBook(`${group} at ${site}`, old.history.fork(written), truth.settings.durability);
+      truth.books.set(site, book);
+      this.counts.adoptions += 1;
+    } else if (book.awaitsReturn) {
+      book.returned(written);
+      this.counts.returns += 1;
+    } else {
+      return;
+    }
+    const first = written;
+    const { history, name } = book;
+    for (const [volume, bytes] of history.volumeBytes.entries()) {
+      owned.read(volume, 0, bytes).then(
+        (data) => {
+          if (this.#agents.get(site)?.groups.get(group) !== owned) return;
+          this.#check(() => {
+            this.counts.reads += 1;
+            requireWithin({
+              what: `${name} after its start`,
+              invariant: "I1",
+              history,
+              volume,
+              seed: this.#seed,
+              offset: 0,
+              bytes: data,
+              first,
+              last: history.last,
+            });
+          });
+        },
+        // A read may fail for a fault of the disk; it may not lie.
+        () => undefined,
+      );
+    }
+  }
+
+  #check(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.#scheduler.fail(error);
+    }
+  }
+
+  /** The standby as it shows itself, and its images when nothing is under way on them. */
+  observeStandby(site: SiteName, group: string, status: StandbyStatus, machine: SimSite): void {
+    const truth = this.group(group);
+    if (site !== truth.standbySite) return;
+    const nowMs = this.#scheduler.nowMs;
+    const { applied, durable, received } = status.position;
+    const silentMs = truth.heardAtMs === null ? null : nowMs - truth.heardAtMs;
+    // It cannot know of writes it was not told of; that nobody tells it anything is judged by the silence.
+    while (truth.heardOf.length > 0 && truth.heardOf[0]!.answered <= applied) truth.heardOf.shift();
+    const missingMs = truth.heardOf.length === 0 ? 0 : nowMs - truth.heardOf[0]!.atMs;
+    if (status.state === "protected") truth.standbyProtectedSinceMs ??= nowMs;
+    else truth.standbyProtectedSinceMs = undefined;
+    const shownMs = nowMs - (truth.standbyProtectedSinceMs ?? nowMs);
+    judgeStandbyClaim(truth.standby.name, status.state, silentMs, missingMs, shownMs);
+    if (applied === 0 || applied !== durable || durable !== received || status.state === "fenced") return;
+    if (nowMs - truth.comparedAtMs < compareIntervalMs && truth.comparedAt !== 0) return;
+    if (truth.comparedAt === applied) return;
+    truth.comparedAtMs = nowMs;
+    truth.comparedAt = applied;
+    this.compareStandby(group, applied, machine);
+  }
+
+  /** Every byte of the standby's images against the history at `applied`. */
+  compareStandby(group: string, applied: number, machine: SimSite): void {
+    const truth = this.group(group);
+    const { history } = this.homeBook(group);
+    require("I4", applied <= history.last, () =>
+      `${truth.standby.name} applied ${applied} of ${history.last}`);
+    const paths = gatewayGroupPaths(machine.dataDir, group);
+    this.counts.compares += 1;
+    for (const [volume, { name }] of truth.settings.volumes.entries()) {
+      const bytes = machine.disk.contentOf(paths.image(name), "cached");
+      require("I2", bytes !== undefined, () => `${truth.standby.name}: the image of ${name} is gone`);
+      requireExact({
+        what: truth.standby.name,
+        invariant: "I2",
+        history,
+        volume,
+        seed: this.#seed,
+        bytes: bytes!,
+        sequence: applied,
+      });
+    }
+  }
+
+  // What clients do.
+
+  submit(site: SiteName, group: string, request: OpRequest): Op {
+    return this.group(group).books.get(site)!.submit(request, this.#scheduler.nowMs);
+  }
+
+  /** True when a client may be served by `site`: its return was seen. */
+  ready(site: SiteName, group: string): OwnerBook | undefined {
+    const owned = this.#agents.get(site)?.groups.get(group);
+    if (owned === undefined) return undefined;
+    this.#noticeReturn(site, group, owned);
+    const book = this.group(group).books.get(site);
+    return book === undefined || book.awaitsReturn ? undefined : book;
+  }
+
+  /** An incarnation answers a client with success. */
+  succeeded(site: SiteName, group: string, life: Life): void {
+    const toldAtMs = this.#told.get(life)?.get(group);
+    require("I6", toldAtMs === undefined || toldAtMs === this.#scheduler.nowMs, () =>
+      `${group} at ${site} answers a client at ${this.#scheduler.nowMs} although it was told at ${toldAtMs} that it is superseded`);
+  }
+
+  readBack(
+    site: SiteName,
+    group: string,
+    volume: number,
+    offset: number,
+    bytes: Uint8Array,
+    first: number,
+  ): void {
+    const book = this.group(group).books.get(site)!;
+    this.counts.reads += 1;
+    requireWithin({
+      what: `read of ${book.name}`,
+      invariant: "I1",
+      history: book.history,
+      volume,
+      seed: this.#seed,
+      offset,
+      bytes,
+      first,
+      last: book.history.last,
+    });
+  }
+}

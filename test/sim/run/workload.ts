@@ -1,0 +1,216 @@
+/**
+ * The clients of a run: a handful of workers a group, each with one request in flight at the site that serves the
+ * group. Writes of 512 B to 16 KiB, zeroes, trims, FLUSH, FUA and reads that are verified. A dead site leaves its
+ * requests unknown, as a broken connection does; the worker comes back when the group is served again.
+ */
+import { SeededRandom } from "../../support/seeded.ts";
+import { stampData } from "../../support/stamp.ts";
+import type { OpKind } from "../model/history.ts";
+import type { Scheduler } from "../world/scheduler.ts";
+import type { SiteName, Sites } from "./sites.ts";
+import { otherSite } from "./sites.ts";
+import type { Truth } from "./truth.ts";
+
+export interface WorkloadPlan {
+  readonly workersPerGroup: number;
+  /** Mean pause between two requests of a worker, ms. */
+  readonly thinkMs: number;
+  /** Share of the disk that half of the requests go to. */
+  readonly hotShare: number;
+  readonly flushChance: number;
+  readonly fuaChance: number;
+  readonly readChance: number;
+  /** Requests after which the workload rests until `revive`. */
+  readonly requestsMax: number;
+}
+
+const lengths = [512, 512, 1024, 2048, 4096, 4096, 4096, 8192, 16384];
+/** A worker that finds nobody to serve it asks again after this, ms. */
+const askAgainMs = 60;
+
+interface Worker {
+  readonly group: string;
+  /** Where its request is; undefined: none in flight. */
+  site: SiteName | undefined;
+  /** Tells late answers from the one that is awaited. */
+  ticket: number;
+}
+
+export class Workload {
+  readonly counts = { sent: 0, answered: 0, flushes: 0, reads: 0, refused: 0, unknown: 0 };
+  readonly #scheduler: Scheduler;
+  readonly #random: SeededRandom;
+  readonly #seed: number;
+  readonly #sites: Sites;
+  readonly #truth: Truth;
+  readonly #plan: WorkloadPlan;
+  readonly #workers: Worker[] = [];
+  #requestsLeft: number;
+
+  constructor(seed: number, scheduler: Scheduler, sites: Sites, truth: Truth, plan: WorkloadPlan) {
+    this.#seed = seed;
+    this.#scheduler = scheduler;
+    this.#random = new SeededRandom(seed, 1);
+    this.#sites = sites;
+    this.#truth = truth;
+    this.#plan = plan;
+    this.#requestsLeft = plan.requestsMax;
+    for (const group of truth.groups.keys()) {
+      for (let index = 0; index < plan.workersPerGroup; index += 1)
+        this.#workers.push({ group, site: undefined, ticket: 0 });
+    }
+  }
+
+  get inFlight(): number {
+    return this.#workers.filter((worker) => worker.site !== undefined).length;
+  }
+
+  start(): void {
+    for (const worker of this.#workers) this.#again(worker, this.#random.fraction() * 50);
+  }
+
+  /** Lets the workers do so many requests more. */
+  revive(requests: number): void {
+    this.#requestsLeft = requests;
+  }
+
+  /** Connections to the agent of `site` broke. */
+  agentGone(site: SiteName): void {
+    for (const worker of this.#workers) {
+      if (worker.site !== site) continue;
+      this.counts.unknown += 1;
+      this.#next(worker);
+    }
+  }
+
+  #again(worker: Worker, delayMs: number): void {
+    this.#scheduler.at(delayMs, "", () => this.#turn(worker));
+  }
+
+  #next(worker: Worker): void {
+    worker.site = undefined;
+    worker.ticket += 1;
+    this.#again(worker, this.#random.fraction() * 2 * this.#plan.thinkMs);
+  }
+
+  /** The newest owner that serves, else the old one. */
+  #choose(group: string): SiteName | undefined {
+    const { home } = this.#truth.group(group);
+    for (const site of [otherSite(home), home]) {
+      if (this.#sites.device(site, group, 0) !== undefined && this.#truth.ready(site, group) !== undefined)
+        return site;
+    }
+    return undefined;
+  }
+
+  #turn(worker: Worker): void {
+    const site = this.#requestsLeft > 0 ? this.#choose(worker.group) : undefined;
+    if (site === undefined) {
+      this.#again(worker, askAgainMs);
+      return;
+    }
+    this.#requestsLeft -= 1;
+    worker.site = site;
+    const life = this.#sites.site(site).agent!.life;
+    // The request reaches the agent in a turn of its own: one that is paused or dies meanwhile does not see it.
+    this.#scheduler.at(0.02, "", () => this.#send(worker, site), life);
+  }
+
+  #send(worker: Worker, site: SiteName): void {
+    const random = this.#random;
+    const { group, ticket } = worker;
+    const truth = this.#truth.group(group);
+    const volume = random.below(truth.settings.volumes.length);
+    const device = this.#sites.device(site, group, volume);
+    const book = this.#truth.ready(site, group);
+    if (device === undefined || book === undefined) {
+      this.#next(worker);
+      return;
+    }
+    const life = this.#sites.site(site).agent!.life;
+    this.counts.sent += 1;
+    const done = (succeeded: (() => void) | undefined): void => {
+      if (!life.alive || worker.ticket !== ticket) return;
+      if (succeeded !== undefined) {
+        try {
+          this.#truth.succeeded(site, group, life);
+          succeeded();
+        } catch (error) {
+          this.#scheduler.fail(error);
+        }
+      }
+      this.#next(worker);
+    };
+    const draw = random.fraction();
+    if (draw < this.#plan.flushChance) {
+      const target = book.flushTarget();
+      device.flush().then(
+        () =>
+          done(() => {
+            this.counts.flushes += 1;
+            book.flushAnswered(target);
+          }),
+        () => done(undefined),
+      );
+      return;
+    }
+    const { offset, length } = this.#place(truth.settings.volumes[volume]!.sizeBytes);
+    if (draw < this.#plan.flushChance + this.#plan.readChance) {
+      const first = book.answeredMax;
+      device.read(offset, length).then(
+        (bytes) =>
+          done(() => {
+            this.counts.reads += 1;
+            this.#truth.readBack(site, group, volume, offset, bytes, first);
+          }),
+        () => done(undefined),
+      );
+      return;
+    }
+    const fua = random.chance(this.#plan.fuaChance);
+    const kindDraw = random.fraction();
+    const kind: OpKind = kindDraw < 0.84 ? "write" : kindDraw < 0.92 ? "zeroes" : "trim";
+    const op = this.#truth.submit(site, group, {
+      number: this.#truth.nextNumber(),
+      volume,
+      kind,
+      offset,
+      length,
+      fua,
+    });
+    this.#scheduler.trace.add(
+      `${Math.round(this.#scheduler.nowMs * 1_000)} client ${group}@${site} ${kind} #${op.number} seq ${op.sequence} v${volume} ${offset}+${length}${fua ? " fua" : ""}`,
+    );
+    const answer =
+      kind === "write"
+        ? device.write(offset, stampData(this.#seed, op.number, volume, offset, length), { fua })
+        : kind === "trim"
+          ? device.trim(offset, length, { fua })
+          : device.zero(offset, length, { fua, mayTrim: op.number % 2 === 0, fast: false });
+    answer.then(
+      () => {
+        done(() => {
+          this.counts.answered += 1;
+          book.answered(op, this.#scheduler.nowMs);
+        });
+      },
+      () => {
+        if (life.alive && worker.ticket === ticket) {
+          this.counts.refused += 1;
+          book.refused(op);
+        }
+        done(undefined);
+      },
+    );
+  }
+
+  #place(volumeBytes: number): { offset: number; length: number } {
+    const random = this.#random;
+    const length = Math.min(random.pick(lengths), volumeBytes);
+    const unit = length >= 4096 && random.chance(0.7) ? 4096 : 512;
+    const span = random.chance(0.5)
+      ? Math.max(length, Math.floor(volumeBytes * this.#plan.hotShare))
+      : volumeBytes;
+    return { offset: random.below(Math.floor((span - length) / unit) + 1) * unit, length };
+  }
+}
