@@ -480,6 +480,40 @@ describe("NBD server", () => {
     });
   });
 
+  test("a FLUSH on one connection waits for what another one wrote", async () => {
+    const vol = memoryExport();
+    let written = 0;
+    let flushed = 0;
+    const held = latch();
+    const hooks = {
+      write: async () => {
+        written += 1;
+      },
+      flush: async () => {
+        flushed += 1;
+        await held.promise;
+      },
+    };
+    await withRig({ vol: { ...vol, hooks } }, {}, async (rig) => {
+      const writer = await rig.connect();
+      const flusher = await rig.connect();
+      await writer.go("vol");
+      await flusher.go("vol");
+      await writer.request({ command: CMD.WRITE, data: Buffer.alloc(512) });
+      assert.equal(written, 1);
+      flusher.send(
+        wire.request({ command: CMD.FLUSH, cookie: 1 }),
+        wire.request({ command: CMD.READ, cookie: 2, length: 512 }),
+      );
+      assert.equal((await flusher.reply(512))?.cookie, 2n, "the FLUSH is not answered yet");
+      assert.equal(flushed, 1);
+      held.open();
+      assert.equal((await flusher.reply())?.cookie, 1n);
+      writer.destroy();
+      flusher.destroy();
+    });
+  });
+
   test("T28 requests run at once: a slow one does not hold up the next", async () => {
     const vol = memoryExport();
     const held = latch();

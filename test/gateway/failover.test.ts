@@ -200,6 +200,7 @@ test("a batch on its way while the token rises is either inside the seal or neve
   const encoded = await Promise.all(batches.map((frames) => encodeBatch(frames, source.token, "lz4")));
   const answers = Promise.all(encoded.map((bytes) => site.send(wanRoutes.batches("erp"), bytes)));
   const lines = await site.failover();
+  assert.equal(lines.at(-1).type, "result", JSON.stringify(lines.at(-1)));
   const sealed = lines.at(-1).result.point.sequence;
   for (const [index, { json }] of (await answers).entries()) {
     if (json.kind === "acknowledged")

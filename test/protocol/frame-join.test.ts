@@ -10,8 +10,8 @@ import { recordHeaderBytes } from "../../protocol/record.ts";
 
 const lineage = new Uint8Array(16).fill(7);
 
-/** One frame a list; a record a number of sectors. */
-function history(lists: readonly (readonly number[])[]): Frame[] {
+/** One frame a list; a record a number of sectors. The wall clock may run in any direction: it is a label. */
+function history(lists: readonly (readonly number[])[], stepMs = 10): Frame[] {
   const frames: Frame[] = [];
   for (const sectors of lists) {
     const before = frames.at(-1);
@@ -21,8 +21,8 @@ function history(lists: readonly (readonly number[])[]): Frame[] {
         first: (before?.last ?? 0) + 1,
         chainBefore: before?.chainAfter ?? genesisChain(lineage, []),
         dataBytesBefore: before?.dataBytesTotal ?? 0,
-        openedAtMs: frames.length * 10,
-        closedAtMs: frames.length * 10 + 5,
+        openedAtMs: 1_000_000 + frames.length * stepMs,
+        closedAtMs: 1_000_005 + frames.length * stepMs,
         records: sectors.map((count, index) => ({
           kind: "write",
           volume: 0,
@@ -42,8 +42,8 @@ test("joined frames decode, hold the same records in order and end in the same p
     maxLength: 20,
   });
   fc.assert(
-    fc.property(lists, (sizes) => {
-      const frames = history(sizes);
+    fc.property(lists, fc.constantFrom(10, 0, -10), (sizes, stepMs) => {
+      const frames = history(sizes, stepMs);
       const joined = joinFrames(frames);
       let next = 1;
       for (const frame of joined) {

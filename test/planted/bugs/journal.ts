@@ -21,7 +21,7 @@ export const journalBugs: readonly PlantedBug[] = [
     file: "journal/log-files.ts",
     find: "[...this.#open.values()].map(",
     replace: "[...this.#open.values()].slice(1).map(",
-    caughtBy: [{ file: order, only: "rotation" }],
+    caughtBy: [{ file: order, only: "while two logs" }],
     budgetSeconds: 30,
   },
   {

@@ -7,30 +7,7 @@ import type { GroupImage } from "../../../image/group-image.ts";
 import type { AppliedPosition } from "../../../image/marker.ts";
 import type { FrameLog, LogPosition } from "../../../journal/frame-log.ts";
 import type { Frame } from "../../../protocol/frame.ts";
-
-/** A door that steps wait at: open at first. */
-export class Door {
-  #open = true;
-  #waiting: (() => void)[] = [];
-
-  close(): void {
-    this.#open = false;
-  }
-
-  /** Those who wait go on, and so does everybody after them. */
-  open(): void {
-    this.#open = true;
-    for (const resolve of this.#waiting.splice(0)) resolve();
-  }
-
-  get waiting(): number {
-    return this.#waiting.length;
-  }
-
-  async pass(): Promise<void> {
-    if (!this.#open) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-  }
-}
+import { Door } from "../../support/door.ts";
 
 export interface Doors {
   readonly append: Door;

@@ -112,7 +112,7 @@ test("FLUSH, FUA and every write of durability write wait for a sync that began 
   assert.deepEqual(rig.shipped, [], "nor may anything be shipped");
   rig.doors.sync.open();
   await settled();
-  assert.deepEqual(rig.answered.toSorted(), ["a", "flush of a", "fua"]);
+  assert.deepEqual(new Set(rig.answered), new Set(["a", "flush of a", "fua"]));
   await rig.engine.close("abandon");
 
   const strict = new Rig("write");
