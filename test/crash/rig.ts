@@ -3,6 +3,7 @@
  * must then hold. It also counts what really happened, because a fault run that did no work proves nothing.
  */
 import assert from "node:assert/strict";
+import { noteEvidence, nothingLost } from "../support/evidence.ts";
 import { ExpectedRecord } from "../support/expected.ts";
 import { judgeLocal } from "../support/local-oracle.ts";
 import type { NbdClient } from "../support/nbd-client.ts";
@@ -269,6 +270,15 @@ export class KillRig {
       sequence >= this.#acknowledgedAtFault + validAdvanceMin,
       `invalid run, no advance after the last fault: ${figures}`,
     );
+    noteEvidence("kills", {
+      runs: 1,
+      faults,
+      "faults under load": this.faultsUnderLoad,
+      "writes answered": answered,
+      "data bytes": dataBytesOf(this.record),
+      flushes: this.record.flushes,
+      ...nothingLost,
+    });
     return figures;
   }
 }
@@ -292,4 +302,9 @@ export function killCount(few: number): number {
   if (!Number.isInteger(kills) || kills < 1)
     throw new Error(`KILLS=${process.env["KILLS"]} is not a number of kills`);
   return kills;
+}
+
+/** Bytes that the client sent in writes. */
+export function dataBytesOf(record: ExpectedRecord): number {
+  return record.mutations.reduce((sum, { kind, length }) => sum + (kind === "write" ? length : 0), 0);
 }

@@ -7,6 +7,7 @@ import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OwnerStatus, StandbyStatus } from "../../protocol/status.ts";
+import { noteEvidence, nothingLost } from "../support/evidence.ts";
 import { GroupLoad } from "../support/group-load.ts";
 import type { SiteName, TwoSitesOptions } from "../support/sites.ts";
 import { groupName, TwoSites } from "../support/sites.ts";
@@ -172,6 +173,12 @@ export class DiskRig {
       record.count("answered") >= answeredMin && this.sound.record.count("answered") >= answeredMin,
       `invalid run: ${figures}`,
     );
+    noteEvidence("disk faults", {
+      runs: 1,
+      "writes answered": record.count("answered"),
+      flushes: record.flushes,
+      ...nothingLost,
+    });
     return figures;
   }
 }

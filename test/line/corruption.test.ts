@@ -9,6 +9,7 @@ import { test } from "node:test";
 import { encodeBatch } from "../../protocol/batch.ts";
 import { wanRoutes } from "../../protocol/control.ts";
 import { Source, StandbySite } from "../gateway/standby-site.ts";
+import { noteEvidence } from "../support/evidence.ts";
 import { ExpectedRecord } from "../support/expected.ts";
 import { judgePrefix } from "../support/prefix-oracle.ts";
 import type { Relay } from "../support/relay.ts";
@@ -69,6 +70,7 @@ test(`no changed batch is taken, whatever the codec and wherever the change (F46
   }
   t.diagnostic(`${sent} changed batches, 0 taken: ${JSON.stringify(Object.fromEntries(codes))}`);
   assert.ok(sent >= flips * 0.9, `invalid run: only ${sent} changes were sent`);
+  noteEvidence("corruptions", { injected: sent, found: sent, undetected: 0 });
 });
 
 test(`a sender whose batches and connections are damaged ends with both sites the same (F46, SEED=${seed})`, async (t) => {
@@ -172,4 +174,6 @@ test(`a sender whose batches and connections are damaged ends with both sites th
     `invalid run, too little work: ${figures}`,
   );
   assert.ok(sequence > acknowledged, `invalid run, nothing came after the last fault: ${figures}`);
+  const injected = middle!.done.replace + relay!.counters.flips;
+  noteEvidence("corruptions", { injected, found: injected, undetected: 0 });
 });

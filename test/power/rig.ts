@@ -8,6 +8,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { agentGroupPaths, gatewayGroupPaths } from "../../runtime/paths.ts";
+import { noteEvidence, nothingLost } from "../support/evidence.ts";
 import { GroupLoad } from "../support/group-load.ts";
 import { OwnBoot } from "../support/own-boot.ts";
 import { PowerCutDisk } from "../support/power-cut.ts";
@@ -279,6 +280,15 @@ export class PowerRig {
       `invalid run: ${figures}`,
     );
     assert.ok(this.cutsUnderLoad >= Math.ceil(cuts * 0.8), `invalid run: ${figures}`);
+    const sum = (each: readonly number[]): number => each.reduce((total, count) => total + count, 0);
+    noteEvidence("power cuts", {
+      runs: 1,
+      cuts,
+      "cuts under load": this.cutsUnderLoad,
+      "writes answered": sum(answered),
+      flushes: sum(flushes),
+      ...nothingLost,
+    });
     return figures;
   }
 }

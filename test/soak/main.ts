@@ -7,7 +7,7 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { agentUnderLoad, gatewayUnderLoad } from "../crash/failpoints.ts";
-import { endsWithin, KillRig } from "../crash/rig.ts";
+import { dataBytesOf, endsWithin, KillRig } from "../crash/rig.ts";
 import { noteEvidence } from "../support/evidence.ts";
 import type { Relay } from "../support/relay.ts";
 import { startRelay } from "../support/relay.ts";
@@ -38,7 +38,7 @@ const totals = {
   "ends at a named step": 0,
   "line faults": 0,
   failovers: 0,
-  "writes lost": 0,
+  "durable writes lost": 0,
   "states not a prefix": 0,
   "agent MiB max": 0,
   "gateway MiB max": 0,
@@ -106,10 +106,7 @@ async function leg(legSeed: number): Promise<void> {
     await rig.checkPromoted(`leg seed ${legSeed}`);
     totals.answered += rig.record.count("answered");
     totals.flushes += rig.record.flushes;
-    totals["data bytes"] += rig.record.mutations.reduce(
-      (sum, { kind, length }) => sum + (kind === "write" ? length : 0),
-      0,
-    );
+    totals["data bytes"] += dataBytesOf(rig.record);
   } catch (error) {
     console.error(`FAILED in the leg with seed ${legSeed}`);
     console.error(rig.sites.log("primary").slice(-3000));
