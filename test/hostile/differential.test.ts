@@ -110,9 +110,13 @@ describe("this server beside others", () => {
     }
   });
 
+  /** What this server made of each script. */
+  const oursOf = new Map<string, string>();
+
   test("every script has an end here: nothing waits but what sent half of something", async () => {
     for (const script of scripts) {
       const { text } = await runScript(ours, script);
+      oursOf.set(script.name, shortened(text));
       if (script.name.startsWith("H02")) continue;
       assert.ok(text.endsWith("in step") || text.endsWith("closed"), `${script.name}: ${text}`);
     }
@@ -128,7 +132,7 @@ describe("this server beside others", () => {
       const wrong: string[] = [];
       let compared = 0;
       for (const script of scripts) {
-        const mine = shortened((await runScript(ours, script)).text);
+        const mine = oursOf.get(script.name) ?? "not run";
         const theirs = shortened((await runScript(await peer.address(), script)).text);
         if (await peer.died(script.name, mine === theirs ? 0 : 300)) continue;
         compared += 1;

@@ -72,5 +72,8 @@ export async function runScript(address: NbdAddress, script: Script): Promise<Ou
   });
   socket.destroy();
   const ending = inStep ? "in step" : closed ? "closed" : "waits";
-  return { text: [...words, ...answers.toSorted(), ending].join(" "), reads };
+  return {
+    text: [...words, ...answers.toSorted((one, other) => one.localeCompare(other)), ending].join(" "),
+    reads,
+  };
 }

@@ -232,6 +232,30 @@ describe("clients that leave a running site", () => {
     assert.ok(slots.length >= 800, `${slots.length} sessions in all`);
   });
 
+  test("T25 what one connection was answered all others read, and a FLUSH on any covers it", async () => {
+    const canMultiConn = 1 << 8;
+    const clients: NbdClient[] = [];
+    for (let index = 0; index < 4; index += 1)
+      clients.push(await NbdClient.connect(sites.nbdAddress("primary"), sites.exportOf("data")));
+    const base = volumeBytes - mebibyte;
+    for (let round = 0; round < 100; round += 1) {
+      const writer = clients[round % 4]!;
+      assert.notEqual(writer.flags & canMultiConn, 0);
+      const data = Buffer.alloc(4096, 1 + (round % 255));
+      assert.equal((await writer.write(base + (round % 200) * 4096, data)).outcome, "answered");
+      for (const reader of clients) {
+        const back = await reader.read(base + (round % 200) * 4096, 4096);
+        assert.ok(back.outcome === "answered" && back.data.equals(data));
+      }
+      assert.equal((await clients[(round + 1) % 4]!.flush()).outcome, "answered");
+    }
+    const { written } = (await sites.owner("primary")).position;
+    for (const client of clients) await client.destroy();
+    await until("the flushed writes to be at the standby", async () =>
+      (await sites.owner("primary")).position.acknowledged >= written ? true : undefined,
+    );
+  });
+
   test("T22 every sector shows a complete request or none", async () => {
     const content = await watcher.read(0, slots.length * slotBytes);
     assert.ok(content.outcome === "answered");
