@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup peers build check lint test test-interop test-crash demo bench clean
+.PHONY: help setup peers build check lint test test-interop test-crash test-planted demo bench clean
 
 # A build server must not pass by having nothing installed: missing test peers are failures there.
 ifeq ($(CI),true)
@@ -61,6 +61,9 @@ test-interop: peers build ## only the tests with real NBD clients
 test-crash: build ## only the tests that kill real processes
 	@mkdir -p build
 	$(RUN_TESTS) $$(find dist/test/crash -name '*.test.js' | sort)
+
+test-planted: build ## plant known bugs one at a time in a private copy; all must be caught (ARGS="--only ID --jobs 2")
+	node dist/test/planted/main.js $(ARGS)
 
 demo: build ## two sites on this machine: replicate, lose the primary, fail over, verify
 	node dist/test/demo/main.js $(ARGS)

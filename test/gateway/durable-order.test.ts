@@ -21,7 +21,7 @@ import type { Frame } from "../../protocol/frame.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import type { Disk, DiskFile } from "../../runtime/disk.ts";
 import { systemDisk } from "../../runtime/disk.ts";
-import { readDocument } from "../../runtime/durable-document.ts";
+import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
 import { observeDisk, observeImages, observeStores } from "../../runtime/failpoints.ts";
 import type { HttpRequest } from "../../runtime/http.ts";
 import { silentLog } from "../../runtime/log.ts";
@@ -183,12 +183,10 @@ afterEach(async () => {
   rmSync(standby.dataDir, { recursive: true, force: true });
 });
 
-/** Everything that needs no door has happened: some turns of the event loop and of the disk. */
+/** Everything that needs no door has happened: as long as it takes to make three documents durable on this disk. */
 async function settled(): Promise<void> {
-  for (let turn = 0; turn < 10; turn += 1) {
-    await systemDisk.list(standby.dataDir);
-    await new Promise((resolve) => setImmediate(resolve));
-  }
+  for (let round = 0; round < 3; round += 1)
+    await writeDocument(systemDisk, join(standby.dataDir, "tick.json"), { round });
 }
 
 /** The wanted steps in their order, each found behind the one before it. */
@@ -290,6 +288,24 @@ test("the seal is written when the intake is synced up to it, and takes in what 
   const { failover } = await standby.document();
   assert.equal(failover?.progress, "sealed");
   assert.equal(failover.seal?.sequence, standby.source.last);
+});
+
+test("a seal counts as applied when the images are synced up to it, and not before", async () => {
+  standby.imageSync.close();
+  await standby.batch(standby.source.write(2));
+  await standby.group.raiseToken("test");
+  await standby.group.drainAndSeal();
+  let done = false;
+  const applying = standby.group
+    .applyToSeal(() => {})
+    .then(() => {
+      done = true;
+    });
+  await until("the sync", () => (standby.imageSync.waiting > 0 ? true : undefined));
+  await settled();
+  assert.equal(done, false);
+  standby.imageSync.open();
+  await applying;
 });
 
 test("the hand-over record exists only when the gateway has closed images and intake", async () => {

@@ -226,6 +226,32 @@ test("what is written while a sync runs is not taken for synced", async () => {
   await image.close();
 });
 
+test("a sync claims no frame that was applied after it had begun, although it is there when the sync ends", async () => {
+  const devices = memory();
+  let letFlush: (() => void) | undefined;
+  const slow = new CrashDevice(new Uint8Array(sizeBytes));
+  const flush = slow.flush.bind(slow);
+  slow.flush = async () => {
+    await flush();
+    await new Promise<void>((resolve) => {
+      letFlush = resolve;
+    });
+  };
+  const image = await openOn([slow, devices[1]!], newMarkerPath());
+  const source = new FrameSource(origin);
+  await image.apply([source.next([write(0, 1)])]);
+  const syncing = image.sync();
+  await image.apply([source.next([write(4096, 2)])]);
+  assert.equal(image.held.sequence, 2);
+  letFlush?.();
+  assert.equal((await syncing).sequence, 1);
+  assert.equal(slow.durable[4096], 0, "power loss here would take the second frame");
+  slow.flush = flush;
+  assert.equal((await image.sync()).sequence, 2);
+  assert.equal(slow.durable[4096], 2);
+  await image.close();
+});
+
 test("an intention stands until the marker has reached it", async () => {
   const image = await openOn(memory(), newMarkerPath());
   const source = new FrameSource(origin);

@@ -38,7 +38,7 @@ export const failoverBugs: readonly PlantedBug[] = [
     file: "gateway/group.ts",
     find: "    const durable = await open.intake.sync();\n    if (durable.sequence !== open.intake.tail.sequence)\n",
     replace: "    if (open.intake.tail.sequence < 0)\n",
-    caughtBy: [{ file: order, only: "seal" }],
+    caughtBy: [{ file: order, only: "the seal is written" }],
     budgetSeconds: 30,
   },
   {
@@ -54,7 +54,7 @@ export const failoverBugs: readonly PlantedBug[] = [
           "    if (applied === undefined || chain === undefined || chain.byteLength !== applied.chain.byteLength) {",
       },
     ],
-    caughtBy: [{ file: failover, only: "X1, X2, F63" }],
+    caughtBy: [{ file: order, only: "a seal counts as applied" }],
     budgetSeconds: 60,
   },
   {

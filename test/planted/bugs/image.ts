@@ -46,7 +46,7 @@ export const imageBugs: readonly PlantedBug[] = [
     file: "image/group-image.ts",
     find: "    if (covered.sequence > this.#synced.sequence) this.#synced = covered;\n    return covered;",
     replace: "    this.#synced = this.#held;\n    return covered.sequence < 0 ? covered : this.#held;",
-    caughtBy: [{ file: group, only: "a sync beside an apply" }],
+    caughtBy: [{ file: group, only: "a sync claims no frame" }],
     budgetSeconds: 60,
   },
   {
