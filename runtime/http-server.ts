@@ -246,7 +246,7 @@ class NodeHttpServer implements HttpServer {
     this.#refuseRaw(socket, status);
   }
 
-  /** The parser may go on behind what it refused (it does after an HTTP/2 preface), so the connection is marked. */
+  /** What the parser may still make of the bytes behind is not for any route, so the connection is marked. */
   #refuseRaw(socket: Duplex, status: string): void {
     this.#refused.add(socket);
     socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
