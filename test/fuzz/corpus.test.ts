@@ -16,6 +16,18 @@ for (const target of fuzzTargets) {
   });
 }
 
+test("valid encodings that are kept are taken: what was once written can be read", () => {
+  for (const target of fuzzTargets) {
+    const valid = readCorpus(target.name).filter(({ name }) => name.startsWith("valid-"));
+    for (const { name, bytes } of valid) assert.match(target.run(bytes), /^[a-z]/, `${target.name}/${name}`);
+  }
+  for (const name of ["record", "frame", "batch", "head", "watermark", "marker", "control", "documents"])
+    assert.ok(
+      readCorpus(name).some((input) => input.name.startsWith("valid-")),
+      name,
+    );
+});
+
 test("conversations of real clients are kept, and all of them reach the transmission phase or say why not", () => {
   const conversations = readCorpus("nbd-session");
   const requests = readCorpus("nbd-requests");
