@@ -44,7 +44,7 @@ test(`${gatewayCuts} power cuts of the standby need nothing again that it acknow
   timeout,
 }, async (t) => {
   const random = new SeededRandom(seed, 2);
-  const rig = await PowerRig.start(seed, random);
+  const rig = await PowerRig.start(seed, random, 1.5e6);
   t.after(() => rig.dispose());
   await rig.startLoad();
   for (let cut = 1; cut <= gatewayCuts; cut += 1) {

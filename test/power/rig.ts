@@ -55,12 +55,12 @@ export class PowerRig {
     scratch: string,
     seed: number,
     random: SeededRandom,
+    bytesPerSecond: number,
   ) {
     this.sites = sites;
     this.random = random;
     this.#hosts = hosts;
     this.#scratch = scratch;
-    const bytesPerSecond = 6e6;
     this.loads = [
       new GroupLoad({ sites, group: groupName, durability: "flush", seed, bytesPerSecond }),
       new GroupLoad({ sites, group: "crm", durability: "write", seed: seed + 1, bytesPerSecond }),
@@ -70,14 +70,17 @@ export class PowerRig {
     this.#probe = this.#watch();
   }
 
-  /** Both sites serving, their disks on. */
-  static async start(seed: number, random: SeededRandom): Promise<PowerRig> {
+  /**
+   * Both sites serving, their disks on. `bytesPerSecond` of each group: while the standby is gone the journals must
+   * take it all.
+   */
+  static async start(seed: number, random: SeededRandom, bytesPerSecond = 6e6): Promise<PowerRig> {
     const scratch = await mkdtemp(join(tmpdir(), "splitsite-cuts-"));
     const disks: PowerCutDisk[] = [];
     let sites: TwoSites | undefined;
     try {
       const host = async (site: SiteName): Promise<Host> => {
-        const disk = await PowerCutDisk.make(192 * mebibyte);
+        const disk = await PowerCutDisk.make();
         disks.push(disk);
         await disk.powerOn();
         return { disk, boot: new OwnBoot(join(scratch, `boot-${site}`), disk.mountPoint) };
@@ -87,12 +90,12 @@ export class PowerRig {
         volumes,
         durability: "flush",
         otherGroups: { crm: { volumes, durability: "write" } },
-        logBytes: "64MiB",
+        logBytes: "160MiB",
         reserve: "16MiB",
         dataDirs: { primary: dataDir(hosts.primary), dr: dataDir(hosts.dr) },
         launch: (site) => hosts[site].boot.launch(),
       });
-      const rig = new PowerRig(sites, hosts, scratch, seed, random);
+      const rig = new PowerRig(sites, hosts, scratch, seed, random, bytesPerSecond);
       await Promise.all([sites.start("dr"), sites.start("primary")]);
       for (const { group } of rig.loads) await sites.waitServing("primary", group);
       return rig;
@@ -279,7 +282,7 @@ export class PowerRig {
       Math.min(...answered) >= answeredMin(cuts) && Math.min(...flushes) >= flushesMin(cuts),
       `invalid run: ${figures}`,
     );
-    assert.ok(this.cutsUnderLoad >= Math.ceil(cuts * 0.8), `invalid run: ${figures}`);
+    assert.ok(this.cutsUnderLoad >= Math.ceil(cuts * 0.5), `invalid run: ${figures}`);
     const sum = (each: readonly number[]): number => each.reduce((total, count) => total + count, 0);
     noteEvidence("power cuts", {
       runs: 1,

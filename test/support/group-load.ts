@@ -79,7 +79,10 @@ export class GroupLoad {
       `${count} more answers of ${this.group}`,
       () => this.answered >= target || undefined,
       timeoutMs,
-    );
+    ).catch(async (error: unknown) => {
+      const owner = await this.#options.sites.owner("primary", this.group).catch(String);
+      throw new Error(`${String(error)}; the owner: ${JSON.stringify(owner)}`);
+    });
   }
 
   /** Ends the load with every request answered. */

@@ -32,9 +32,12 @@ interface Powered {
 }
 
 const disks = new Set<PowerCutDisk>();
-process.on("exit", () => {
+const tearDownAll = (): void => {
   for (const disk of disks) disk.tearDownNow();
-});
+};
+process.on("exit", tearDownAll);
+// A signal ends the process without that event; the children are killed by their own keeper in the same turn.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, tearDownAll);
 
 export class PowerCutDisk {
   readonly #folder: string;
@@ -127,7 +130,11 @@ export class PowerCutDisk {
     const bridge = new Child("nbdfuse", "nbdfuse", [this.#bridgePoint, `nbd+unix:///?socket=${socket}`]);
     this.#powered = { server, bridge, loop: undefined, mounted: false };
     const device = join(this.#bridgePoint, "nbd");
-    await until("nbdfuse's file", () => (existsSync(device) && statSync(device).size > 0) || undefined);
+    await until("nbdfuse's file", () => {
+      if (!bridge.running || !server.running)
+        throw new Error(`nbdfuse or nbdkit ended:\n${bridge.output}\n${server.output}`);
+      return (existsSync(device) && statSync(device).size > 0) || undefined;
+    });
     this.#powered.loop = (await mustRun("losetup", ["-f", "--show", device])).trim();
     await mustRun("mount", ["-t", "ext4", this.#powered.loop, this.mountPoint]);
     this.#powered.mounted = true;

@@ -14,9 +14,13 @@ export function smallDisksImpossible(): string | false {
 }
 
 const mounted = new Set<string>();
-process.on("exit", () => {
+const unmountAll = (): void => {
   for (const folder of mounted) spawnSync("umount", ["-l", folder]);
-});
+  mounted.clear();
+};
+process.on("exit", unmountAll);
+// A signal ends the process without that event.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, unmountAll);
 
 export class SmallDisk {
   readonly folder: string;
