@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup peers build check lint test test-interop test-crash test-planted demo bench clean
+.PHONY: help setup peers build check lint test test-interop test-crash test-planted test-sim soak evidence demo bench clean
 
 # A build server must not pass by having nothing installed: missing test peers are failures there.
 ifeq ($(CI),true)
@@ -61,6 +61,19 @@ test-interop: peers build ## only the tests with real NBD clients
 test-crash: build ## only the tests that kill real processes
 	@mkdir -p build
 	$(RUN_TESTS) $$(find dist/test/crash -name '*.test.js' | sort)
+
+test-sim: build ## simulate both sites: SEED=17 one seed, else ARGS="--seeds 2000 --first 1"
+	node dist/test/sim/main.js $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: build ## real sites, every fault, for MINUTES=60
+	node dist/test/soak/main.js --minutes $(or $(MINUTES),60) $(ARGS)
+
+evidence: peers build ## all tests once, and docs/evidence.md from what they really did
+	rm -rf build/evidence
+	@mkdir -p build
+	export SPLITSITE_EVIDENCE="$(CURDIR)/build/evidence"; \
+	$(RUN_TESTS) $$(find dist/test -name '*.test.js' | sort)
+	node dist/test/evidence/main.js build/evidence docs/evidence.md
 
 test-planted: build ## plant known bugs one at a time in a private copy; all must be caught (ARGS="--only ID --jobs 2")
 	node dist/test/planted/main.js $(ARGS)

@@ -2,8 +2,21 @@
  * The durable document of one standby: which history it holds, whose token it honours, where its images are, and how
  * far a failover has got. Written before anything that rests on it is done or answered. The token in it only rises.
  */
+import { isAbsolute } from "node:path";
+import {
+  chainOf,
+  countOf,
+  fieldsOf,
+  lineageOf,
+  malformed,
+  nameOf,
+  nullOr,
+  positionOf,
+  textOf,
+  tokenOf,
+  volumesOf,
+} from "../protocol/fields.ts";
 import type { Lineage, Token, VolumeEntry } from "../protocol/ids.ts";
-import { isName, lineageFromText } from "../protocol/ids.ts";
 
 export interface StandbyVolume extends VolumeEntry {
   /** Absolute path of the image file or block device. */
@@ -58,111 +71,63 @@ export interface StandbyDocument {
   readonly failover: FailoverDocument | null;
 }
 
-type Json = Readonly<Record<string, unknown>>;
-
-function object(value: unknown): Json {
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw new TypeError("not an object");
-  return value as Json;
+function oneOf<T extends string>(value: unknown, legal: readonly T[], what: string): T {
+  return legal.find((each) => each === value) ?? malformed(what);
 }
 
-function count(value: unknown): number {
-  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-    throw new TypeError("not a count");
-  return value;
-}
-
-function text(value: unknown): string {
-  if (typeof value !== "string") throw new TypeError("not a text");
-  return value;
-}
-
-function name(value: unknown): string {
-  const found = text(value);
-  if (!isName(found)) throw new TypeError("not a name");
-  return found;
-}
-
-function oneOf<T extends string>(value: unknown, legal: readonly T[]): T {
-  const found = legal.find((each) => each === value);
-  if (found === undefined) throw new TypeError(`not one of ${legal.join(", ")}`);
-  return found;
-}
-
-function token(value: unknown): Token {
-  const fields = object(value);
-  return { epoch: count(fields["epoch"]), owner: name(fields["owner"]) };
-}
-
-function lineage(value: unknown): Lineage {
-  const found = text(value);
-  if (lineageFromText(found) === undefined) throw new TypeError("not a lineage");
-  return found;
-}
-
-function chain(value: unknown): string {
-  const found = text(value);
-  if (!/^[0-9a-f]{64}$/.test(found)) throw new TypeError("not a chain value");
-  return found;
-}
-
-/** Throws for anything that is not a HeardRecord. */
+/** RemoteProtocolError for anything that is not a HeardRecord. */
 export function parseHeardRecord(value: unknown): HeardRecord {
-  const fields = object(value);
+  const fields = fieldsOf(value, "heard");
   return {
-    atMs: count(fields["atMs"]),
-    answered: count(fields["answered"]),
-    dataBytesTotal: count(fields["dataBytesTotal"]),
+    atMs: countOf(fields["atMs"], "heard at"),
+    answered: countOf(fields["answered"], "heard answered"),
+    dataBytesTotal: countOf(fields["dataBytesTotal"], "heard bytes"),
   };
 }
 
 function parseSeal(value: unknown): Seal {
-  const fields = object(value);
+  const fields = fieldsOf(value, "seal");
   return {
-    sequence: count(fields["sequence"]),
-    chain: chain(fields["chain"]),
-    dataBytesTotal: count(fields["dataBytesTotal"]),
-    timeMs: count(fields["timeMs"]),
+    ...positionOf(fields),
+    dataBytesTotal: countOf(fields["dataBytesTotal"], "seal bytes"),
+    timeMs: countOf(fields["timeMs"], "seal time"),
   };
 }
 
 function parseFailover(value: unknown): FailoverDocument {
-  const fields = object(value);
-  const progress = oneOf(fields["progress"], ["fenced", "sealed", "handed-over", "adopted"] as const);
-  const seal = fields["seal"] === null ? null : parseSeal(fields["seal"]);
-  if ((seal === null) !== (progress === "fenced")) throw new TypeError("seal and progress disagree");
+  const fields = fieldsOf(value, "failover");
+  const progress = oneOf(
+    fields["progress"],
+    ["fenced", "sealed", "handed-over", "adopted"] as const,
+    "failover progress",
+  );
+  const seal = nullOr(fields["seal"], parseSeal);
+  if ((seal === null) !== (progress === "fenced")) malformed("seal of this progress");
   return {
     progress,
-    previous: token(fields["previous"]),
-    reason: text(fields["reason"]),
-    startedAtMs: count(fields["startedAtMs"]),
-    heard: fields["heard"] === null ? null : parseHeardRecord(fields["heard"]),
+    previous: tokenOf(fields["previous"]),
+    reason: textOf(fields["reason"], "failover reason"),
+    startedAtMs: countOf(fields["startedAtMs"], "failover start"),
+    heard: nullOr(fields["heard"], parseHeardRecord),
     seal,
   };
 }
 
-/** Throws for anything that is not a StandbyDocument of this version. */
+/** RemoteProtocolError for anything that is not a StandbyDocument of this version. */
 export function parseStandbyDocument(value: unknown): StandbyDocument {
-  const fields = object(value);
-  if (fields["version"] !== 1) throw new TypeError(`version ${String(fields["version"])}`);
-  const rows = fields["volumes"];
-  if (!Array.isArray(rows) || rows.length === 0) throw new TypeError("no volumes");
+  const fields = fieldsOf(value, "standby document");
+  if (fields["version"] !== 1) malformed("version");
   return {
     version: 1,
-    group: name(fields["group"]),
-    lineage: lineage(fields["lineage"]),
-    token: token(fields["token"]),
-    genesis: chain(fields["genesis"]),
-    volumes: rows.map((row: unknown) => {
-      const volume = object(row);
-      return {
-        number: count(volume["number"]),
-        name: name(volume["name"]),
-        sizeBytes: count(volume["sizeBytes"]),
-        imagePath: text(volume["imagePath"]),
-      };
+    group: nameOf(fields["group"], "group"),
+    lineage: lineageOf(fields["lineage"]),
+    token: tokenOf(fields["token"]),
+    genesis: chainOf(fields["genesis"]),
+    volumes: volumesOf(fields["volumes"], (row, entry) => {
+      const imagePath = textOf(row["imagePath"], "image path");
+      return isAbsolute(imagePath) ? { ...entry, imagePath } : malformed("image path");
     }),
-    phase: oneOf(fields["phase"], ["creating", "standing"] as const),
-    failover: fields["failover"] === null ? null : parseFailover(fields["failover"]),
+    phase: oneOf(fields["phase"], ["creating", "standing"] as const, "phase"),
+    failover: nullOr(fields["failover"], parseFailover),
   };
 }

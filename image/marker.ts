@@ -23,6 +23,7 @@ import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "../protocol/bytes.ts";
 import type { ChainPosition, LineageBytes, Sequence } from "../protocol/ids.ts";
 import { bytesEqual, lineageToText } from "../protocol/ids.ts";
+import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Disk, DiskFile } from "../runtime/disk.ts";
 import { syncDirectory } from "../runtime/disk.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
@@ -68,8 +69,18 @@ export interface MarkerSlot {
   readonly generation: number;
 }
 
-/** Undefined for a slot that is blank, torn, damaged or of another version. */
+/** Undefined for a slot that is blank, torn, damaged or of another version: the other slot may still be good. */
 export function decodeMarkerSlot(bytes: Uint8Array): MarkerSlot | undefined {
+  try {
+    return decodeSlot(bytes);
+  } catch (error) {
+    // A number no position can have, under a right checksum: written by nothing of ours.
+    if (error instanceof RemoteProtocolError) return undefined;
+    throw error;
+  }
+}
+
+function decodeSlot(bytes: Uint8Array): MarkerSlot | undefined {
   if (bytes.byteLength < fieldBytes + 4) return undefined;
   const sum = new ByteReader(bytes.subarray(fieldBytes)).u32();
   const head = new ByteReader(bytes.subarray(0, fieldBytes));
@@ -86,7 +97,9 @@ export function decodeMarkerSlot(bytes: Uint8Array): MarkerSlot | undefined {
   const sequence = head.u64();
   const chain = head.bytes(32).slice();
   const applied = { sequence, chain, dataBytesTotal: head.u64(), timeMs: head.u64() };
-  return { generation, state: { lineage, applied, applyingLast: head.u64() } };
+  const applyingLast = head.u64();
+  if (applyingLast < sequence) return undefined;
+  return { generation, state: { lineage, applied, applyingLast } };
 }
 
 export class Marker {

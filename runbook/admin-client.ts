@@ -102,7 +102,7 @@ export class AdminClient {
       headersTimeoutMs: this.#timeoutMs ?? answerTimeoutMs,
       answerBytesMax,
     });
-    const value: unknown = JSON.parse(Buffer.from(reply.body).toString("utf8"));
+    const value = parseAnswer(reply.body);
     if (isAdminError(value)) throw adminFailure(value);
     if (reply.status >= 300) {
       throw new CommandFailure({
@@ -219,4 +219,18 @@ function decodeLine(value: unknown): AdminLine {
     id: "ANSWER_UNKNOWN",
     message: "the daemon sent a line that this version does not know",
   });
+}
+
+function parseAnswer(body: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(body).toString("utf8"));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new CommandFailure({
+      exit: ExitCode.failed,
+      id: "ANSWER_UNKNOWN",
+      message: "the daemon's answer is no JSON",
+      next: "Is the admin address that of a splitsite of this version?",
+    });
+  }
 }

@@ -196,7 +196,7 @@ function remoteTarget(site: SiteSettings): HandoverTarget {
 }
 
 function decodeAdopted(status: number, body: Uint8Array): AdoptedExport[] {
-  const value: unknown = JSON.parse(Buffer.from(body).toString("utf8"));
+  const value = jsonOrNothing(body);
   if (status === 200 && Array.isArray(value) && value.every(isAdoptedExport)) return value;
   const said =
     typeof value === "object" && value !== null && "message" in value
@@ -208,6 +208,16 @@ function decodeAdopted(status: number, body: Uint8Array): AdoptedExport[] {
     reaction: "refuse",
     hint: "Look at the agent's log, then run the failover again; the hand-over is kept.",
   });
+}
+
+/** Undefined for what is no JSON: the caller then goes by the status alone. */
+function jsonOrNothing(body: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(body).toString("utf8"));
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }
 
 function isAdoptedExport(value: unknown): value is AdoptedExport {

@@ -22,7 +22,9 @@ export async function readDocument<T>(
 ): Promise<T | undefined> {
   let text: string;
   try {
-    text = Buffer.from(await disk.readFile(path)).toString("utf8");
+    const bytes = await disk.readFile(path);
+    if (bytes.byteLength > documentBytesMax) throw new RangeError(`${bytes.byteLength} bytes`);
+    text = Buffer.from(bytes).toString("utf8");
   } catch (cause) {
     if (errorCode(cause) === "ENOENT") return undefined;
     throw new OperationalError({
