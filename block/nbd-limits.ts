@@ -4,6 +4,8 @@ import { type NbdSessionLimits, nbdSessionLimits } from "../protocol/nbd/limits.
 export interface NbdServerLimits {
   /** Accept to transmission, TLS included. */
   readonly handshakeMs: number;
+  /** Connections in all, each a descriptor: journal and images need theirs whatever clients do (F34). */
+  readonly connectionsMax: number;
   /** Connections not yet in transmission, in all. */
   readonly negotiatingMax: number;
   /** The same from one TCP source address; a Unix socket's clients are one user's and count only in all. */
@@ -23,6 +25,7 @@ export interface NbdServerLimits {
 
 export const nbdServerLimits: NbdServerLimits = {
   handshakeMs: 10_000,
+  connectionsMax: 1024,
   negotiatingMax: 100,
   negotiatingPerSourceMax: 8,
   requestsInFlightMax: 1024,

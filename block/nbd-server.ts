@@ -163,14 +163,19 @@ export class NbdServer {
     const unix = this.#listenAddress.kind === "unix";
     const source = unix ? null : (socket.remoteAddress ?? "unknown");
     const fromSource = source === null ? 0 : (this.#negotiatingBySource.get(source) ?? 0);
-    if (
-      this.#closing !== null ||
-      this.#negotiating >= this.#limits.negotiatingMax ||
-      fromSource >= this.#limits.negotiatingPerSourceMax
-    ) {
+    const reason =
+      this.#closing !== null
+        ? "CLOSING"
+        : this.#connections.size >= this.#limits.connectionsMax
+          ? "TOO_MANY_CONNECTIONS"
+          : this.#negotiating >= this.#limits.negotiatingMax ||
+              fromSource >= this.#limits.negotiatingPerSourceMax
+            ? "TOO_MANY_NEGOTIATING"
+            : null;
+    if (reason !== null) {
       this.#refusedConnections += 1;
       this.#log.warn("NBD_CLIENT_REFUSED", "turned away a connection", {
-        reason: this.#closing !== null ? "CLOSING" : "TOO_MANY_NEGOTIATING",
+        reason,
         address: source ?? "unix",
       });
       socket.on("error", () => undefined);

@@ -8,3 +8,9 @@ import { readFileSync } from "node:fs";
 export function bootId(): string {
   return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
 }
+
+/** Descriptors this process may have open; Infinity where that is not limited. */
+export function descriptorsMax(): number {
+  const found = /^Max open files\s+(\S+)/m.exec(readFileSync("/proc/self/limits", "latin1"))?.[1];
+  return found === undefined || found === "unlimited" ? Number.POSITIVE_INFINITY : Number(found);
+}

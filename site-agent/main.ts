@@ -5,6 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { systemImageFiles } from "../block/image-files.ts";
 import { boundAllocator } from "../block/libc.ts";
+import { nbdServerLimits } from "../block/nbd-limits.ts";
 import { NbdRequestMemory } from "../block/nbd-request-memory.ts";
 import { NbdServer } from "../block/nbd-server.ts";
 import { levelEngine } from "../journal/level-engine.ts";
@@ -26,7 +27,7 @@ import {
   observeLine,
   observeStores,
 } from "../runtime/failpoints.ts";
-import { bootId } from "../runtime/host.ts";
+import { bootId, descriptorsMax } from "../runtime/host.ts";
 import type { Route } from "../runtime/http.ts";
 import type { Log } from "../runtime/log.ts";
 import { agentGroupPaths, gatewayGroupPaths, roleLockPath } from "../runtime/paths.ts";
@@ -65,6 +66,11 @@ const memoryTailBytesSite = 16 * 1024 * 1024;
 const memoryTailBytesGroupMin = 2 * 1024 * 1024;
 /** Payloads and replies of NBD requests in flight, all clients together, bytes; beyond it clients take turns. */
 const requestMemoryBytes = 512 * 1024 * 1024;
+/** Descriptors kept back from NBD clients: for the process and its admin and line's servers, and for each group's files. */
+const descriptorsProcess = 64;
+const descriptorsGroup = 32;
+/** Clients of one door that are served whatever the limit: fewer would make a low limit an outage. */
+const connectionsMin = 8;
 /** LevelDB write buffers, all groups together, bytes; a journal may hold two of its own. */
 const writeBufferBytesSite = 8 * 1024 * 1024;
 const writeBufferBytesGroupMin = 1024 * 1024;
@@ -128,7 +134,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
       }),
     );
   }
-  const servers = await listenNbd(world, new AgentExportCatalog(groups, agent.nbd.clients), log);
+  const servers = await listenNbd(world, new AgentExportCatalog(groups, agent.nbd.clients), mine.length, log);
   await Promise.all([...groups.values()].map((group) => group.start()));
   const observer = every(clock, observeIntervalMs, () => {
     for (const group of groups.values()) group.status();
@@ -213,6 +219,7 @@ function makeLinks(world: AgentWorld, groups: readonly GroupSettings[], log: Log
 async function listenNbd(
   world: AgentWorld,
   catalog: AgentExportCatalog,
+  groups: number,
   log: Log,
 ): Promise<{ address: Address; close(graceMs: number): Promise<void> }[]> {
   const { site, clock } = world;
@@ -229,6 +236,11 @@ async function listenNbd(
   const servers: { address: Address; close(graceMs: number): Promise<void> }[] = [];
   // One budget for all listeners: what clients make us hold is bounded for the process, not for each door.
   const memory = new NbdRequestMemory(requestMemoryBytes);
+  const spare = descriptorsMax() - descriptorsProcess - groups * descriptorsGroup;
+  const connectionsMax = Math.max(
+    connectionsMin,
+    Math.min(nbdServerLimits.connectionsMax, Math.floor(spare / nbd.listen.length)),
+  );
   try {
     for (const listen of nbd.listen) {
       // A Unix socket is guarded by its file mode; the network needs certificates.
@@ -239,6 +251,7 @@ async function listenNbd(
         clock,
         log,
         memory,
+        limits: { connectionsMax },
       });
       servers.push({ address: await server.listen(), close: (graceMs) => server.close(graceMs) });
     }
