@@ -254,10 +254,11 @@ export class OwnedGroup implements RecordSink {
     await this.#step(async () => {
       const sound = how === "clean" && this.#phase.kind === "serving";
       await this.#stopShipping();
-      const engine = this.#engine;
-      this.#engine = null;
-      if (engine !== null) await engine.close(sound && (await engine.drain()) ? "clean" : "abandon");
+      // Said before the last steps, not after: while they take their time nobody may read that clients are served.
       this.#enter({ kind: "closed" });
+      const engine = this.#engine;
+      if (engine !== null) await engine.close(sound && (await engine.drain()) ? "clean" : "abandon");
+      this.#engine = null;
       this.#refuseWaiting(shutdownError());
     });
   }
