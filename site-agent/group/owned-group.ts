@@ -258,8 +258,8 @@ export class OwnedGroup implements RecordSink {
       this.#enter({ kind: "closed" });
       const engine = this.#engine;
       if (engine !== null) await engine.close(sound && (await engine.drain()) ? "clean" : "abandon");
-      this.#engine = null;
       this.#refuseWaiting(shutdownError());
+      this.#engine = null;
     });
   }
 
@@ -517,7 +517,11 @@ export class OwnedGroup implements RecordSink {
       },
       listener: {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
-        superseded: (token) => this.#stepAlone(() => this.#fence(token)),
+        superseded: (token) => {
+          // At once: the step may have to wait for a journal being opened again, which ends by answering what waits.
+          this.#fencedBy ??= token;
+          this.#stepAlone(() => this.#fence(token));
+        },
         attached: () => {
           this.#progressAtMs = clock.monotonicMs();
         },
@@ -610,6 +614,9 @@ export class OwnedGroup implements RecordSink {
       this.#engine = null;
       // The unsent tail stays in this epoch's journal, durable, for whoever has to look at it.
       await engine.close((await engine.drain()) ? "clean" : "abandon");
+      // What was on its way into the journal at the first refusal, and came back.
+      engine.refuseUnsettled(shutdownError());
+      this.#refuseWaiting(shutdownError());
     }
   }
 
@@ -618,8 +625,10 @@ export class OwnedGroup implements RecordSink {
     this.#stop(new OperationalError({ code: "OWNER_CONFLICT", message, reaction: "stop" }));
     await this.#stopShipping();
     const engine = this.#engine;
-    this.#engine = null;
     await engine?.close("abandon");
+    // What was on its way into the journal when the rest was refused.
+    this.#refuseWaiting(new BlockError(BlockErrno.EIO, "the group is stopped"));
+    this.#engine = null;
   }
 
   #stop(error: unknown): void {
@@ -653,6 +662,7 @@ export class OwnedGroup implements RecordSink {
   }
 
   #refuseWaiting(error: Error): void {
+    this.#engine?.refuseUnsettled(error);
     this.#pending.rejectAll(error);
     this.#gate.rejectAll(error);
   }

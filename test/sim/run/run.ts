@@ -154,7 +154,7 @@ class Run {
     );
     this.workload = new Workload(seed, this.scheduler, this.sites, this.truth, plan.workload);
     this.operator = new Operator(this.scheduler, this.sites, this.truth);
-    this.faults = new FaultRunner(this.scheduler, this.sites, this.operator);
+    this.faults = new FaultRunner(this.scheduler, this.sites, this.operator, this.workload);
   }
 
   async drive(): Promise<void> {

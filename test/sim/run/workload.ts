@@ -46,6 +46,8 @@ export class Workload {
   readonly #plan: WorkloadPlan;
   readonly #workers: Worker[] = [];
   #requestsLeft: number;
+  /** What happens the instant after an answer at a site. */
+  #armed: { readonly site: SiteName; readonly durable: boolean; readonly then: () => void }[] = [];
 
   constructor(seed: number, scheduler: Scheduler, sites: Sites, truth: Truth, plan: WorkloadPlan) {
     this.#seed = seed;
@@ -72,6 +74,25 @@ export class Workload {
   /** Lets the workers do so many requests more. */
   revive(requests: number): void {
     this.#requestsLeft = requests;
+  }
+
+  /**
+   * Calls `then` right after the next answer at `site`, of a FLUSH or FUA where `durable`: the worst moment for a crash,
+   * since nothing promised can have become safe by chance. Returns what takes the order back.
+   */
+  arm(site: SiteName, durable: boolean, then: () => void): () => void {
+    const order = { site, durable, then };
+    this.#armed.push(order);
+    return () => {
+      this.#armed = this.#armed.filter((each) => each !== order);
+    };
+  }
+
+  #strike(site: SiteName, durable: boolean): void {
+    const due = this.#armed.filter((each) => each.site === site && (durable || !each.durable));
+    if (due.length === 0) return;
+    this.#armed = this.#armed.filter((each) => !due.includes(each));
+    for (const { then } of due) this.#scheduler.at(0, "", then);
   }
 
   /** Connections to the agent of `site` broke. */
@@ -149,6 +170,7 @@ export class Workload {
           done(() => {
             this.counts.flushes += 1;
             book.flushAnswered(target);
+            this.#strike(site, true);
           }),
         () => done(undefined),
       );
@@ -192,6 +214,7 @@ export class Workload {
         done(() => {
           this.counts.answered += 1;
           book.answered(op, this.#scheduler.nowMs);
+          this.#strike(site, fua);
         });
       },
       () => {
