@@ -111,7 +111,8 @@ export class Workload {
   #next(worker: Worker): void {
     worker.site = undefined;
     worker.ticket += 1;
-    this.#again(worker, this.#random.fraction() * 2 * this.#plan.thinkMs);
+    const pauseMs = this.#random.chance(0.5) ? 0.1 : this.#random.fraction() * 2 * this.#plan.thinkMs;
+    this.#again(worker, pauseMs);
   }
 
   /** The newest owner that serves, else the old one. */
