@@ -262,11 +262,12 @@ export class OwnedGroup implements RecordSink {
     await this.#step(async () => {
       const sound = how === "clean" && this.#phase.kind === "serving";
       await this.#stopShipping();
-      const engine = this.#engine;
-      this.#engine = null;
-      if (engine !== null) await engine.close(sound && (await engine.drain()) ? "clean" : "abandon");
+      // Said before the last steps, not after: while they take their time nobody may read that clients are served.
       this.#enter({ kind: "closed" });
+      const engine = this.#engine;
+      if (engine !== null) await engine.close(sound && (await engine.drain()) ? "clean" : "abandon");
       this.#refuseWaiting(shutdownError());
+      this.#engine = null;
     });
   }
 
@@ -527,7 +528,11 @@ export class OwnedGroup implements RecordSink {
       },
       listener: {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
-        superseded: (token) => this.#stepAlone(() => this.#fence(token)),
+        superseded: (token) => {
+          // At once: the step may have to wait for a journal being opened again, which ends by answering what waits.
+          this.#fencedBy ??= token;
+          this.#stepAlone(() => this.#fence(token));
+        },
         attached: () => {
           this.#stall.moved(clock.monotonicMs());
         },
@@ -616,6 +621,9 @@ export class OwnedGroup implements RecordSink {
       this.#engine = null;
       // The unsent tail stays in this epoch's journal, durable, for whoever has to look at it.
       await engine.close((await engine.drain()) ? "clean" : "abandon");
+      // What was on its way into the journal at the first refusal, and came back.
+      engine.refuseUnsettled(shutdownError());
+      this.#refuseWaiting(shutdownError());
     }
   }
 
@@ -652,8 +660,10 @@ export class OwnedGroup implements RecordSink {
     this.#stop(new OperationalError({ code: "OWNER_CONFLICT", message, reaction: "stop" }));
     await this.#stopShipping();
     const engine = this.#engine;
-    this.#engine = null;
     await engine?.close("abandon");
+    // What was on its way into the journal when the rest was refused.
+    this.#refuseWaiting(new BlockError(BlockErrno.EIO, "the group is stopped"));
+    this.#engine = null;
   }
 
   #stop(error: unknown): void {
@@ -687,6 +697,7 @@ export class OwnedGroup implements RecordSink {
   }
 
   #refuseWaiting(error: Error): void {
+    this.#engine?.refuseUnsettled(error);
     this.#pending.rejectAll(error);
     this.#gate.rejectAll(error);
   }

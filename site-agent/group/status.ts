@@ -62,14 +62,20 @@ interface Verdict {
   readonly reason: Reason | null;
 }
 
+function oldestAgeMs({ oldestAtMs }: Lag, nowMs: number): number {
+  return oldestAtMs === null ? 0 : nowMs - oldestAtMs;
+}
+
 function rpoBreach(facts: OwnerFacts, nowMs: number): boolean {
   const { lag, rpo } = facts;
-  const oldestAgeMs = lag.oldestAtMs === null ? 0 : nowMs - lag.oldestAtMs;
-  return (rpo.ageMs !== null && oldestAgeMs > rpo.ageMs) || (rpo.bytes !== null && lag.bytes > rpo.bytes);
+  return (
+    (rpo.ageMs !== null && oldestAgeMs(lag, nowMs) > rpo.ageMs) ||
+    (rpo.bytes !== null && lag.bytes > rpo.bytes)
+  );
 }
 
 /** The worst truth first. */
-function judge(facts: OwnerFacts, breached: boolean): Verdict {
+function judge(facts: OwnerFacts, breached: boolean, nowMs: number): Verdict {
   const { phase, lag } = facts;
   const say = (state: ProtectionState, code: string, message: string): Verdict => ({
     state,
@@ -100,14 +106,17 @@ function judge(facts: OwnerFacts, breached: boolean): Verdict {
   if (lag.writes > 0 && facts.noProgressMs > noProgressMsMax) {
     return say("at-risk", "NO_PROGRESS", "the standby has acknowledged nothing for a while");
   }
-  if (lag.ageMs > catchingUpAgeMs) return say("catching-up", "BEHIND", "the standby is catching up");
+  // By the age of what is missing, not by the span of time in which it was written: a writer that rests after a burst
+  // is as unprotected as one that goes on. The span counts where the wall clock was set back meanwhile.
+  if (Math.max(lag.ageMs, oldestAgeMs(lag, nowMs)) > catchingUpAgeMs)
+    return say("catching-up", "BEHIND", "the standby is catching up");
   return { state: "protected", reason: null };
 }
 
 /** Everything of the status document but `since`, which the caller remembers. */
 export function ownerStatus(facts: OwnerFacts, nowMs: number): Omit<OwnerStatus, "since"> {
   const breached = rpoBreach(facts, nowMs);
-  const { state, reason } = judge(facts, breached);
+  const { state, reason } = judge(facts, breached, nowMs);
   const { writes, bytes, ageMs } = facts.lag;
   return {
     group: facts.group,

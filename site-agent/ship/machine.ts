@@ -362,6 +362,11 @@ class Turn {
   }
 
   supersede(token: Token): void {
+    // Whoever closes this shipper may go on with another one: the news must reach him all the same.
+    if (this.state.condition === "closed") {
+      this.order({ kind: "reportSuperseded", token });
+      return;
+    }
     this.abortAll();
     const reason = {
       code: "SUPERSEDED",
@@ -517,6 +522,14 @@ function backOffMs(failures: number, context: ShipContext): number {
 
 const ignore = (): void => undefined;
 
+/** An answer that nobody waits for any more may still say that a newer token owns the group: that is never missed. */
+function answeredAside(
+  turn: Turn,
+  { answer }: EventOf<"helloAnswered"> | EventOf<"batchAnswered"> | EventOf<"heartbeatAnswered">,
+): void {
+  if (answer.kind === "superseded") turn.supersede(answer.token);
+}
+
 function durableAdvanced(turn: Turn, event: EventOf<"durableAdvanced">): void {
   if (event.durable <= turn.state.durable) return;
   turn.set({ durable: event.durable, durableDataBytesTotal: event.dataBytesTotal });
@@ -529,14 +542,13 @@ function close(turn: Turn): void {
 
 /** The answer to a batch that nobody waits for may still forbid us to go on. */
 function helloAnswered(turn: Turn, event: EventOf<"helloAnswered">) {
+  if (event.answer.kind === "superseded") return turn.supersede(event.answer.token);
   if (event.id !== turn.state.helloId) return;
   const { answer } = event;
   if (event.durable > turn.state.durable) {
     turn.set({ durable: event.durable, durableDataBytesTotal: event.durableDataBytesTotal });
   }
   switch (answer.kind) {
-    case "superseded":
-      return turn.supersede(answer.token);
     case "conflict":
       return turn.conflict(answer.token);
     case "refused":
@@ -652,11 +664,10 @@ function settle(turn: Turn, batch: InFlight): void {
 
 function batchAnswered(turn: Turn, event: EventOf<"batchAnswered">) {
   const { answer } = event;
+  if (answer.kind === "superseded") return turn.supersede(answer.token);
   const batch = turn.batch(event.id);
   if (batch === undefined) return;
   switch (answer.kind) {
-    case "superseded":
-      return turn.supersede(answer.token);
     case "conflict":
       return turn.conflict(answer.token);
     case "diverged":
@@ -796,11 +807,11 @@ const never: Row = {
 const table: { readonly [C in Condition]: Row } = {
   disconnected: {
     started: (turn) => turn.greet(false),
-    helloAnswered: ignore,
+    helloAnswered: answeredAside,
     helloFailed: ignore,
     batchSent: never.batchSent,
     readFailed: ignore,
-    batchAnswered: ignore,
+    batchAnswered: answeredAside,
     batchFailed: ignore,
     heartbeatAnswered: (turn, event) => void heartbeatForbids(turn, event.answer),
     heartbeatFailed: ignore,
@@ -820,7 +831,7 @@ const table: { readonly [C in Condition]: Row } = {
     },
     batchSent: never.batchSent,
     readFailed: ignore,
-    batchAnswered: ignore,
+    batchAnswered: answeredAside,
     batchFailed: ignore,
     heartbeatAnswered: (turn, event) => void heartbeatForbids(turn, event.answer),
     heartbeatFailed: ignore,
@@ -831,7 +842,7 @@ const table: { readonly [C in Condition]: Row } = {
   },
   attached: {
     started: ignore,
-    helloAnswered: ignore,
+    helloAnswered: answeredAside,
     helloFailed: ignore,
     batchSent,
     readFailed,
@@ -853,11 +864,11 @@ const table: { readonly [C in Condition]: Row } = {
   },
   waiting: {
     started: ignore,
-    helloAnswered: ignore,
+    helloAnswered: answeredAside,
     helloFailed: ignore,
     batchSent: never.batchSent,
     readFailed: ignore,
-    batchAnswered: ignore,
+    batchAnswered: answeredAside,
     batchFailed: ignore,
     heartbeatAnswered: heartbeatAnsweredAside,
     heartbeatFailed,
@@ -871,11 +882,11 @@ const table: { readonly [C in Condition]: Row } = {
   },
   stopped: {
     started: ignore,
-    helloAnswered: ignore,
+    helloAnswered: answeredAside,
     helloFailed: ignore,
     batchSent: never.batchSent,
     readFailed: ignore,
-    batchAnswered: ignore,
+    batchAnswered: answeredAside,
     batchFailed: ignore,
     heartbeatAnswered: heartbeatAnsweredAside,
     heartbeatFailed,
@@ -885,5 +896,10 @@ const table: { readonly [C in Condition]: Row } = {
     closed: close,
   },
   superseded: { ...never, closed: (turn) => turn.set({ condition: "closed" }) },
-  closed: never,
+  closed: {
+    ...never,
+    helloAnswered: answeredAside,
+    batchAnswered: answeredAside,
+    heartbeatAnswered: answeredAside,
+  },
 };

@@ -227,6 +227,12 @@ export class Engine {
     return this.#unsettled;
   }
 
+  /** No engine follows: the writes of a put that failed get no other answer than this. */
+  refuseUnsettled(error: Error): void {
+    for (const item of this.#unsettled?.items ?? []) item.request?.reject(error);
+    this.#unsettled = null;
+  }
+
   #fail(error: unknown): void {
     if (this.#failed) return;
     this.#failed = true;

@@ -87,8 +87,8 @@ interface Exchange {
   /** Set while the receiver waits for more of the body. */
   breakBody: (() => void) | undefined;
   receiver: Life | undefined;
-  /** Settles the sender's promise, once; nothing for replays. */
-  settle: (outcome: HttpReply | Error) => void;
+  /** Settles the sender's promise, once; false when nobody waits for it any more. */
+  settle: (outcome: HttpReply | Error) => boolean;
 }
 
 interface StoredBatch {
@@ -166,7 +166,7 @@ export class Wan {
         );
       }
       if (role === "agent" && exchange.from === site) {
-        exchange.settle = () => {};
+        exchange.settle = () => false;
         this.#hangUp(exchange, silentMs === 0 ? this.#delay() : bodySilenceMs);
       }
     }
@@ -211,7 +211,7 @@ export class Wan {
     group: string,
     sender: SenderToken | undefined,
     body: Uint8Array,
-    settle: (outcome: HttpReply | Error) => void,
+    settle: (outcome: HttpReply | Error) => boolean,
   ): Exchange {
     this.counts.requests += 1;
     const exchange: Exchange = {
@@ -311,7 +311,7 @@ export class Wan {
       gone: new AbortController(),
       breakBody: undefined,
       receiver: undefined,
-      settle: () => {},
+      settle: () => false,
     };
     this.#exchanges.add(exchange);
     this.#deliver(exchange, delayMs, batch.bytes, undefined, true);
@@ -319,8 +319,11 @@ export class Wan {
 
   #fail(exchange: Exchange, delayMs: number, why: string): void {
     this.#exchanges.delete(exchange);
-    this.#later(exchange.from, delayMs, `${exchange.label} fails: ${why}`, () =>
-      exchange.settle(unreachable(why)),
+    this.#later(
+      exchange.from,
+      delayMs,
+      `${exchange.label} fails: ${why}`,
+      () => void exchange.settle(unreachable(why)),
     );
   }
 
@@ -439,9 +442,8 @@ export class Wan {
       delayMs,
       `answer to ${exchange.label} ${group} ${to}>${from}: ${reply.status} ${Buffer.from(reply.body).toString("utf8").slice(0, 120)}`,
       () => {
-        if (reply.status === 200)
-          this.#observer.delivered(from, group, kind, JSON.parse(Buffer.from(reply.body).toString("utf8")));
-        exchange.settle(reply);
+        if (!exchange.settle(reply) || reply.status !== 200) return;
+        this.#observer.delivered(from, group, kind, JSON.parse(Buffer.from(reply.body).toString("utf8")));
       },
     );
   }
@@ -479,7 +481,8 @@ function timedOut(): OperationalError {
 }
 
 interface Call {
-  settle(outcome: HttpReply | Error): void;
+  /** True when somebody waited for it. */
+  settle(outcome: HttpReply | Error): boolean;
   readonly upload: boolean;
   readonly sinceMs: number;
 }
@@ -579,10 +582,10 @@ export class SimLine implements Line {
         sinceMs: this.#scheduler.nowMs,
         settle: (outcome) => {
           if (this.#life.paused) {
-            this.#scheduler.at(0, "", () => call.settle(outcome), this.#life);
-            return;
+            this.#scheduler.at(0, "", () => void call.settle(outcome), this.#life);
+            return false;
           }
-          if (!end()) return;
+          if (!end()) return false;
           if (outcome instanceof Error) {
             if (errorCode(outcome) === "PEER_UNREACHABLE") this.#change(false);
             reject(outcome);
@@ -590,6 +593,7 @@ export class SimLine implements Line {
             this.#alive();
             resolve(outcome);
           }
+          return true;
         },
       };
       this.#calls.add(call);

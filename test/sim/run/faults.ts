@@ -10,6 +10,7 @@ import type { PowerCut } from "../world/tree.ts";
 import type { Operator } from "./operator.ts";
 import type { RoleName, SiteName, Sites } from "./sites.ts";
 import { otherSite, siteNames } from "./sites.ts";
+import type { Workload } from "./workload.ts";
 
 export const faultKinds = [
   "kill-agent",
@@ -128,13 +129,15 @@ export class FaultRunner {
   readonly #scheduler: Scheduler;
   readonly #sites: Sites;
   readonly #operator: Operator;
+  readonly #workload: Workload;
   readonly #injected: InjectedFault[] = [];
   #healed = false;
 
-  constructor(scheduler: Scheduler, sites: Sites, operator: Operator) {
+  constructor(scheduler: Scheduler, sites: Sites, operator: Operator, workload: Workload) {
     this.#scheduler = scheduler;
     this.#sites = sites;
     this.#operator = operator;
+    this.#workload = workload;
   }
 
   schedule(faults: readonly Fault[]): void {
@@ -182,7 +185,9 @@ export class FaultRunner {
     const sites = this.#sites;
     switch (kind) {
       case "kill-agent":
-        if (this.#kill(site, "agent", forMs * 0.3)) this.#count(kind);
+        this.#atWorst(site, y < 0.4, false, () => {
+          if (this.#kill(site, "agent", forMs * 0.3)) this.#count(kind);
+        });
         return;
       case "kill-gateway":
         if (this.#kill(site, "gateway", forMs * 0.3)) this.#count(kind);
@@ -198,8 +203,10 @@ export class FaultRunner {
         return;
       }
       case "power-cut":
-        this.#powerCut(site, powerModels[Math.floor(x * 4)]!, forMs * 0.5, y);
-        this.#count(kind);
+        this.#atWorst(site, (x * 4) % 1 < 0.6, true, () => {
+          this.#powerCut(site, powerModels[Math.floor(x * 4)]!, forMs * 0.5, y);
+          this.#count(kind);
+        });
         return;
       case "power-both":
         this.#powerCut(site, powerModels[Math.floor(x * 4)]!, forMs * 0.5, y);
@@ -295,6 +302,23 @@ export class FaultRunner {
         this.#failover(fault);
         return;
     }
+  }
+
+  /** Now, or right after the next answer of the site, a second later at most. */
+  #atWorst(site: SiteName, wait: boolean, durable: boolean, strike: () => void): void {
+    if (!wait) {
+      strike();
+      return;
+    }
+    let done = false;
+    const once = (): void => {
+      if (done || this.#healed) return;
+      done = true;
+      disarm();
+      strike();
+    };
+    const disarm = this.#workload.arm(site, durable, once);
+    this.#scheduler.at(1_000, "", once);
   }
 
   #reconnectAfter(forMs: number): void {

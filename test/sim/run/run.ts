@@ -102,15 +102,16 @@ export function drawPlan(seed: number): RunPlan {
   };
   const spanMs = random.pick([4_000, 12_000, 25_000]);
   const workersPerGroup = 1 + random.below(twoGroups ? 6 : 12);
+  const requestsMax = 150 + random.below(250);
   const workload: WorkloadPlan = {
     workersPerGroup,
-    // Never so rare that a run proves nothing.
-    thinkMs: Math.min(random.pick([20, 60, 200, 600]), (spanMs * workersPerGroup) / 200),
+    // Spread over the span, so that faults meet work: half of the requests follow at once, the others after a pause.
+    thinkMs: (2 * random.pick([0.4, 0.8, 1]) * spanMs * workersPerGroup * groups.length) / requestsMax,
     hotShare: random.pick([0.05, 0.2, 1]),
     flushChance: random.pick([0.06, 0.1, 0.2]),
     fuaChance: random.pick([0, 0.05, 0.3]),
     readChance: 0.06,
-    requestsMax: 150 + random.below(250),
+    requestsMax,
   };
   const conditions: WanConditions = {
     latencyMs: random.pick([1, 10, 40]),
@@ -154,7 +155,7 @@ class Run {
     );
     this.workload = new Workload(seed, this.scheduler, this.sites, this.truth, plan.workload);
     this.operator = new Operator(this.scheduler, this.sites, this.truth);
-    this.faults = new FaultRunner(this.scheduler, this.sites, this.operator);
+    this.faults = new FaultRunner(this.scheduler, this.sites, this.operator, this.workload);
   }
 
   async drive(): Promise<void> {

@@ -8,6 +8,7 @@ import type { StoreEngine } from "../../../journal/store.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import type { OwnerStatus, StandbyStatus } from "../../../protocol/status.ts";
 import { every } from "../../../runtime/clock.ts";
+import type { Disk } from "../../../runtime/disk.ts";
 import { syncDirectory } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
 import { OperationalError } from "../../../runtime/errors.ts";
@@ -79,6 +80,7 @@ export class SimSite {
 
 /** Wrappers around what the product is given, to plant a bug and see it caught. */
 export interface Sabotage {
+  readonly disk?: (disk: Disk, site: SiteName, role: RoleName) => Disk;
   readonly stores?: (engine: StoreEngine, site: SiteName, role: RoleName) => StoreEngine;
   readonly standby?: (group: StandbyGroup) => void;
   readonly owned?: (group: OwnedGroup) => void;
@@ -157,6 +159,11 @@ export class Sites {
     return { life, log };
   }
 
+  #disk(site: SimSite, role: RoleName, life: Life): Disk {
+    const disk = site.disk.view(life);
+    return this.#sabotage.disk?.(disk, site.name, role) ?? disk;
+  }
+
   #engine(site: SimSite, role: RoleName, life: Life): StoreEngine {
     const engine: StoreEngine = {
       open: site.disk.store(life),
@@ -188,7 +195,7 @@ export class Sites {
     const { life, log } = this.#newLife(site, "agent");
     const { scheduler, plan } = this;
     const clock = clockOf(scheduler, life, site.wall);
-    const disk = site.disk.view(life);
+    const disk = this.#disk(site, "agent", life);
     const line = this.wan.line(name, otherSite(name), life);
     const groups = new Map<string, OwnedGroup>();
     for (const settings of plan.groups) {
@@ -249,7 +256,7 @@ export class Sites {
     const { scheduler, plan } = this;
     const clock = clockOf(scheduler, life, site.wall);
     const storage = {
-      disk: site.disk.view(life),
+      disk: this.#disk(site, "gateway", life),
       images: site.disk.images(life),
       stores: this.#engine(site, "gateway", life),
       bootId: site.disk.bootId,

@@ -206,21 +206,20 @@ export class Truth {
 
   /** First sight of a serving owner after its start: what it came back with is judged and then is the truth. */
   #noticeReturn(site: SiteName, group: string, owned: OwnedGroup): void {
-    if (owned.servedVolumes.length === 0 || owned.fenced || owned.status().io !== "serving") return;
     const truth = this.group(group);
-    const { written } = owned.status().position;
     let book = truth.books.get(site);
+    if (book !== undefined && !book.awaitsReturn) return;
+    if (owned.servedVolumes.length === 0 || owned.fenced || owned.status().io !== "serving") return;
+    const { written } = owned.status().position;
     if (book === undefined) {
       const old = this.homeBook(group);
       truth.standby.sealedAt(written, old.shippedMax);
       book = new OwnerBook(`${group} at ${site}`, old.history.fork(written), truth.settings.durability);
       truth.books.set(site, book);
       this.counts.adoptions += 1;
-    } else if (book.awaitsReturn) {
+    } else {
       book.returned(written);
       this.counts.returns += 1;
-    } else {
-      return;
     }
     const first = written;
     const { history, name } = book;

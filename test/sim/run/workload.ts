@@ -46,6 +46,8 @@ export class Workload {
   readonly #plan: WorkloadPlan;
   readonly #workers: Worker[] = [];
   #requestsLeft: number;
+  /** What happens the instant after an answer at a site. */
+  #armed: { readonly site: SiteName; readonly durable: boolean; readonly then: () => void }[] = [];
 
   constructor(seed: number, scheduler: Scheduler, sites: Sites, truth: Truth, plan: WorkloadPlan) {
     this.#seed = seed;
@@ -74,6 +76,25 @@ export class Workload {
     this.#requestsLeft = requests;
   }
 
+  /**
+   * Calls `then` right after the next answer at `site`, of a FLUSH or FUA where `durable`: the worst moment for a crash,
+   * since nothing promised can have become safe by chance. Returns what takes the order back.
+   */
+  arm(site: SiteName, durable: boolean, then: () => void): () => void {
+    const order = { site, durable, then };
+    this.#armed.push(order);
+    return () => {
+      this.#armed = this.#armed.filter((each) => each !== order);
+    };
+  }
+
+  #strike(site: SiteName, durable: boolean): void {
+    const due = this.#armed.filter((each) => each.site === site && (durable || !each.durable));
+    if (due.length === 0) return;
+    this.#armed = this.#armed.filter((each) => !due.includes(each));
+    for (const { then } of due) this.#scheduler.at(0, "", then);
+  }
+
   /** Connections to the agent of `site` broke. */
   agentGone(site: SiteName): void {
     for (const worker of this.#workers) {
@@ -90,7 +111,8 @@ export class Workload {
   #next(worker: Worker): void {
     worker.site = undefined;
     worker.ticket += 1;
-    this.#again(worker, this.#random.fraction() * 2 * this.#plan.thinkMs);
+    const pauseMs = this.#random.chance(0.5) ? 0.1 : this.#random.fraction() * 2 * this.#plan.thinkMs;
+    this.#again(worker, pauseMs);
   }
 
   /** The newest owner that serves, else the old one. */
@@ -149,6 +171,7 @@ export class Workload {
           done(() => {
             this.counts.flushes += 1;
             book.flushAnswered(target);
+            this.#strike(site, true);
           }),
         () => done(undefined),
       );
@@ -192,6 +215,7 @@ export class Workload {
         done(() => {
           this.counts.answered += 1;
           book.answered(op, this.#scheduler.nowMs);
+          this.#strike(site, fua);
         });
       },
       () => {

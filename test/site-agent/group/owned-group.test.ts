@@ -7,12 +7,13 @@ import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
+import type { StoreEngine } from "../../../journal/store.ts";
 import { compressAside } from "../../../protocol/batch.ts";
 import type { Lineage } from "../../../protocol/ids.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
-import { errorCode } from "../../../runtime/errors.ts";
+import { errorCode, OperationalError } from "../../../runtime/errors.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
 import { systemRandom } from "../../../runtime/random.ts";
@@ -30,6 +31,7 @@ interface Options {
   readonly journalBytesMax?: number;
   readonly clock?: Clock;
   readonly link?: Line;
+  readonly stores?: StoreEngine;
 }
 
 /** A group of the home site with no line: nobody can be asked, so an operator creates it. */
@@ -54,7 +56,7 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
     files: {
       disk: systemDisk,
       images: systemImageFiles,
-      stores: levelEngine,
+      stores: options.stores ?? levelEngine,
       clock: systemClock,
       paths,
       journalBytesMax: options.journalBytesMax ?? 2 ** 30,
@@ -236,6 +238,37 @@ test("F31 a journal damaged while it is opened again stops the group at once", a
     assert.equal(again.status().reason?.code, "WATERMARK_MISSING");
     assert.equal(again.status().io, "refused");
     await again.close();
+  });
+});
+
+test("writes whose put failed are refused when no journal follows, and not left without an answer", async () => {
+  await withDataDir(async (dataDir) => {
+    let broken = false;
+    const stores: StoreEngine = {
+      ...levelEngine,
+      open: async (...all) => {
+        if (broken)
+          throw new OperationalError({ code: "JOURNAL_DAMAGED", message: "hole", reaction: "stop" });
+        const store = await levelEngine.open(...all);
+        const put = store.putFrame.bind(store);
+        store.putFrame = (first, value) => (broken ? Promise.reject(new Error("EIO")) : put(first, value));
+        return store;
+      },
+    };
+    const group = groupIn(dataDir, { stores });
+    await group.start();
+    await group.create();
+    await write(group, 0, 1);
+    broken = true;
+    const outcomes = await keptAlive(() =>
+      Promise.allSettled([write(group, 0, 2), write(group, 4096, 3), write(group, 8192, 4)]),
+    );
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      ["rejected", "rejected", "rejected"],
+    );
+    assert.equal(group.status().reason?.code, "JOURNAL_DAMAGED");
+    await group.close();
   });
 });
 

@@ -255,6 +255,21 @@ for (const condition of Object.keys(samples) as Condition[]) {
   }
 }
 
+test("SH12: that a newer token owns the group is reported whatever state its answer finds", () => {
+  const token = { epoch: 9, owner: "b" };
+  const answer = { kind: "superseded", token } as const;
+  for (const condition of Object.keys(samples) as Condition[]) {
+    if (condition === "superseded") continue;
+    for (const kind of ["helloAnswered", "batchAnswered", "heartbeatAnswered"] as const) {
+      const play = samples[condition]();
+      const event = { ...events[kind](play), answer };
+      // The answer to a request that is not awaited any more.
+      play.on("id" in event ? { ...event, id: 12345 } : event);
+      assert.deepEqual(play.order("reportSuperseded").token, token, `${condition} ${kind}`);
+    }
+  }
+});
+
 test("SH3: the greeting proves the standby's chain: another or an unknown value stops as DIVERGED", () => {
   for (const chain of [chainText(11), undefined]) {
     const play = new Play();

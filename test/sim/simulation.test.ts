@@ -1,0 +1,38 @@
+/**
+ * Many seeds of the whole pair, faults and all, with no invariant broken. A failure prints the seed, the fewest faults
+ * that still break it and the end of its trace; `node dist/test/sim/main.js --seed N` shows it again.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { describeFault, faultKinds } from "./run/faults.ts";
+import { shrink, simulate } from "./run/run.ts";
+import { Tally } from "./run/tally.ts";
+
+const seeds = Number(process.env["SPLITSITE_SIM_SEEDS"] ?? 600);
+const first = Number(process.env["SPLITSITE_SIM_FIRST"] ?? 1);
+
+test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
+  const tally = new Tally();
+  for (let seed = first; seed < first + seeds; seed += 1) {
+    const outcome = await simulate(seed);
+    tally.add(outcome);
+    if (outcome.violation === undefined) continue;
+    const least = await shrink(outcome);
+    const faults = least.faults.map(describeFault).join("\n  ");
+    assert.fail(
+      `seed ${seed}: ${least.violation?.message}\nfaults ${least.faults.map(({ id }) => id).join(",")}\n  ${faults}\n` +
+        `trace:\n  ${least.trace.slice(-80).join("\n  ")}`,
+    );
+  }
+  context.diagnostic(tally.table());
+  assert.ok(tally.invalidShare <= 0.02, `${tally.invalid.length} runs of ${seeds} proved too little`);
+  if (seeds < 100) return;
+  assert.ok(tally.sum("crashes") >= 3 * seeds, "three crashes a run on average");
+  assert.deepEqual(
+    faultKinds.filter((kind) => !tally.fired.has(kind)),
+    [],
+    "every kind of fault happened",
+  );
+  for (const name of ["failovers", "diskFaults", "replayed", "compares", "returns"] as const)
+    assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
+});
