@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Disk } from "../../runtime/disk.ts";
-import { crashModels, describeCrash, enumerate, record } from "./run/crash-states.ts";
+import { crash, crashModels, describeCrash, enumerate, record } from "./run/crash-states.ts";
 
 const states = Number(process.env["SPLITSITE_CRASH_STATES"] ?? 2_000);
 const seed = Number(process.env["SPLITSITE_CRASH_SEED"] ?? 1);
@@ -48,6 +48,21 @@ test("planted: a disk whose sync does nothing is caught", async (context) => {
   const { failed, states: judged } = await enumerate(600, seed, sabotage, 1);
   assert.equal(failed.length, 1, `not caught in ${judged} states`);
   context.diagnostic(`caught after ${judged} states: ${describeCrash(failed[0]!).slice(0, 200)}`);
+});
+
+test("power loss while much is unsynced leads back to what was promised", {
+  todo: "unsynced sectors that persist out of order leave a hole beyond every promise: JOURNAL_DAMAGED, for good",
+}, async () => {
+  const load = { workersPerGroup: 16, thinkMs: 3, flushChance: 0, fuaChance: 0 };
+  const points = (await record(1, 80, {}, load)).filter(
+    ({ site, what }) => site === "a" && what.startsWith("write /a/agent/g/journal-1/"),
+  );
+  const failed: string[] = [];
+  for (const point of points.slice(0, 60)) {
+    const outcome = await crash(point, 1, "subset", 0, false);
+    if (outcome.violation !== undefined) failed.push(describeCrash(outcome));
+  }
+  assert.deepEqual(failed, []);
 });
 
 /** All methods of an object, also those of its class, as own properties. */

@@ -18,6 +18,7 @@ import type { Sabotage, SiteName, SitePlan } from "./sites.ts";
 import { Sites, siteNames } from "./sites.ts";
 import { Truth } from "./truth.ts";
 import { compareCopies, unsettled } from "./verdict.ts";
+import type { WorkloadPlan } from "./workload.ts";
 import { Workload } from "./workload.ts";
 
 /** A moment just before one step. */
@@ -93,7 +94,12 @@ function makeWorld(seed: number, sabotage: Sabotage): World {
 }
 
 /** Lives through `requests` requests of `seed` and keeps the state before every step, from the very first on. */
-export async function record(seed: number, requests: number, sabotage: Sabotage = {}): Promise<CrashPoint[]> {
+export async function record(
+  seed: number,
+  requests: number,
+  sabotage: Sabotage = {},
+  load: Partial<WorkloadPlan> = {},
+): Promise<CrashPoint[]> {
   const world = makeWorld(seed, sabotage);
   const { scheduler, sites, truth } = world;
   const points: CrashPoint[] = [];
@@ -122,6 +128,7 @@ export async function record(seed: number, requests: number, sabotage: Sabotage 
     fuaChance: 0.15,
     readChance: 0,
     requestsMax: requests,
+    ...load,
   });
   world.workload.start();
   await scheduler.run({ untilMs: 3_000 });
