@@ -46,6 +46,16 @@ export class OwnerBook {
     this.durableMax = history.last;
   }
 
+  /** What is known now, apart from what becomes of it: requests in flight can only be unknown to the copy. */
+  copy(): OwnerBook {
+    const copied = new OwnerBook(this.name, this.history.fork(this.history.last), this.durability);
+    copied.answeredMax = this.answeredMax;
+    copied.durableMax = this.durableMax;
+    copied.shippedMax = this.shippedMax;
+    copied.writtenMax = this.writtenMax;
+    return copied;
+  }
+
   get flyingCount(): number {
     return this.#flying.size;
   }

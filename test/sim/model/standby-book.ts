@@ -27,6 +27,15 @@ export class StandbyBook {
     this.name = name;
   }
 
+  /** What it has said so far. */
+  copy(): StandbyBook {
+    const copied = new StandbyBook(this.name);
+    copied.durableMax = this.durableMax;
+    copied.appliedMax = this.appliedMax;
+    copied.epochMax = this.epochMax;
+    return copied;
+  }
+
   /** It said that everything up to `durable` is durable, and up to `applied` in the images. */
   claimed(durable: number, applied: number | undefined, shippedMax: number): void {
     require("I4", durable <= shippedMax, () =>

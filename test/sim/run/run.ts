@@ -6,7 +6,6 @@
 import type { GroupSettings } from "../../../runtime/settings/types.ts";
 import { SeededRandom } from "../../support/seeded.ts";
 import type { WanConditions } from "../link.ts";
-import { requireExact } from "../model/content.ts";
 import { Violation } from "../model/violation.ts";
 import { Scheduler } from "../world/scheduler.ts";
 import { Trace } from "../world/trace.ts";
@@ -16,6 +15,7 @@ import { Operator } from "./operator.ts";
 import type { Sabotage, SiteName, SitePlan } from "./sites.ts";
 import { otherSite, Sites, siteNames } from "./sites.ts";
 import { Truth } from "./truth.ts";
+import { compareCopies, unsettled } from "./verdict.ts";
 import type { WorkloadPlan } from "./workload.ts";
 import { Workload } from "./workload.ts";
 
@@ -192,11 +192,11 @@ class Run {
         this.operator.restartStopped();
         this.operator.acceptLosses();
       }
-      if (workload.counts.answered - answeredBefore >= 10 && this.#unsettled(false) === undefined) return;
+      if (workload.counts.answered - answeredBefore >= 10 && unsettled(this, false) === undefined) return;
     }
     throw new Violation(
       "I8",
-      `${recoveryMsMax} ms after the last fault: ${this.#unsettled(false) ?? `${workload.counts.answered - answeredBefore} writes answered`}`,
+      `${recoveryMsMax} ms after the last fault: ${unsettled(this, false) ?? `${workload.counts.answered - answeredBefore} writes answered`}`,
     );
   }
 
@@ -205,7 +205,7 @@ class Run {
     const untilMs = scheduler.nowMs + recoveryMsMax;
     let operatorAtMs = scheduler.nowMs + operatorMs;
     for (;;) {
-      const problem = this.#unsettled(true);
+      const problem = unsettled(this, true);
       if (problem === undefined) break;
       if (scheduler.nowMs >= untilMs) throw new Violation("I8", `with nothing left to do: ${problem}`);
       this.operator.acceptLosses();
@@ -215,70 +215,7 @@ class Run {
       }
       await scheduler.run({ untilMs: scheduler.nowMs + settleStepMs });
     }
-    await this.#compare();
-  }
-
-  /** What is not as it must be in the end; `quiet`: clients rest as well. */
-  #unsettled(quiet: boolean): string | undefined {
-    const { sites, truth } = this;
-    if (quiet && this.workload.inFlight > 0) return `${this.workload.inFlight} requests are not answered`;
-    for (const [name, group] of truth.groups) {
-      const handedOver = this.operator.orders.get(name) === "done" || group.standby.sealed !== undefined;
-      const owner = handedOver ? group.standbySite : group.home;
-      const status = sites.ownerStatus(owner, name);
-      if (status === undefined || status.io !== "serving")
-        return `${name} at ${owner} is ${status?.state} ${status?.io} ${status?.reason?.code}`;
-      if (handedOver) {
-        if (status.reason?.code !== "NO_STANDBY") return `${name} at ${owner} says ${status.reason?.code}`;
-        const old = sites.ownerStatus(group.home, name);
-        if (old?.state !== "fenced")
-          return `${name}: the old owner is ${old?.state} ${old?.io} ${old?.reason?.code}`;
-        continue;
-      }
-      if (this.operator.orders.get(name) === "under way") return `the failover of ${name} is not over`;
-      if (!quiet) continue;
-      if (status.state !== "protected")
-        return `${name} at ${owner} is ${status.state} ${status.reason?.code}`;
-      const standby = sites.standbyStatus(group.standbySite, name);
-      if (standby?.state !== "protected")
-        return `${name}'s standby is ${standby?.state} ${standby?.reason?.code}: ${standby?.reason?.message}`;
-      if (standby.position.applied !== status.position.written)
-        return `${name}: applied ${standby.position.applied} of ${status.position.written}`;
-    }
-    return undefined;
-  }
-
-  /** The end: every byte of every copy. */
-  async #compare(): Promise<void> {
-    const { sites, truth, seed, scheduler } = this;
-    for (const [name, group] of truth.groups) {
-      const owner = group.standby.sealed === undefined ? group.home : group.standbySite;
-      const book = group.books.get(owner)!;
-      const written = sites.ownerStatus(owner, name)!.position.written;
-      for (const [volume, bytes] of book.history.volumeBytes.entries()) {
-        let data: Uint8Array | undefined;
-        const device = sites.device(owner, name, volume);
-        if (device === undefined) throw new Violation("I8", `${name} at ${owner} is not exported`);
-        device.read(0, bytes).then(
-          (read) => {
-            data = read;
-          },
-          (error: unknown) => scheduler.fail(error),
-        );
-        await scheduler.run({ untilMs: scheduler.nowMs + 5_000, stop: () => data !== undefined });
-        if (data === undefined) throw new Violation("I8", `a read of ${name} at ${owner} is not answered`);
-        requireExact({
-          what: `${book.name} in the end`,
-          invariant: "I1",
-          history: book.history,
-          volume,
-          seed,
-          bytes: data,
-          sequence: written,
-        });
-      }
-      if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite));
-    }
+    await compareCopies(this);
   }
 
   get invalid(): string | undefined {

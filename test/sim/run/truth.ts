@@ -28,7 +28,7 @@ export interface GroupTruth {
   readonly home: SiteName;
   readonly standbySite: SiteName;
   readonly books: Map<SiteName, OwnerBook>;
-  readonly standby: StandbyBook;
+  standby: StandbyBook;
   /** When the standby last told its owner that it lives; by this incarnation. */
   heardAtMs: number | null;
   /** Since when the owner has said without a break that it is protected. */

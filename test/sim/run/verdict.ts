@@ -1,0 +1,80 @@
+/**
+ * The end of a run: what must be true of two sites once nothing fails any more and everybody had time, and the
+ * comparison of every byte of every copy with the model.
+ */
+import { requireExact } from "../model/content.ts";
+import { Violation } from "../model/violation.ts";
+import type { Scheduler } from "../world/scheduler.ts";
+import type { Operator } from "./operator.ts";
+import type { Sites } from "./sites.ts";
+import type { Truth } from "./truth.ts";
+import type { Workload } from "./workload.ts";
+
+export interface Pair {
+  readonly seed: number;
+  readonly scheduler: Scheduler;
+  readonly sites: Sites;
+  readonly truth: Truth;
+  readonly operator: Operator;
+  readonly workload?: Workload;
+}
+
+/** What is not as it must be in the end; `quiet`: clients rest as well. */
+export function unsettled({ sites, truth, operator, workload }: Pair, quiet: boolean): string | undefined {
+  if (quiet && (workload?.inFlight ?? 0) > 0) return `${workload?.inFlight} requests are not answered`;
+  for (const [name, group] of truth.groups) {
+    const handedOver = operator.orders.get(name) === "done" || group.standby.sealed !== undefined;
+    const owner = handedOver ? group.standbySite : group.home;
+    const status = sites.ownerStatus(owner, name);
+    if (status === undefined || status.io !== "serving")
+      return `${name} at ${owner} is ${status?.state} ${status?.io} ${status?.reason?.code}`;
+    if (handedOver) {
+      if (status.reason?.code !== "NO_STANDBY") return `${name} at ${owner} says ${status.reason?.code}`;
+      const old = sites.ownerStatus(group.home, name);
+      if (old?.state !== "fenced")
+        return `${name}: the old owner is ${old?.state} ${old?.io} ${old?.reason?.code}`;
+      continue;
+    }
+    if (operator.orders.get(name) === "under way") return `the failover of ${name} is not over`;
+    if (!quiet) continue;
+    if (status.state !== "protected") return `${name} at ${owner} is ${status.state} ${status.reason?.code}`;
+    const standby = sites.standbyStatus(group.standbySite, name);
+    if (standby?.state !== "protected")
+      return `${name}'s standby is ${standby?.state} ${standby?.reason?.code}: ${standby?.reason?.message}`;
+    if (standby.position.applied !== status.position.written)
+      return `${name}: applied ${standby.position.applied} of ${status.position.written}`;
+  }
+  return undefined;
+}
+
+/** The end: every byte of every copy. */
+export async function compareCopies({ sites, truth, seed, scheduler }: Pair): Promise<void> {
+  for (const [name, group] of truth.groups) {
+    const owner = group.standby.sealed === undefined ? group.home : group.standbySite;
+    const book = group.books.get(owner)!;
+    const written = sites.ownerStatus(owner, name)!.position.written;
+    for (const [volume, bytes] of book.history.volumeBytes.entries()) {
+      let data: Uint8Array | undefined;
+      const device = sites.device(owner, name, volume);
+      if (device === undefined) throw new Violation("I8", `${name} at ${owner} is not exported`);
+      device.read(0, bytes).then(
+        (read) => {
+          data = read;
+        },
+        (error: unknown) => scheduler.fail(error),
+      );
+      await scheduler.run({ untilMs: scheduler.nowMs + 5_000, stop: () => data !== undefined });
+      if (data === undefined) throw new Violation("I8", `a read of ${name} at ${owner} is not answered`);
+      requireExact({
+        what: `${book.name} in the end`,
+        invariant: "I1",
+        history: book.history,
+        volume,
+        seed,
+        bytes: data,
+        sequence: written,
+      });
+    }
+    if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite));
+  }
+}
