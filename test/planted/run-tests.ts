@@ -67,7 +67,8 @@ export async function runTests(
       // The whole group is gone already.
     }
   };
-  process.once("exit", end);
+  // Before the copy is removed, which was made earlier: nobody may write into it then.
+  process.prependOnceListener("exit", end);
   let late = false;
   const timer = setTimeout(() => {
     late = true;

@@ -56,11 +56,12 @@ export class TreeCopy {
 
   /** What the last tests left in their temporary folder goes. */
   clearScratch(): void {
-    rmSync(this.scratch, { recursive: true, force: true });
+    rmSync(this.scratch, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
     mkdirSync(this.scratch);
   }
 
   remove(): void {
-    rmSync(this.#folder, { recursive: true, force: true });
+    // A process that was just ended may still be leaving.
+    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   }
 }
