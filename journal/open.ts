@@ -4,6 +4,7 @@
  * promised is refused with what is wrong and where; it is never repaired, shortened or continued.
  */
 import { dirname } from "node:path";
+import type { Sequence } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -93,7 +94,17 @@ async function openVerified(
     const verified = await verify(store, head, reading, options, world.onProgress);
     const boot = bootBytes(options.bootId);
     const noticeHeld = !reading.sameBoot && !reading.durable.clean;
-    await settle(store, files, watermark, head, verified.tail, reading, boot, noticeHeld);
+    if (verified.stranded.length > 0) {
+      log.warn(
+        "JOURNAL_CUT",
+        "a loss of power left frames behind a gap; nothing that was promised is missing",
+        {
+          sequence: verified.tail.sequence,
+          frames: verified.stranded.length,
+        },
+      );
+    }
+    await settle(store, files, watermark, head, verified, reading, boot, noticeHeld);
     const recovery = {
       cleanShutdown: reading.durable.clean,
       sameBoot: reading.sameBoot,
@@ -185,6 +196,8 @@ interface Verified {
   readonly bytes: number;
   readonly index: FrameIndex;
   readonly memory: MemoryTail;
+  /** First sequences of frames that a loss of power left behind a gap: no part of the journal, to be deleted. */
+  readonly stranded: readonly Sequence[];
 }
 
 /** Newest sequence the watermark knows to be answered: what is durable was answered, too. */
@@ -222,11 +235,19 @@ async function verify(
   const check = new ContinuityCheck(options.lineage, head.position);
   const index = new FrameIndex();
   const memory = new MemoryTail(options.memoryTailBytes);
+  // What was never synced survives a loss of power sector by sector, in any order: the store may have kept a frame and
+  // lost the one before it. Behind everything that was promised such a gap is where the journal ends.
+  const lostPower = !reading.sameBoot && !reading.durable.clean;
+  const stranded: Sequence[] = [];
   let bytes = 0;
   let storedBytes = 0;
   let toldAt = 0;
   meet(demands, head.position);
   for await (const { first, value } of store.walk(head.position.sequence + 1)) {
+    if (stranded.length > 0 || (lostPower && demands.length === 0 && first > check.position.sequence + 1)) {
+      stranded.push(first);
+      continue;
+    }
     const frame = check.take(first, value);
     meet(demands, check.position);
     memory.push(frame);
@@ -259,7 +280,7 @@ async function verify(
     );
   }
   onProgress?.({ sequence: tail.sequence, expected, storedBytes });
-  return { tail, bytes, index, memory };
+  return { tail, bytes, index, memory, stranded };
 }
 
 /** Strikes out the demands that `position` meets: they lie on frame boundaries, so each is met exactly or never. */
@@ -272,13 +293,13 @@ function meet(demands: Demand[], position: LogPosition): void {
   }
 }
 
-/** After the proof: what was read is made durable, frames below the head go, and the watermark says so. */
+/** After the proof: frames below the head and behind a gap go, what was read is durable, and the watermark says so. */
 async function settle(
   store: FrameStore,
   files: LogFiles,
   watermark: Watermark,
   head: Head,
-  tail: LogPosition,
+  { tail, stranded }: Verified,
   reading: WatermarkReading,
   boot: Uint8Array,
   noticeHeld: boolean,
@@ -289,6 +310,9 @@ async function settle(
       const firsts = await store.firstsBelow(head.position.sequence + 1, clearSlice);
       if (firsts.length === 0) break;
       await store.deleteFrames(firsts);
+    }
+    for (let at = 0; at < stranded.length; at += clearSlice) {
+      await store.deleteFrames(stranded.slice(at, at + clearSlice));
     }
     // Survives power loss from here on: what a killed process had only answered is durable once we go on from it.
     await files.sync();

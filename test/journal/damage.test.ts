@@ -208,6 +208,50 @@ test("a hole in the middle is named by its sequence (finding 2)", async () => {
   });
 });
 
+/** A journal of 20 frames, durable to 10, whose frame `lost` the store does not have any more. */
+async function withGap(lost: number): Promise<Scratch> {
+  const place = new Scratch();
+  made.push(place);
+  const log = await place.create(small);
+  await fill(log, 10);
+  await log.sync();
+  await fill(log, 10);
+  await log.close("abandon");
+  const db = new Level<Buffer, Buffer>(place.options().directory, {
+    keyEncoding: "buffer",
+    valueEncoding: "buffer",
+  });
+  const keys = await db.keys({ gte: Buffer.from("f"), lt: Buffer.from("g") }).all();
+  await db.del(keys[lost - 1]!);
+  await db.close();
+  return place;
+}
+
+test("after a loss of power the journal ends at a gap behind what was promised, and goes on from there", async () => {
+  const place = await withGap(15);
+  await assert.rejects(place.open(small), { code: "JOURNAL_DAMAGED" }, "the same boot loses nothing");
+  for (let start = 1; start <= 2; start += 1) {
+    const { log, recovery } = await place.open({ ...small, bootId: "boot-2" });
+    assert.deepEqual([log.tail.sequence, recovery.answered, recovery.sameBoot], [14, 20, false]);
+    await log.close("abandon");
+  }
+  const { log } = await place.open({ ...small, bootId: "boot-2" });
+  // The same sequences with other content: nothing of the stranded frames may shine through.
+  await fill(log, 3, 512);
+  await log.sync();
+  await log.close("abandon");
+  const again = await place.open({ ...small, bootId: "boot-2" });
+  assert.equal(again.log.tail.sequence, 17);
+  assert.equal((await again.log.frames(15, 1e9)).length, 3);
+  await again.log.close("clean");
+});
+
+test("a gap below what was promised is damage in any boot", async () => {
+  const place = await withGap(7);
+  for (const bootId of ["boot-1", "boot-2"])
+    await assert.rejects(place.open({ ...small, bootId }), { code: "JOURNAL_DAMAGED" });
+});
+
 test("LevelDB alone opens with a hole and no error: why sequences are dense (finding 2)", async () => {
   const place = new Scratch();
   made.push(place);
