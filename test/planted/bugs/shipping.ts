@@ -70,4 +70,13 @@ export const shippingBugs: readonly PlantedBug[] = [
     caughtBy: [{ file: "test/site-agent/ship/shipper.test.ts", only: "heartbeat" }],
     budgetSeconds: 60,
   },
+  {
+    id: "shipping/newer-token-missed-while-closing",
+    does: "An answer that names a newer token is ignored when it comes to a shipper that was closed meanwhile.",
+    file: "site-agent/ship/machine.ts",
+    find: "  closed: {\n    ...never,\n    helloAnswered: answeredAside,\n    batchAnswered: answeredAside,\n    heartbeatAnswered: answeredAside,\n  },",
+    replace: "  closed: never,",
+    caughtBy: [{ file: machine, only: "SH12" }],
+    budgetSeconds: 30,
+  },
 ];

@@ -117,4 +117,18 @@ export const writePathBugs: readonly PlantedBug[] = [
     caughtBy: [{ file: engine, only: "a put that fails before" }],
     budgetSeconds: 30,
   },
+  {
+    id: "write-path/failed-put-never-answered",
+    does: "The writes of a failed put are left without an answer when no journal follows.",
+    file: "site-agent/write-path/engine.ts",
+    find: "    for (const item of this.#unsettled?.items ?? []) item.request?.reject(error);\n",
+    replace: "    void error;\n",
+    caughtBy: [
+      {
+        file: "test/site-agent/group/owned-group.test.ts",
+        only: "writes whose put failed are refused",
+      },
+    ],
+    budgetSeconds: 40,
+  },
 ];

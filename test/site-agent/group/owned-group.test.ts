@@ -260,9 +260,16 @@ test("writes whose put failed are refused when no journal follows, and not left 
     await group.create();
     await write(group, 0, 1);
     broken = true;
-    const outcomes = await keptAlive(() =>
+    // A write that is never answered must fail the test instead of keeping it.
+    let patience: NodeJS.Timeout | undefined;
+    const outcomes = await Promise.race([
       Promise.allSettled([write(group, 0, 2), write(group, 4096, 3), write(group, 8192, 4)]),
-    );
+      new Promise<undefined>((resolve) => {
+        patience = setTimeout(() => resolve(undefined), 5_000);
+      }),
+    ]);
+    clearTimeout(patience);
+    assert.ok(outcomes !== undefined, "a write was left without an answer");
     assert.deepEqual(
       outcomes.map(({ status }) => status),
       ["rejected", "rejected", "rejected"],
