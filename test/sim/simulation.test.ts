@@ -8,7 +8,7 @@ import { describeFault, faultKinds } from "./run/faults.ts";
 import { shrink, simulate } from "./run/run.ts";
 import { Tally } from "./run/tally.ts";
 
-const seeds = Number(process.env["SPLITSITE_SIM_SEEDS"] ?? 600);
+const seeds = Number(process.env["SPLITSITE_SIM_SEEDS"] ?? 400);
 const first = Number(process.env["SPLITSITE_SIM_FIRST"] ?? 1);
 
 test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
