@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Disk } from "../../runtime/disk.ts";
+import { noteEvidence, nothingLost } from "../support/evidence.ts";
 import { crash, crashModels, describeCrash, enumerate, record } from "./run/crash-states.ts";
 
 const states = Number(process.env["SPLITSITE_CRASH_STATES"] ?? 2_000);
@@ -15,6 +16,7 @@ test(`${states} crash states lead back to what was promised`, async (context) =>
   const result = await enumerate(states, seed);
   assert.deepEqual(result.failed.map(describeCrash), []);
   assert.ok(result.states >= states && result.nested >= states / 11);
+  noteEvidence("crash states", { states: result.states, "crashed again": result.nested, ...nothingLost });
   context.diagnostic(`${result.states} states of ${result.points} steps, ${result.nested} crashed again`);
 });
 

@@ -4,11 +4,12 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { noteEvidence, nothingLost } from "../support/evidence.ts";
 import { describeFault, faultKinds } from "./run/faults.ts";
 import { shrink, simulate } from "./run/run.ts";
 import { Tally } from "./run/tally.ts";
 
-const seeds = Number(process.env["SPLITSITE_SIM_SEEDS"] ?? 400);
+const seeds = Number(process.env["SPLITSITE_SIM_SEEDS"] ?? 2_000);
 const first = Number(process.env["SPLITSITE_SIM_FIRST"] ?? 1);
 
 test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
@@ -35,4 +36,17 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
   );
   for (const name of ["failovers", "diskFaults", "replayed", "compares", "returns"] as const)
     assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
+  noteEvidence("simulation", {
+    seeds,
+    crashes: tally.sum("crashes"),
+    "power cuts": tally.sum("powerCuts"),
+    failovers: tally.sum("failovers"),
+    "disk faults": tally.sum("diskFaults"),
+    "batches replayed": tally.sum("replayed"),
+    "writes answered": tally.sum("answered"),
+    flushes: tally.sum("flushes"),
+    "images compared": tally.sum("compares"),
+    "runs that proved too little": tally.invalid.length,
+    ...nothingLost,
+  });
 });
