@@ -157,7 +157,7 @@ for (const [site, names] of [
 ] as const) {
   test(`a group that is cut short while ${site} makes it is made at the next start (SEED=${seed})`, async (t) => {
     const random = new Random(seed, site === "dr" ? 13 : 14);
-    const chosen = someOf(bothSides(names), random, 4);
+    const chosen = someOf(bothSides(names), random, 8);
     for (const order of chosen) {
       const orders: Orders = { primary: "", dr: "", [site]: order };
       const sites = await TwoSites.create({
@@ -189,7 +189,7 @@ for (const [site, names] of [
 test(`a takeover that is cut short is finished at the next start, or has not begun (SEED=${seed})`, async (t) => {
   const random = new Random(seed, 15);
   const orders = takingOver.flatMap(([name, hit]) => [`${name}.before:${hit}`, `${name}.after:${hit}`]);
-  const chosen = someOf(orders, random, 6);
+  const chosen = someOf(orders, random, 12);
   let begun = 0;
   for (const order of chosen) {
     const armed: Orders = { primary: "", dr: order };
