@@ -39,7 +39,7 @@ for (const line of readFileSync(join(folder, evidenceFileName), "utf8").trimEnd(
 
 /** Rule of three: no failure in n independent trials bounds the rate of failure with 95 % confidence. */
 function bound(count: number): string {
-  return count === 0 ? "" : `< ${((3 / count) * 100).toPrecision(1)} %`;
+  return count === 0 ? "" : `< ${Number(((3 / count) * 100).toPrecision(1))} %`;
 }
 
 const text = (value: number): string => value.toLocaleString("en-US", { maximumFractionDigits: 1 });
@@ -54,7 +54,7 @@ writeFileSync(
   page,
   `# Evidence
 
-What the tests did in one run, added up from their own records. Runs that failed would have ended it. Made by
+What the tests did, added up from their own records; a run that failed leaves none. Made by
 \`make evidence\`; what each kind of run does stands in [testing.md](testing.md).
 
 - commit ${commit}, ${new Date().toISOString().slice(0, 10)}
