@@ -10,7 +10,7 @@ import type { Hello } from "../protocol/control.ts";
 import { bytesFromHex, lineageFromText } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { syncDirectory } from "../runtime/disk.ts";
+import { syncDirectory, syncNamesOf } from "../runtime/disk.ts";
 import { writeDocument } from "../runtime/durable-document.ts";
 
 import { OperationalError } from "../runtime/errors.ts";
@@ -81,8 +81,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
   };
   // Survives a crash in any step below: what is found then is known to be half made and may be replaced.
   await writeDocument(disk, paths.state, document);
-  await syncDirectory(disk, dirname(paths.directory));
-  await syncDirectory(disk, dirname(dirname(paths.directory)));
+  await syncNamesOf(disk, paths.directory);
   for (const leftover of [paths.intake, paths.intakeWatermark, paths.marker]) await disk.remove(leftover);
   const origin: AppliedPosition = { sequence: 0, chain: genesis, dataBytesTotal: 0, timeMs: 0 };
   const image = await openImage({

@@ -12,13 +12,7 @@ import type { Clock } from "../runtime/clock.ts";
 import { every } from "../runtime/clock.ts";
 import { systemDisk } from "../runtime/disk.ts";
 import { OperationalError } from "../runtime/errors.ts";
-import type { StepHook } from "../runtime/failpoints.ts";
-import {
-  failpointFromEnvironment,
-  observeDisk,
-  observeImages,
-  observeStores,
-} from "../runtime/failpoints.ts";
+import { failpointFromEnvironment, observeStorage } from "../runtime/failpoints.ts";
 import { bootId } from "../runtime/host.ts";
 import type { Route } from "../runtime/http.ts";
 import { createHttpServer } from "../runtime/http-server.ts";
@@ -77,7 +71,12 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
   if (!boundAllocator()) log.debug("ALLOCATOR_UNBOUND", "this libc keeps its own settings");
   const lock = await takeRoleLock(roleLockPath(site.dataDir, "gateway"));
   const mine = settings.groups.filter((group) => group.home === site.name || group.standby === site.name);
-  const storage = storageOf(failpointFromEnvironment("gateway", log));
+  const hook = failpointFromEnvironment("gateway", log);
+  const storage: StandbyStorage = observeStorage(
+    { disk: systemDisk, images: systemImageFiles, stores: levelEngine, bootId: bootId() },
+    "gateway",
+    hook,
+  );
   const limits = shareOfIntake(site.gateway.intake, mine.length);
   const groups = new Map(
     mine.map((group) => [
@@ -125,17 +124,5 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
       await Promise.all([...groups.values()].map((group) => group.close()));
       await lock.release();
     },
-  };
-}
-
-/** The real world, with its steps observed when the environment orders it. */
-function storageOf(hook: StepHook | null): StandbyStorage {
-  const storage = { disk: systemDisk, images: systemImageFiles, stores: levelEngine, bootId: bootId() };
-  if (hook === null) return storage;
-  return {
-    ...storage,
-    disk: observeDisk(storage.disk, "gateway", hook),
-    images: observeImages(storage.images, "gateway", hook),
-    stores: observeStores(storage.stores, "gateway", hook),
   };
 }

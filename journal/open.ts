@@ -91,9 +91,9 @@ async function openVerified(
     watermark = opened.watermark;
     const { reading } = opened;
     const head = await readHead(store, options);
-    const verified = await verify(store, head, reading, options, world.onProgress);
+    const lostPower = !reading.sameBoot && !reading.durable.clean;
+    const verified = await verify(store, head, reading, lostPower, options, world.onProgress);
     const boot = bootBytes(options.bootId);
-    const noticeHeld = !reading.sameBoot && !reading.durable.clean;
     if (verified.stranded.length > 0) {
       log.warn(
         "JOURNAL_CUT",
@@ -104,7 +104,7 @@ async function openVerified(
         },
       );
     }
-    await settle(store, files, watermark, head, verified, reading, boot, noticeHeld);
+    await settle(store, files, watermark, head, verified, reading, boot, lostPower);
     const recovery = {
       cleanShutdown: reading.durable.clean,
       sameBoot: reading.sameBoot,
@@ -128,7 +128,7 @@ async function openVerified(
       boot,
       writeBufferBytes,
       head,
-      noticeHeld,
+      noticeHeld: lostPower,
       ...verified,
     });
     return { log: frameLog, recovery };
@@ -227,6 +227,7 @@ async function verify(
   store: FrameStore,
   head: Head,
   reading: WatermarkReading,
+  lostPower: boolean,
   options: FrameLogOptions,
   onProgress: ((progress: OpenProgress) => void) | undefined,
 ): Promise<Verified> {
@@ -237,7 +238,6 @@ async function verify(
   const memory = new MemoryTail(options.memoryTailBytes);
   // What was never synced survives a loss of power sector by sector, in any order: the store may have kept a frame and
   // lost the one before it. Behind everything that was promised such a gap is where the journal ends.
-  const lostPower = !reading.sameBoot && !reading.durable.clean;
   const stranded: Sequence[] = [];
   let bytes = 0;
   let storedBytes = 0;
@@ -302,7 +302,7 @@ async function settle(
   { tail, stranded }: Verified,
   reading: WatermarkReading,
   boot: Uint8Array,
-  noticeHeld: boolean,
+  lostPower: boolean,
 ): Promise<void> {
   try {
     // A trim that was cut short by a crash.
@@ -316,7 +316,7 @@ async function settle(
     }
     // Survives power loss from here on: what a killed process had only answered is durable once we go on from it.
     await files.sync();
-    if (!noticeHeld) await establish(watermark, tail, boot);
+    if (!lostPower) await establish(watermark, tail, boot);
     else if (tail.sequence !== reading.durable.position.sequence)
       await watermark.writeDurable(tail, reading.durable.boot, false);
   } catch (cause) {

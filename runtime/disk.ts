@@ -6,6 +6,7 @@
  */
 import { existsSync, statfsSync, writeSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
 
 /**
  * `read`: must exist. `update`: must exist, read and write. `replace`: made, or emptied, read and write, mode 0600.
@@ -53,6 +54,12 @@ export async function syncDirectory(disk: Disk, directory: string): Promise<void
   } finally {
     await file.close();
   }
+}
+
+/** Makes a folder two levels below one that lasts survive power loss, name by name: ROLE/GROUP in a data folder. */
+export async function syncNamesOf(disk: Disk, directory: string): Promise<void> {
+  await syncDirectory(disk, dirname(directory));
+  await syncDirectory(disk, dirname(dirname(directory)));
 }
 
 const openFlags: Readonly<Record<OpenMode, string>> = { read: "r", update: "r+", replace: "w+" };

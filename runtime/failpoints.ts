@@ -61,6 +61,21 @@ async function observeStep(name: string, run: () => unknown, hook: StepHook): Pr
   return result;
 }
 
+/** What a role keeps things on: `Disk`, `ImageFiles` and `StoreEngine`. Untouched without a hook. */
+export function observeStorage<T extends { disk: object; images: object; stores: object }>(
+  storage: T,
+  role: Role,
+  hook: StepHook | null,
+): T {
+  if (hook === null) return storage;
+  return {
+    ...storage,
+    disk: observeDisk(storage.disk, role, hook),
+    images: observeImages(storage.images, role, hook),
+    stores: observeStores(storage.stores, role, hook),
+  };
+}
+
 /** A `Disk`: the file a step is about is the one it names, or the one it was opened for; a rename's is the new name. */
 export function observeDisk<T extends object>(disk: T, role: Role, hook: StepHook): T {
   return observe(

@@ -20,13 +20,7 @@ import { systemDisk } from "../runtime/disk.ts";
 import { readDocument } from "../runtime/durable-document.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import type { StepHook } from "../runtime/failpoints.ts";
-import {
-  failpointFromEnvironment,
-  observeDisk,
-  observeImages,
-  observeLine,
-  observeStores,
-} from "../runtime/failpoints.ts";
+import { failpointFromEnvironment, observeLine, observeStorage } from "../runtime/failpoints.ts";
 import { bootId, descriptorsMax } from "../runtime/host.ts";
 import type { Route } from "../runtime/http.ts";
 import type { Log } from "../runtime/log.ts";
@@ -98,7 +92,11 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
   const groups = new Map<string, OwnedGroup>();
   const boot = bootId();
   const hook = failpointFromEnvironment("agent", log);
-  const storage = storageOf(hook);
+  const storage = observeStorage(
+    { disk: systemDisk, images: systemImageFiles, stores: levelEngine },
+    "agent",
+    hook,
+  );
   for (const group of mine) {
     const paths = agentGroupPaths(site.dataDir, group.name);
     const groupLog = log.child({ group: group.name });
@@ -170,17 +168,6 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
       await Promise.all([...links.values()].map((link) => link.close()));
       await lock.release();
     },
-  };
-}
-
-/** The real world, with its steps observed when the environment orders it. */
-function storageOf(hook: StepHook | null) {
-  const storage = { disk: systemDisk, images: systemImageFiles, stores: levelEngine };
-  if (hook === null) return storage;
-  return {
-    disk: observeDisk(storage.disk, "agent", hook),
-    images: observeImages(storage.images, "agent", hook),
-    stores: observeStores(storage.stores, "agent", hook),
   };
 }
 

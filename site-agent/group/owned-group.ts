@@ -3,7 +3,6 @@
  * Holds the requests that outlive an engine. Anything ambiguous stops this group with a reason and touches no other.
  * Must never answer a write after a newer token was seen (invariant I4).
  */
-import { dirname } from "node:path";
 import type { Extent } from "../../block/device.ts";
 import { BlockErrno, BlockError } from "../../block/device.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
@@ -15,7 +14,7 @@ import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
-import { syncDirectory } from "../../runtime/disk.ts";
+import { syncNamesOf } from "../../runtime/disk.ts";
 import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
@@ -450,8 +449,7 @@ export class OwnedGroup implements RecordSink {
     // A crash from here to the second document is seen as an unfinished attempt and done anew.
     await this.#save(state);
     // Power loss after the first answer would otherwise take the whole folder, name and all, and with it the history.
-    await syncDirectory(disk, dirname(directory));
-    await syncDirectory(disk, dirname(dirname(directory)));
+    await syncNamesOf(disk, directory);
     const volumes = await makeFiles(state, this.#world.files);
     // From here on the history exists: everything it stands on is durable already.
     await this.#save({ ...state, role: "owner", volumes });

@@ -5,18 +5,21 @@
  */
 import { test } from "node:test";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
-import { KillRig, killCount } from "./rig.ts";
+import { KillRig, killBytesPerSecond, killCount } from "./rig.ts";
 
 const seed = seedFromEnvironment();
-/** Enough to be killed in the middle of something; more only makes the record, and its oracle, longer. */
-const bytesPerSecond = 5e6;
 const kills = killCount(60);
 
 for (const durability of ["flush", "write"] as const) {
   const own = Math.ceil(kills / 2);
   test(`no answered write is lost by ${own} kills of the agent, durability ${durability} (SEED=${seed})`, async (t) => {
     const random = new SeededRandom(seed, durability === "flush" ? 1 : 2);
-    const rig = await KillRig.start({ seed, random, bytesPerSecond, sites: { durability } });
+    const rig = await KillRig.start({
+      seed,
+      random,
+      bytesPerSecond: killBytesPerSecond,
+      sites: { durability },
+    });
     t.after(() => rig.dispose());
     for (let kill = 1; kill <= own; kill += 1) {
       await rig.startLoad();

@@ -17,7 +17,8 @@ import {
   gatewayUnderLoad,
   takingOver,
 } from "./failpoints.ts";
-import { endsWithin, KillRig } from "./rig.ts";
+import type { Orders } from "./rig.ts";
+import { endsWithin, KillRig, launchWith, startsServing } from "./rig.ts";
 
 const seed = seedFromEnvironment();
 const all = process.env["FAILPOINTS"] === "all";
@@ -27,13 +28,6 @@ const mebibyte = 1 << 20;
 /** The standby is down half of the time: what it misses must not become the test. */
 const bytesPerSecond = 2e6;
 
-/** What the process of each site is told to die at; empty: nothing. */
-type Orders = Record<SiteName, string>;
-
-function launchWith(orders: Orders): (site: SiteName) => readonly string[] {
-  return (site) => (orders[site] === "" ? [] : ["env", `SPLITSITE_FAILPOINT=${orders[site]}`]);
-}
-
 /** The same part in every run, so that a run says something about the change and not about the draw. */
 function someOf<T>(items: readonly T[], part: number): T[] {
   return all ? [...items] : new Random(1).shuffle([...items]).slice(0, Math.ceil(items.length / part));
@@ -41,18 +35,6 @@ function someOf<T>(items: readonly T[], part: number): T[] {
 
 const bothSides = (names: readonly string[]): string[] =>
   names.flatMap((name) => [`${name}.before`, `${name}.after`]);
-
-/** Starts a site that may die before it serves; true when it serves. */
-async function startsServing(sites: TwoSites, site: SiteName): Promise<boolean> {
-  try {
-    await sites.start(site);
-    if (site === "primary") await sites.waitServing(site);
-    return true;
-  } catch (error) {
-    if (sites.child(site).running) throw error;
-    return false;
-  }
-}
 
 /** A takeover that had begun is finished this soon after the start, ms; the log of such a small group opens at once. */
 const finishedMs = 5_000;

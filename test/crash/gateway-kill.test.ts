@@ -5,16 +5,14 @@
  */
 import { test } from "node:test";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
-import { KillRig, killCount } from "./rig.ts";
+import { KillRig, killBytesPerSecond, killCount } from "./rig.ts";
 
 const seed = seedFromEnvironment();
-/** Enough to be killed in the middle of something; more only makes the record, and its oracle, longer. */
-const bytesPerSecond = 5e6;
 const kills = killCount(60);
 
 test(`the standby is one prefix after each of ${kills} kills of the gateway (SEED=${seed})`, async (t) => {
   const random = new SeededRandom(seed, 3);
-  const rig = await KillRig.start({ seed, random, bytesPerSecond });
+  const rig = await KillRig.start({ seed, random, bytesPerSecond: killBytesPerSecond });
   t.after(() => rig.dispose());
   await rig.startLoad();
   for (let kill = 1; kill <= kills; kill += 1) {

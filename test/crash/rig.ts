@@ -3,6 +3,7 @@
  * must then hold. It also counts what really happened, because a fault run that did no work proves nothing.
  */
 import assert from "node:assert/strict";
+import { failpointVariable } from "../../runtime/failpoints.ts";
 import { noteEvidence, nothingLost } from "../support/evidence.ts";
 import { ExpectedRecord } from "../support/expected.ts";
 import { judgeLocal } from "../support/local-oracle.ts";
@@ -280,6 +281,29 @@ export class KillRig {
       ...nothingLost,
     });
     return figures;
+  }
+}
+
+/** Enough to be killed in the middle of something; more only makes the record, and its oracle, longer. */
+export const killBytesPerSecond = 5e6;
+
+/** What the process of each site is told to die at; empty: nothing. */
+export type Orders = Record<SiteName, string>;
+
+/** Lets each start of a site carry the order of that moment. */
+export function launchWith(orders: Orders): (site: SiteName) => readonly string[] {
+  return (site) => (orders[site] === "" ? [] : ["env", `${failpointVariable}=${orders[site]}`]);
+}
+
+/** Starts a site that may die before it serves; true when it serves. */
+export async function startsServing(sites: TwoSites, site: SiteName): Promise<boolean> {
+  try {
+    await sites.start(site);
+    if (site === "primary") await sites.waitServing(site);
+    return true;
+  } catch (error) {
+    if (!(await endsWithin(sites, site, 2_000))) throw error;
+    return false;
   }
 }
 

@@ -7,12 +7,12 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { agentUnderLoad, gatewayUnderLoad } from "../crash/failpoints.ts";
-import { dataBytesOf, endsWithin, KillRig } from "../crash/rig.ts";
+import type { Orders } from "../crash/rig.ts";
+import { dataBytesOf, endsWithin, KillRig, launchWith, startsServing } from "../crash/rig.ts";
 import { noteEvidence } from "../support/evidence.ts";
 import type { Relay } from "../support/relay.ts";
 import { startRelay } from "../support/relay.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
-import type { SiteName } from "../support/sites.ts";
 
 const { values } = parseArgs({
   options: { minutes: { type: "string", default: "60" }, seed: { type: "string" } },
@@ -65,7 +65,7 @@ console.log(
 
 async function leg(legSeed: number): Promise<void> {
   const random = new SeededRandom(legSeed, 77);
-  const orders: Record<SiteName, string> = { primary: "", dr: "" };
+  const orders: Orders = { primary: "", dr: "" };
   let relay: Relay | undefined;
   const rig = await KillRig.start({
     seed: legSeed,
@@ -73,7 +73,7 @@ async function leg(legSeed: number): Promise<void> {
     bytesPerSecond: 1.5e6,
     sites: {
       durability: random.chance(0.5) ? "flush" : "write",
-      launch: (site) => (orders[site] === "" ? [] : ["env", `SPLITSITE_FAILPOINT=${orders[site]}`]),
+      launch: launchWith(orders),
       line: async (port) => {
         relay = await startRelay({
           listenPort: 0,
@@ -121,7 +121,7 @@ async function leg(legSeed: number): Promise<void> {
 async function happen(
   rig: KillRig,
   random: SeededRandom,
-  orders: Record<SiteName, string>,
+  orders: Orders,
   relay: Relay | undefined,
 ): Promise<void> {
   switch (random.below(6)) {
@@ -159,7 +159,7 @@ async function happen(
       await rig.killOwner();
       orders.primary = `${random.pick(agentUnderLoad)}.${random.pick(["before", "after"])}:${1 + random.below(3)}`;
       const order = orders.primary;
-      const served = await startsArmed(rig, "primary");
+      const served = await startsServing(rig.sites, "primary");
       if (served) {
         await rig.startLoad();
         if (!(await rig.ownerEnds(stepMs))) await rig.killOwner();
@@ -176,23 +176,12 @@ async function happen(
     default: {
       await rig.killStandby();
       orders.dr = `${random.pick(gatewayUnderLoad)}.${random.pick(["before", "after"])}:${1 + random.below(3)}`;
-      const served = await startsArmed(rig, "dr");
+      const served = await startsServing(rig.sites, "dr");
       if (!served || (await endsWithin(rig.sites, "dr", stepMs))) totals["ends at a named step"] += 1;
       else await rig.killStandby();
       orders.dr = "";
       await rig.startSite("dr");
     }
-  }
-}
-
-/** True when it serves; false when its order ended it first. */
-async function startsArmed(rig: KillRig, site: SiteName): Promise<boolean> {
-  try {
-    await rig.startSite(site);
-    return true;
-  } catch (error) {
-    if (!(await endsWithin(rig.sites, site, 2_000))) throw error;
-    return false;
   }
 }
 

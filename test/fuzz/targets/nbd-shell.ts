@@ -9,6 +9,7 @@ import type { NbdTlsMode } from "../../../protocol/nbd/handshake.ts";
 import type { NbdSessionLimits } from "../../../protocol/nbd/limits.ts";
 import type { ReplySink } from "../../../protocol/nbd/reply-sink.ts";
 import { NbdSession } from "../../../protocol/nbd/session.ts";
+import { testExport } from "../../protocol/nbd/scripted-session.ts";
 import { require } from "../target.ts";
 
 export const fuzzLimits: NbdSessionLimits = {
@@ -20,27 +21,12 @@ export const fuzzLimits: NbdSessionLimits = {
   payloadDrainBytesMax: 128 * 1024,
 };
 
-const writable: NbdExportParams = {
-  sizeBytes: 256 * 1024,
-  blockBytesMin: 512,
-  blockBytesPreferred: 4096,
-  payloadBytesMax: 64 * 1024,
-  readOnly: false,
-  flush: true,
-  fua: true,
-  trim: true,
-  zero: true,
-  fastZero: true,
-  cache: true,
-  extents: true,
-  multiConn: true,
-};
 /** What an export may be like; the first is the usual one. */
 export const fuzzExports: readonly NbdExportParams[] = [
-  writable,
-  { ...writable, readOnly: true },
-  { ...writable, fua: false, fastZero: false, trim: false, cache: false, extents: false, flush: false },
-  { ...writable, sizeBytes: 2 ** 53 - 4096, blockBytesMin: 4096 },
+  testExport,
+  { ...testExport, readOnly: true },
+  { ...testExport, fua: false, fastZero: false, trim: false, cache: false, extents: false, flush: false },
+  { ...testExport, sizeBytes: 2 ** 53 - 4096, blockBytesMin: 4096 },
 ];
 /** Export names that exist, as the captured clients name them. */
 export const fuzzExportNames: readonly string[] = ["erp/data", "vol", ""];
