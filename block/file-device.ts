@@ -123,8 +123,9 @@ export async function openFileDevice(options: FileDeviceOptions): Promise<FileDe
   try {
     const stats = await file.stat({ bigint: true });
     let size = imageSize(path, file.fd, stats);
-    // An empty file is what a crash between making it and giving it its size leaves behind.
-    if (mayCreate && stats.isFile() && size === 0) {
+    // An empty file is what a crash between making it and giving it its size leaves behind; one of the right size may
+    // have it in the page cache alone, when its maker was killed before the sync.
+    if (mayCreate && stats.isFile() && (size === 0 || size === sizeBytes)) {
       await giveSize(file, path, sizeBytes);
       size = sizeBytes;
     }

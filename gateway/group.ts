@@ -394,11 +394,17 @@ export class StandbyGroup implements FailoverGround {
     });
   }
 
+  /** What the images hold for certain while they are closed: before the hand-over they may lack what is sealed. */
+  get #handedOver(): Seal | undefined {
+    const failover = this.#document?.failover;
+    const over = failover?.progress === "handed-over" || failover?.progress === "adopted";
+    return over ? (failover.seal ?? undefined) : undefined;
+  }
+
   status(): StandbyStatus {
     const { settings, limits } = this.#options;
     const open = this.#open;
-    const seal = this.#document?.failover?.seal;
-    const applied = open === undefined ? seal : open.applier.applied;
+    const applied = open === undefined ? this.#handedOver : open.applier.applied;
     const facts: StatusFacts = {
       group: this.name,
       owner: this.#document?.token.owner ?? this.peer,
@@ -438,7 +444,7 @@ export class StandbyGroup implements FailoverGround {
       document: this.#document,
       phase: this.runner.phase,
       end: open?.end,
-      applied: open?.applier.applied ?? this.#document?.failover?.seal ?? undefined,
+      applied: open?.applier.applied ?? this.#handedOver,
       trouble: this.#trouble ?? open?.applier.trouble ?? null,
       heard: this.#heard.record,
       silenceMs: this.#heard.silenceMs(),

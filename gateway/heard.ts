@@ -11,6 +11,8 @@ import type { HeardRecord } from "./state.ts";
 export const ownerSilentMs = 10_000;
 /** What the owner had answered this long ago is still not applied: the standby is catching up, ms. */
 const behindMs = 10_000;
+/** One a heartbeat, which comes every second: three times as many as fall into the time that counts as behind. */
+const marksMax = 32;
 /** A heartbeat is written to disk at most this often, ms; after a restart the loss statement says since then. */
 export const heardPersistMs = 5_000;
 
@@ -19,8 +21,8 @@ export class Heard {
   #record: HeardRecord | null;
   /** Monotonic; undefined: not heard by this process. */
   #heardMs: number | undefined;
-  /** An answered position and when it was reported; replaced once it is applied. */
-  #mark: { readonly answered: Sequence; readonly sinceMs: number } | undefined;
+  /** Answered positions and since when they are known, oldest first; each goes once it is applied. */
+  #marks: { answered: Sequence; readonly sinceMs: number }[] = [];
   #persistedMs = Number.NEGATIVE_INFINITY;
 
   constructor(clock: Clock, persisted: HeardRecord | null) {
@@ -42,9 +44,13 @@ export class Heard {
       answered: Math.max(heartbeat.answered, this.#record?.answered ?? 0),
       dataBytesTotal: Math.max(heartbeat.dataBytesTotal, this.#record?.dataBytesTotal ?? 0),
     };
-    if (this.#mark === undefined || applied >= this.#mark.answered) {
-      this.#mark = { answered: this.#record.answered, sinceMs: nowMs };
-    }
+    this.#marks = this.#marks.filter((mark) => mark.answered > applied);
+    const { answered } = this.#record;
+    const newest = this.#marks.at(-1);
+    if (answered <= (newest?.answered ?? applied)) return;
+    // Without room the newest one stands for more than it was told of: its age is then too high, never too low.
+    if (newest !== undefined && this.#marks.length >= marksMax) newest.answered = answered;
+    else this.#marks.push({ answered, sinceMs: nowMs });
   }
 
   /** True at most every `heardPersistMs`: the record should be written now. */
@@ -62,9 +68,7 @@ export class Heard {
 
   /** The owner had answered something long ago that is not applied yet. */
   isBehind(applied: Sequence): boolean {
-    const mark = this.#mark;
-    return (
-      mark !== undefined && applied < mark.answered && this.#clock.monotonicMs() - mark.sinceMs > behindMs
-    );
+    const oldest = this.#marks.find((mark) => mark.answered > applied);
+    return oldest !== undefined && this.#clock.monotonicMs() - oldest.sinceMs > behindMs;
   }
 }

@@ -206,6 +206,7 @@ export class Marker {
           hint: "The images of another group, or of this group's earlier life, stand in this place.",
         });
       }
+      await settle(file, path, newest);
       return new Marker(file, path, newest);
     } catch (error) {
       await file.close();
@@ -261,6 +262,25 @@ export class Marker {
 
   close(): Promise<void> {
     return this.#file.close();
+  }
+}
+
+/**
+ * Makes the newest slot durable where it stands: what was read may be in the page cache alone, written by somebody who
+ * was killed before the sync, or whose sync failed. Logs are trimmed behind it, and power loss would take it back.
+ */
+async function settle(file: DiskFile, path: string, { state, generation }: MarkerSlot): Promise<void> {
+  try {
+    await file.write(slotOffset(generation), encodeMarkerSlot(state, generation));
+    await file.syncData();
+  } catch (cause) {
+    throw new OperationalError({
+      code: "IMAGE_MARKER_FAILED",
+      message: `cannot write ${path}: ${errorText(cause)}`,
+      reaction: "stop",
+      hint: "Look at the disk that holds the data folder, then restart.",
+      cause,
+    });
   }
 }
 

@@ -316,9 +316,9 @@ async function settle(
     }
     // Survives power loss from here on: what a killed process had only answered is durable once we go on from it.
     await files.sync();
+    // Written also where the file says so already: that may be all that a failed sync left, and not be on the disk.
     if (!lostPower) await establish(watermark, tail, boot);
-    else if (tail.sequence !== reading.durable.position.sequence)
-      await watermark.writeDurable(tail, reading.durable.boot, false);
+    else await watermark.writeDurable(tail, reading.durable.boot, false);
   } catch (cause) {
     throw cause instanceof OperationalError ? cause : journalOpenFailed(watermark.path, cause);
   }

@@ -610,11 +610,17 @@ export class OwnedGroup implements RecordSink {
       epoch: by.epoch,
       owner: by.owner,
     });
-    await this.#stopShipping();
+    // Not waited for yet: its last requests may hang for seconds, and whoever is killed meanwhile must remember this.
+    const stopped = this.#stopShipping();
     const engine = this.#engine;
     this.#refuseWaiting(shutdownError());
     const left = engine === null ? await this.#leftInJournal(this.#state) : this.#leftBehind(engine.log);
-    await this.#save({ ...this.#state, role: "fenced", fenced: { by, atMs: clock.wallMs(), ...left } });
+    const fenced: AgentGroupState = {
+      ...this.#state,
+      role: "fenced",
+      fenced: { by, atMs: clock.wallMs(), ...left },
+    };
+    await Promise.all([this.#save(fenced), stopped]);
     if (engine !== null) {
       this.#engine = null;
       // The unsent tail stays in this epoch's journal, durable, for whoever has to look at it.

@@ -62,3 +62,22 @@ test("what was heard is due to be written at once, then at the pace", () => {
   now.monotonicMs += heardPersistMs;
   assert.equal(heard.dueToPersist(), true);
 });
+
+test("what was heard of long ago counts from then, also when older things were missing first", () => {
+  const { clock, now } = clockAt();
+  const heard = new Heard(clock, null);
+  heard.take(beat(10), 0);
+  now.monotonicMs += 1_000;
+  heard.take(beat(20), 0);
+  now.monotonicMs += 8_000;
+  // The first ones arrive just in time; the others have been missing nearly as long.
+  heard.take(beat(30), 10);
+  assert.equal(heard.isBehind(10), false);
+  now.monotonicMs += 3_000;
+  assert.equal(heard.isBehind(10), true);
+  assert.equal(heard.isBehind(20), false);
+  for (let more = 0; more < 100; more += 1) heard.take(beat(31 + more), 20);
+  now.monotonicMs += 11_000;
+  assert.equal(heard.isBehind(129), true, "a bounded memory forgets no position");
+  assert.equal(heard.isBehind(130), false);
+});

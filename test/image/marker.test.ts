@@ -141,3 +141,23 @@ test("after one failed sync every later write fails, although the disk would tak
   assert.equal(marker.state.applied.sequence, 0);
   await marker.close();
 });
+
+test("what an opening finds is durable before anybody goes by it: its writer may have been killed before the sync", async () => {
+  const path = join(folder, "unsynced");
+  const marker = await Marker.create(systemDisk, path, stateAt(0));
+  await marker.write(stateAt(7).applied, 7);
+  await marker.close();
+  const steps: string[] = [];
+  let fails = false;
+  const disk = hookedDisk((operation, at) => {
+    if (at !== path || (operation !== "write" && operation !== "syncData")) return;
+    steps.push(operation);
+    if (fails && operation === "syncData") throw diskError("EIO");
+  });
+  const again = await Marker.open(disk, path, lineage);
+  assert.deepEqual(steps, ["write", "syncData"]);
+  assert.equal(again.state.applied.sequence, 7);
+  await again.close();
+  fails = true;
+  await rejectsWith("IMAGE_MARKER_FAILED", Marker.open(disk, path, lineage));
+});

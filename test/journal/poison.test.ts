@@ -198,3 +198,28 @@ for (const size of [512, 4_096, 10_240, 65_536]) {
     await last.log.close("clean");
   });
 }
+
+test("a watermark whose sync failed at an opening is written again by the next one, whatever it seems to say", async () => {
+  const place = scratch();
+  const log = await place.create({});
+  await fill(log, 3);
+  await log.sync();
+  await fill(log, 2);
+  await log.close("abandon");
+  let fails = true;
+  let synced = 0;
+  const disk = hookedDisk((operation, path) => {
+    if (operation !== "syncData" || !path.includes("watermark")) return;
+    synced += 1;
+    if (fails) throw diskError("EIO");
+  });
+  const afterPowerLoss = { bootId: "33333333-3333-4333-8333-333333333333" };
+  await assert.rejects(place.open(afterPowerLoss, { disk }), { code: "JOURNAL_OPEN_FAILED" });
+  fails = false;
+  synced = 0;
+  const again = await place.open(afterPowerLoss, { disk });
+  assert.equal(again.recovery.sameBoot, false);
+  assert.equal(again.log.tail.sequence, 5);
+  assert.ok(synced > 0, "only a sync that succeeded makes it durable");
+  await again.log.close("clean");
+});

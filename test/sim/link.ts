@@ -13,6 +13,7 @@ import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts"
 import type { HttpReply, HttpRequest, Route } from "../../runtime/http.ts";
 import { answerOfError } from "../../runtime/http-server.ts";
 import type { Log } from "../../runtime/log.ts";
+import type { LineCodec } from "../../runtime/settings/types.ts";
 import type { Line, LinkState, LinkUser } from "../../site-agent/ship/line.ts";
 import type { SeededRandom } from "../support/seeded.ts";
 import type { Life } from "./world/life.ts";
@@ -47,6 +48,8 @@ export type Passage = "open" | "swallow" | "refuse";
 export interface WanObserver {
   /** A batch leaves `from`; before anything can happen to it. */
   batchLeft(from: string, group: string, last: number): void;
+  /** A heartbeat leaves `from`, with what its owner says it has answered. */
+  heartbeatLeft(from: string, group: string, body: Uint8Array): void;
   /** The gateway of `site` has decided on an answer; the sender may never get it. */
   answered(
     site: string,
@@ -68,6 +71,23 @@ export interface SenderToken {
   readonly owner: string;
 }
 
+/** An AbortController made when its signal is asked for, which most routes never do: they are dear to make. */
+class Gone {
+  #controller: AbortController | undefined;
+  #aborted = false;
+
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#aborted) this.#controller.abort();
+    return this.#controller.signal;
+  }
+
+  abort(): void {
+    this.#aborted = true;
+    this.#controller?.abort();
+  }
+}
+
 interface Listener {
   readonly life: Life;
   readonly routes: readonly Route[];
@@ -83,7 +103,7 @@ interface Exchange {
   /** For the trace. */
   readonly label: string;
   /** Aborted at the receiver: the sender is gone. */
-  readonly gone: AbortController;
+  readonly gone: Gone;
   /** Set while the receiver waits for more of the body. */
   breakBody: (() => void) | undefined;
   receiver: Life | undefined;
@@ -149,8 +169,8 @@ export class Wan {
     this.#swallowed.push({ site, atMs: this.nowMs, again });
   }
 
-  line(from: string, to: string, life: Life): SimLine {
-    return new SimLine(this, this.#scheduler, from, to, life);
+  line(from: string, to: string, life: Life, codec: LineCodec): SimLine {
+    return new SimLine(this, this.#scheduler, from, to, life, codec);
   }
 
   /**
@@ -214,6 +234,7 @@ export class Wan {
     settle: (outcome: HttpReply | Error) => boolean,
   ): Exchange {
     this.counts.requests += 1;
+    if (kind === "heartbeat") this.#observer.heartbeatLeft(from, group, body);
     const exchange: Exchange = {
       from,
       to,
@@ -222,7 +243,7 @@ export class Wan {
       sender,
       body,
       label: labelOf(kind, body),
-      gone: new AbortController(),
+      gone: new Gone(),
       breakBody: undefined,
       receiver: undefined,
       settle,
@@ -308,7 +329,7 @@ export class Wan {
       sender: batch.sender,
       body: batch.bytes,
       label: `${labelOf("batch", batch.bytes)} replayed`,
-      gone: new AbortController(),
+      gone: new Gone(),
       breakBody: undefined,
       receiver: undefined,
       settle: () => false,
@@ -405,7 +426,9 @@ export class Wan {
       contentLength: bytes.byteLength,
       take,
       body: () => take(bytes.byteLength),
-      signal: exchange.gone.signal,
+      get signal() {
+        return exchange.gone.signal;
+      },
     };
     const finish = (status: number, json: unknown): void => {
       this.#exchanges.delete(exchange);
@@ -489,7 +512,7 @@ interface Call {
 
 /** The line as one incarnation of an agent has it. Its watch over silence is that of the real line, in short. */
 export class SimLine implements Line {
-  readonly settings = { codec: "none", connections: 4 } as const;
+  readonly settings: { readonly codec: LineCodec; readonly connections: number };
   readonly budgetBytes = 1024 * 1024;
   readonly #wan: Wan;
   readonly #scheduler: Scheduler;
@@ -504,7 +527,8 @@ export class SimLine implements Line {
   #wireBytes = 0;
   #checking = false;
 
-  constructor(wan: Wan, scheduler: Scheduler, from: string, to: string, life: Life) {
+  constructor(wan: Wan, scheduler: Scheduler, from: string, to: string, life: Life, codec: LineCodec) {
+    this.settings = { codec, connections: 4 };
     this.#wan = wan;
     this.#scheduler = scheduler;
     this.#from = from;

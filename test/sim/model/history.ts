@@ -95,6 +95,16 @@ export class History {
     return forked;
   }
 
+  /** Data that the first `sequence` entries carry, bytes: zeroes and trims carry none. */
+  dataBytesThrough(sequence: number): number {
+    let bytes = 0;
+    for (let at = 0; at < sequence && at < this.ops.length; at += 1) {
+      const { kind, length } = this.ops[at]!;
+      if (kind === "write") bytes += length;
+    }
+    return bytes;
+  }
+
   /** What `sector` shows when exactly the first `sequence` entries happened. */
   contentAt(volume: number, sector: number, sequence: number): number {
     const versions = this.#versions[volume]![sector]!;

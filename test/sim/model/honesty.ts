@@ -46,11 +46,65 @@ export function judgeLossNotice(book: OwnerBook, unflushedMayBeLost: boolean): v
     `${book.name} lost answered writes with the power and does not say so`);
 }
 
-/** The loss that is stated as proven is never more than what was really written beyond the seal. */
-export function judgeStatedLoss(book: OwnerBook, writesMin: number, sealed: number): void {
+/** What an owner said of itself in one heartbeat. */
+export interface HeardClaim {
+  readonly answered: number;
+  readonly dataBytes: number;
+}
+
+export const heardNothing: HeardClaim = { answered: 0, dataBytes: 0 };
+
+/** A heartbeat that leaves tells no less than clients were answered, no more than was asked for, and its true bytes. */
+export function judgeHeartbeat(book: OwnerBook, claim: HeardClaim): void {
+  const { answered, dataBytes } = claim;
+  const { history, answeredMax, name } = book;
+  require("I4", answered >= answeredMax && answered <= history.last, () =>
+    `${name} tells of ${answered} answered writes; ${answeredMax} were answered, ${history.last} asked for`);
+  const bytes = history.dataBytesThrough(answered);
+  require("I4", dataBytes === bytes, () =>
+    `${name} tells of ${dataBytes} bytes in ${answered} writes; they carry ${bytes}`);
+}
+
+export interface StatedLoss {
+  readonly since: string | null;
+  readonly writesMin: number;
+  readonly bytesMin: number;
+}
+
+/**
+ * The loss that is stated as proven is what the heartbeats that were heard say beyond the seal. `heardHere`: by this
+ * incarnation of the gateway, which cannot have forgotten any; `heardEver`: by all of them. `sealedBytes`: data of the
+ * sealed writes. `wallMs`: the gateway's wall clock at the last heartbeat that it heard, and now; undefined where the
+ * clock was set meanwhile or nothing was heard.
+ */
+export function judgeStatedLoss(
+  book: OwnerBook,
+  loss: StatedLoss,
+  sealed: number,
+  sealedBytes: number,
+  heardHere: HeardClaim,
+  heardEver: HeardClaim,
+  wallMs: { readonly heard: number; readonly now: number } | undefined,
+): void {
+  const { writesMin, bytesMin, since } = loss;
   const truth = Math.max(0, book.writtenMax - sealed);
   require("I4", writesMin <= truth, () =>
     `${book.name}: a loss of at least ${writesMin} writes is stated; at most ${truth} were written beyond ${sealed}`);
+  const beyond = (heard: number, end: number): number => Math.max(0, heard - end);
+  const judge = (what: string, stated: number, least: number, most: number): void =>
+    require("I4", stated >= least && stated <= most, () =>
+      `${book.name}: a loss of at least ${stated} ${what} is stated; what was heard proves ${least} to ${most} beyond ${sealed}`);
+  judge("writes", writesMin, beyond(heardHere.answered, sealed), beyond(heardEver.answered, sealed));
+  judge(
+    "bytes",
+    bytesMin,
+    beyond(heardHere.dataBytes, sealedBytes),
+    beyond(heardEver.dataBytes, sealedBytes),
+  );
+  if (wallMs === undefined) return;
+  const sinceMs = since === null ? undefined : Date.parse(since);
+  require("I4", sinceMs !== undefined && sinceMs >= wallMs.heard && sinceMs <= wallMs.now, () =>
+    `${book.name}: the last contact is stated as ${since}; it was at ${new Date(wallMs.heard).toISOString()}`);
 }
 
 /**

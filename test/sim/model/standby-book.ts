@@ -14,6 +14,8 @@ export class StandbyBook {
   readonly name: string;
   /** Newest position ever called durable, to anybody. */
   durableMax = 0;
+  /** What an earlier life of it, which is lost with all it held, had called durable: its owner may still believe it. */
+  believedMax = 0;
   /** Newest position ever called applied. */
   appliedMax = 0;
   /** Newest epoch that it named as its own. */
@@ -32,6 +34,7 @@ export class StandbyBook {
     const copied = new StandbyBook(this.name);
     copied.durableMax = this.durableMax;
     copied.appliedMax = this.appliedMax;
+    copied.believedMax = this.believedMax;
     copied.epochMax = this.epochMax;
     return copied;
   }

@@ -47,6 +47,7 @@ const plan: SitePlan = {
   memoryTailBytes: 16 * 1024,
   unappliedBytesMax: 256 * 1024,
   oneProcess: false,
+  codec: "none",
 };
 const conditions = {
   latencyMs: 2,

@@ -4,7 +4,6 @@
  */
 import type { FailoverResult } from "../../../protocol/admin.ts";
 import { errorCode } from "../../../runtime/errors.ts";
-import { judgeStatedLoss } from "../model/honesty.ts";
 import { Violation } from "../model/violation.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { SiteName, Sites } from "./sites.ts";
@@ -31,6 +30,7 @@ export class Operator {
   failOver(group: string): void {
     if (this.orders.has(group)) return;
     this.orders.set(group, "under way");
+    this.#truth.group(group).failoverOrdered = true;
     this.#order(group, 0);
   }
 
@@ -91,14 +91,14 @@ export class Operator {
 
   #judge(group: string, result: FailoverResult): void {
     const { standby } = this.#truth.group(group);
-    const book = this.#truth.homeBook(group);
     const sealed = result.point.sequence;
     if (standby.sealed !== undefined && standby.sealed !== sealed)
       throw new Violation(
         "I4",
         `the report of ${group} names ${sealed}, the new owner began at ${standby.sealed}`,
       );
-    judgeStatedLoss(book, result.loss.writesMin, sealed);
+    const { wall } = this.#sites.site(this.#truth.group(group).standbySite);
+    this.#truth.judgeLoss(group, result.loss, sealed, wall);
   }
 
   #done(group: string): void {

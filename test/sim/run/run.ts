@@ -9,15 +9,16 @@ import type { WanConditions } from "../link.ts";
 import { Violation } from "../model/violation.ts";
 import { Scheduler } from "../world/scheduler.ts";
 import { Trace } from "../world/trace.ts";
+import { FaultRunner } from "./fault-runner.ts";
 import type { Fault, FaultName } from "./faults.ts";
-import { drawFaults, FaultRunner } from "./faults.ts";
+import { drawFaults } from "./faults.ts";
 import { Operator } from "./operator.ts";
 import type { Sabotage, SiteName, SitePlan } from "./sites.ts";
 import { otherSite, Sites, siteNames } from "./sites.ts";
 import { Truth } from "./truth.ts";
-import { compareCopies, unsettled } from "./verdict.ts";
+import { compareCopies, stoppedForGood, unsettled } from "./verdict.ts";
 import type { WorkloadPlan } from "./workload.ts";
-import { Workload } from "./workload.ts";
+import { burstGoesOn, Workload } from "./workload.ts";
 
 export interface RunPlan {
   readonly sites: SitePlan;
@@ -99,6 +100,7 @@ export function drawPlan(seed: number): RunPlan {
     memoryTailBytes: random.pick([8 * 1024, 64 * 1024, 2 * 1024 * 1024]),
     unappliedBytesMax: random.pick([64 * 1024, 8 * 1024 * 1024]),
     oneProcess: random.chance(0.35),
+    codec: random.pick(["none", "lz4", "brotli", "auto"] as const),
   };
   const spanMs = random.pick([4_000, 12_000, 25_000]);
   const workersPerGroup = 1 + random.below(twoGroups ? 6 : 12);
@@ -112,6 +114,9 @@ export function drawPlan(seed: number): RunPlan {
     fuaChance: random.pick([0, 0.05, 0.3]),
     readChance: 0.06,
     requestsMax,
+    burstEveryMs: random.chance(0.3)
+      ? (spanMs * workersPerGroup * groups.length) / (1 - burstGoesOn) / requestsMax
+      : 0,
   };
   const conditions: WanConditions = {
     latencyMs: random.pick([1, 10, 40]),
@@ -155,7 +160,7 @@ class Run {
     );
     this.workload = new Workload(seed, this.scheduler, this.sites, this.truth, plan.workload);
     this.operator = new Operator(this.scheduler, this.sites, this.truth);
-    this.faults = new FaultRunner(this.scheduler, this.sites, this.operator, this.workload);
+    this.faults = new FaultRunner(this.scheduler, this.sites, this.operator, this.workload, this.truth);
   }
 
   async drive(): Promise<void> {
@@ -172,8 +177,9 @@ class Run {
     this.workload.revive(60);
     await scheduler.run({ untilMs: plan.spanMs + 6_000 });
     // A run whose group was down most of the time goes on under its faults until it has done enough to count.
-    for (let more = 0; more < 3 && this.invalid !== undefined; more += 1) {
+    for (let more = 0; more < 6 && this.invalid !== undefined; more += 1) {
       this.workload.revive(80);
+      this.operator.restartStopped();
       await scheduler.run({ untilMs: scheduler.nowMs + 6_000 });
     }
     this.faults.heal();
@@ -197,7 +203,8 @@ class Run {
         this.operator.restartStopped();
         this.operator.acceptLosses();
       }
-      if (workload.counts.answered - answeredBefore >= 10 && unsettled(this, false) === undefined) return;
+      const works = workload.counts.answered - answeredBefore >= 10 || stoppedForGood(this);
+      if (works && unsettled(this, false) === undefined) return;
     }
     throw new Violation(
       "I8",
@@ -221,6 +228,10 @@ class Run {
       await scheduler.run({ untilMs: scheduler.nowMs + settleStepMs });
     }
     await compareCopies(this);
+  }
+
+  get decayed(): ReadonlySet<string> {
+    return this.faults.decayed;
   }
 
   get invalid(): string | undefined {

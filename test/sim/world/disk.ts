@@ -9,7 +9,7 @@ import type { Disk } from "../../../runtime/disk.ts";
 import { DiskView } from "./disk-view.ts";
 import { SimImages } from "./images.ts";
 import type { Life } from "./life.ts";
-import type { FaultKind, FaultOrder, InjectedFault, OperationHook } from "./operations.ts";
+import type { FaultKind, FaultOrder, InjectedFault, OperationHook, StrikeOrder } from "./operations.ts";
 import { Operations } from "./operations.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { SimFile } from "./sim-file.ts";
@@ -129,11 +129,30 @@ export class SimDisk {
     this.#operations.crashAt({ step, when, then });
   }
 
+  /** The same at a step of a kind: `order.act` is called once. Returns what takes the order back. */
+  strikeAt(order: StrikeOrder): () => void {
+    return this.#operations.strike(order);
+  }
+
   /** Bit rot in what is stored and in what is cached of it. */
   flipBit(path: string, at: number, bit: number): void {
+    this.#fileAt(path).flip(at, bit);
+  }
+
+  /** What is stored and cached of a file beyond `length` is gone. */
+  shorten(path: string, length: number): void {
+    this.#fileAt(path).shorten(length);
+  }
+
+  /** A file or folder is gone, with all that is in it, from the cache and from the disk. */
+  lose(path: string): void {
+    this.#storage.tree.lose(path);
+  }
+
+  #fileAt(path: string): SimFile {
     const node = this.#storage.tree.find(path);
     if (!(node instanceof SimFile)) throw new Error(`there is no file ${path} to damage`);
-    node.flip(at, bit);
+    return node;
   }
 
   /** Cheap: content is shared until either side changes. Operations under way are not part of it. */

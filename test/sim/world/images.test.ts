@@ -181,3 +181,20 @@ test("a full disk answers ENOSPC, and zeroes that free need no room", async () =
   await world.drive(device.write(8_192, sector(1), plain));
   await assert.rejects(world.drive(device.write(0, sector(1), plain)), isFull);
 });
+
+test("an image whose maker was killed before its sync is made durable by who makes it again", async () => {
+  const world = new SimWorld(9);
+  const first = world.life();
+  world.disk.strikeAt({
+    match: (path, operation) => path === image.path && operation === "sync",
+    after: 0,
+    when: "before",
+    act: () => world.disk.kill(first),
+  });
+  void world.disk.images(first).open(image);
+  await world.scheduler.run();
+  assert.equal(world.disk.contentOf(image.path, "cached")?.byteLength, image.sizeBytes);
+  await world.drive(world.disk.images(world.life()).open(image));
+  world.disk.powerCut("nothing");
+  assert.equal(world.disk.contentOf(image.path, "cached")?.byteLength, image.sizeBytes);
+});

@@ -44,7 +44,7 @@ export class SimImages implements ImageFiles {
     const mayCreate = options.create === "sparse" && !readOnly;
     const file = await this.#find(path, mayCreate ? "create" : "open");
     let size = file.length;
-    if (mayCreate && size === 0) {
+    if (mayCreate && (size === 0 || size === sizeBytes)) {
       await this.#giveSize(file, path, sizeBytes);
       size = sizeBytes;
     }

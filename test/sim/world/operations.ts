@@ -39,6 +39,17 @@ export interface FaultOrder {
   readonly times: number;
   /** Matching operations let through first. */
   readonly after?: number;
+  /** Called each time it fires, before the operation fails. */
+  readonly fired?: () => void;
+}
+
+/** Something that happens at a step, told by what the step does instead of by its number. */
+export interface StrikeOrder {
+  readonly match: (path: string, operation: Operation) => boolean;
+  /** Matching steps let through first. */
+  readonly after: number;
+  readonly when: "before" | "after";
+  readonly act: () => void;
 }
 
 export interface InjectedFault {
@@ -124,7 +135,8 @@ class Fault implements InjectedFault {
 
 interface UnderWay {
   readonly life: Life;
-  readonly what: string;
+  readonly operation: Operation;
+  readonly path: string;
   readonly act: (fault: undefined) => unknown;
   readonly part: (() => void) | undefined;
 }
@@ -143,6 +155,7 @@ export class Operations {
   #steps = 0;
   #faults: Fault[] = [];
   #crashPoints: CrashPoint[] = [];
+  #strikes: { readonly order: StrikeOrder; left: number }[] = [];
   readonly #underWay = new Set<UnderWay>();
 
   constructor(scheduler: Scheduler) {
@@ -163,11 +176,20 @@ export class Operations {
     this.#crashPoints.push(point);
   }
 
+  /** Strikes once; returns what takes the order back. */
+  strike(order: StrikeOrder): () => void {
+    const strike = { order, left: order.after };
+    this.#strikes.push(strike);
+    return () => {
+      this.#strikes = this.#strikes.filter((each) => each !== strike);
+    };
+  }
+
   /** Settles when the operation has happened; never once `life` has ended. */
   run<T>(life: Life, path: string, operation: Operation, detail: string, work: Work<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       if (!life.alive) return;
-      const underWay = { life, what: `${operation} ${path}`, ...work, part: work.part };
+      const underWay: UnderWay = { life, operation, path, act: work.act, part: work.part };
       this.#underWay.add(underWay);
       const [least, span] = latencyMs[operation];
       const { random } = this.scheduler;
@@ -218,6 +240,15 @@ export class Operations {
 
   #around(life: Life, path: string, operation: Operation, when: "before" | "after"): void {
     this.hook?.(life, path, operation, when);
+    for (const strike of this.#strikes) {
+      const { order } = strike;
+      if (order.when !== when || !order.match(path, operation)) continue;
+      strike.left -= 1;
+      if (strike.left >= 0) continue;
+      this.#strikes = this.#strikes.filter((each) => each !== strike);
+      order.act();
+      if (!life.alive) return;
+    }
     if (this.#crashPoints.length === 0) return;
     const due = this.#crashPoints.filter((point) => point.step === this.#steps && point.when === when);
     if (due.length === 0) return;
@@ -230,6 +261,7 @@ export class Operations {
       if (!fault.meets(path, operation)) continue;
       this.fired.set(fault.fault, (this.fired.get(fault.fault) ?? 0) + 1);
       this.scheduler.trace.add(`fault ${fault.fault} on ${life.name} ${operation} ${path}`);
+      fault.order.fired?.();
       return fault.fault;
     }
     return undefined;
@@ -242,13 +274,13 @@ export class Operations {
   abandon(dies: (life: Life) => boolean): void {
     const { random, trace } = this.scheduler;
     for (const underWay of this.#underWay) {
-      const { life, what, act, part } = underWay;
+      const { life, operation, path, act, part } = underWay;
       if (life.alive && !dies(life)) continue;
       this.#underWay.delete(underWay);
       if (!life.alive) continue;
       const fate = random.below(4);
       if (fate < 2) continue;
-      trace.add(`${life.name} dies during ${what}: ${fate === 2 ? "done" : "in part"}`);
+      trace.add(`${life.name} dies during ${operation} ${path}: ${fate === 2 ? "done" : "in part"}`);
       try {
         if (fate === 3 && part !== undefined) part();
         else act(undefined);

@@ -174,6 +174,22 @@ export class SimFile {
     if (at < this.#storedLength) this.#stored[at]! ^= 1 << bit;
   }
 
+  /** The end of the file is gone, from the cache and from the disk. */
+  shorten(length: number): void {
+    this.#own();
+    const first = sectorAfter(length);
+    this.#data.fill(0, Math.min(length, this.#length), this.#length);
+    this.#stored.fill(0, Math.min(length, this.#storedLength), this.#storedLength);
+    this.#length = Math.min(length, this.#length);
+    this.#storedLength = Math.min(length, this.#storedLength);
+    for (let sector = first; sector < this.#flags.length; sector += 1) {
+      if ((this.#flags[sector]! & allocated) !== 0) this.#allocatedSectors -= 1;
+      this.#flags[sector] = 0;
+    }
+    this.#high = Math.min(this.#high, first);
+    this.#narrow();
+  }
+
   /**
    * What is left after power is lost: "everything" cached, "nothing" of it, or a drawn "subset" of sectors, with a
    * length that the persisted ones explain, or now and then all of it. `torn`: that write persisted only up to a
@@ -212,7 +228,8 @@ export class SimFile {
       }
       if (torn.end > torn.lengthBefore) length = Math.max(torn.lengthBefore, tornAt * sectorBytes);
     }
-    const share = model === "everything" ? 1 : random.pick([0.1, 0.5, 0.9]);
+    // Also all or nothing: one file may be written back as a whole while another one's pages wait.
+    const share = model === "everything" ? 1 : random.pick([0, 0.1, 0.5, 0.9, 1]);
     let reached = this.#storedLength;
     for (let sector = this.#low; sector < this.#high; sector += 1) {
       if ((this.#flags[sector]! & dirty) === 0 || (share < 1 && !random.chance(share))) continue;

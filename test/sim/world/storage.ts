@@ -29,9 +29,7 @@ export class Storage {
   }
 
   get usedBytes(): number {
-    let used = 0;
-    for (const { file } of this.tree.files()) used += file.allocatedBytes;
-    return used;
+    return this.tree.allocatedBytes;
   }
 
   /** Of `length` bytes from `position` as many as there is room for. */

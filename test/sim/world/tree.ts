@@ -51,9 +51,13 @@ function store(change: NameChange): void {
   }
 }
 
-/** An error as the system gives it. */
+/** An error as the system gives it: without a stack, which the system knows nothing of and which is dear to make. */
 export function systemError(code: string, what: string): Error {
-  return Object.assign(new Error(`${code}: ${what}`), { code });
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0;
+  const error = Object.assign(new Error(`${code}: ${what}`), { code });
+  Error.stackTraceLimit = stackTraceLimit;
+  return error;
 }
 
 /** A name and the folder it is, or would be, in. */
@@ -77,10 +81,9 @@ export class SimTree {
 
   /** ENOENT or ENOTDIR when the folder above is missing or none. */
   place(path: string): Place {
-    const parts = partsOf(path);
-    const name = parts.pop();
+    const name = partsOf(path).at(-1);
     if (name === undefined) throw systemError("EBUSY", path);
-    const folder = this.find(parts.join("/"));
+    const folder = this.find(path.slice(0, path.lastIndexOf(name)));
     if (folder === undefined) throw systemError("ENOENT", path);
     if (folder instanceof SimFile) throw systemError("ENOTDIR", path);
     return { folder, name };
@@ -117,6 +120,17 @@ export class SimTree {
     if (node === undefined) throw systemError("ENOENT", path);
     if (node instanceof SimFolder && node.names.size > 0) throw systemError("ENOTEMPTY", path);
     this.#change([{ ...place, node: undefined }]);
+  }
+
+  /** A name is gone with all below it, as when it was never there: nothing of it is left to a loss of power. */
+  lose(path: string): void {
+    const { folder, name } = this.place(path);
+    folder.unsynced = folder.unsynced.filter((change) => {
+      if (!change.parts.some((part) => part.folder === folder && part.name === name)) store(change);
+      return false;
+    });
+    folder.names.delete(name);
+    folder.stored.delete(name);
   }
 
   #change(parts: readonly NamePart[]): void {
@@ -157,6 +171,11 @@ export class SimTree {
     return [...files];
   }
 
+  /** Allocated by all files that have a name. */
+  get allocatedBytes(): number {
+    return allocatedIn(this.root);
+  }
+
   /** All files that have a name, each once per name, with their paths, in order of path. */
   *files(): Generator<{ path: string; file: SimFile }> {
     yield* filesIn(this.root, "");
@@ -177,6 +196,13 @@ function* filesIn(folder: SimFolder, above: string): Generator<{ path: string; f
     if (node instanceof SimFile) yield { path, file: node };
     else yield* filesIn(node, path);
   }
+}
+
+function allocatedIn(folder: SimFolder): number {
+  let bytes = 0;
+  for (const node of folder.names.values())
+    bytes += node instanceof SimFile ? node.allocatedBytes : allocatedIn(node);
+  return bytes;
 }
 
 function copyOf(original: SimFolder, known: Map<SimNode, SimNode>): SimFolder {
@@ -215,6 +241,16 @@ function copyOf(original: SimFolder, known: Map<SimNode, SimNode>): SimFolder {
   return copyFolder(original);
 }
 
-function partsOf(path: string): string[] {
-  return path.split("/").filter((part) => part !== "");
+/** Paths that were taken apart before: a run names the same few hundred again and again. */
+const parsed = new Map<string, readonly string[]>();
+const parsedMax = 4_096;
+
+function partsOf(path: string): readonly string[] {
+  let parts = parsed.get(path);
+  if (parts === undefined) {
+    parts = path.split("/").filter((part) => part !== "");
+    if (parsed.size >= parsedMax) parsed.clear();
+    parsed.set(path, parts);
+  }
+  return parts;
 }

@@ -15,6 +15,7 @@ import type { BatchAnswer, GroupKnowledge, Hello } from "../../../protocol/contr
 import { systemClock } from "../../../runtime/clock.ts";
 import type { Disk } from "../../../runtime/disk.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
+import { readDocument } from "../../../runtime/durable-document.ts";
 import { OperationalError } from "../../../runtime/errors.ts";
 import { observeDisk } from "../../../runtime/failpoints.ts";
 import type { HttpReply } from "../../../runtime/http.ts";
@@ -22,6 +23,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
 import { systemRandom } from "../../../runtime/random.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
+import { parseAgentGroupState } from "../../../site-agent/group/state.ts";
 import type { Line } from "../../../site-agent/ship/line.ts";
 import { Door } from "../../support/door.ts";
 import { until } from "../../support/wait.ts";
@@ -164,7 +166,7 @@ class Rig {
   }
 }
 
-async function withRigs(use: (open: () => Rig) => Promise<void>): Promise<void> {
+async function withRigs(use: (open: () => Rig, dataDir: string) => Promise<void>): Promise<void> {
   const dataDir = await mkdtemp(join(tmpdir(), "splitsite-line-"));
   // The product's timers do not keep a process alive; here nothing else does.
   const alive = setInterval(() => {}, 1_000);
@@ -174,7 +176,7 @@ async function withRigs(use: (open: () => Rig) => Promise<void>): Promise<void> 
       const rig = new Rig(dataDir);
       rigs.push(rig);
       return rig;
-    });
+    }, dataDir);
   } finally {
     for (const rig of rigs) await rig.close();
     clearInterval(alive);
@@ -202,6 +204,29 @@ test("a superseded owner answers nothing any more, and knows it after a restart 
     assert.equal(again.group.status().state, "fenced");
     assert.equal(again.group.status().position.written, 1, "its unsent tail is stated");
     await assert.rejects(again.write(3), isShutdown);
+  });
+});
+
+test("a fence is durable while a heartbeat still hangs: a kill meanwhile does not undo it", async () => {
+  await withRigs(async (open, dataDir) => {
+    const rig = open();
+    rig.line.answer = () => ({ kind: "superseded", token: newer });
+    rig.line.batches.close();
+    rig.line.heartbeats.close();
+    await rig.group.start();
+    await rig.write(1);
+    await until("batch and heartbeat", () =>
+      rig.line.batches.waiting > 0 && rig.line.heartbeats.waiting > 0 ? true : undefined,
+    );
+    rig.line.batches.open();
+    const { state } = agentGroupPaths(dataDir, "erp");
+    const role = async () => (await readDocument(systemDisk, state, parseAgentGroupState))?.role;
+    try {
+      await until("the fence on disk", async () => ((await role()) === "fenced" ? true : undefined));
+      assert.ok(rig.line.heartbeats.waiting > 0, "nobody answered the heartbeat");
+    } finally {
+      rig.line.heartbeats.open();
+    }
   });
 });
 
