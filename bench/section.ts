@@ -61,3 +61,9 @@ export function atMost(text: string, value: number, most: number, unit = "x"): G
 export function skipped(id: string, title: string, reason: string): Section {
   return { id, title, skipped: reason, rows: [], goals: [], notes: [] };
 }
+
+/** The value below which a share (0..1) of the values lies. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+}

@@ -1,9 +1,11 @@
 /**
- * A tap between an NBD client and a server: passes every byte on and reads along what the client writes, so that a
- * real trace can be compressed the naive way, write by write. Understands just enough of the client's side to find
- * requests; changes nothing.
+ * A tap between an NBD client and a server: passes every byte on and keeps in a file what the client writes, so that a
+ * real trace can be compressed in other ways afterwards, when that costs the database nothing. Understands just enough
+ * of the client's side to find requests; changes nothing.
  */
 import { once } from "node:events";
+import { closeSync, openSync, writeSync } from "node:fs";
+import { open } from "node:fs/promises";
 import type { Server, Socket } from "node:net";
 import { connect, createServer } from "node:net";
 import { brotliCompressSync, constants } from "node:zlib";
@@ -13,11 +15,15 @@ export interface TraceCounters {
   writes: number;
   writtenBytes: number;
   flushes: number;
+}
+
+/** The same writes, compressed in other ways than on the line. */
+export interface TracePacked {
   /** Sum over all writes of the smaller of the write and its LZ4 form. */
-  lz4PerWriteBytes: number;
-  /** The same writes, packed a MiB at a time: what a codec can do at most with batches of that length. */
-  lz4PerMebibyteBytes: number;
-  brotliPerMebibyteBytes: number;
+  readonly lz4PerWriteBytes: number;
+  /** Packed a MiB at a time: what a codec can do at most with batches of that length. */
+  readonly lz4PerMebibyteBytes: number;
+  readonly brotliPerMebibyteBytes: number;
 }
 
 const mebibyte = 1024 * 1024;
@@ -29,17 +35,10 @@ const command = { write: 1, flush: 3 };
 
 export class TraceTap {
   readonly path: string;
-  readonly counters: TraceCounters = {
-    writes: 0,
-    writtenBytes: 0,
-    flushes: 0,
-    lz4PerWriteBytes: 0,
-    lz4PerMebibyteBytes: 0,
-    brotliPerMebibyteBytes: 0,
-  };
-  /** Writes not yet packed by the MiB. */
-  #collected: Buffer[] = [];
-  #collectedBytes = 0;
+  readonly counters: TraceCounters = { writes: 0, writtenBytes: 0, flushes: 0 };
+  readonly #tracePath: string;
+  readonly #trace: number;
+  readonly #lengthField = Buffer.alloc(4);
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   /** Set when the stream could not be followed: the counters are worthless then. */
@@ -47,6 +46,8 @@ export class TraceTap {
 
   private constructor(path: string, target: { readonly path: string }) {
     this.path = path;
+    this.#tracePath = `${path}.trace`;
+    this.#trace = openSync(this.#tracePath, "w");
     this.#server = createServer((client) => {
       const server = connect(target);
       const reader = new RequestReader(this);
@@ -67,20 +68,47 @@ export class TraceTap {
     return tap;
   }
 
-  /** Takes one write's data; a view that is copied before this returns. */
+  /** Takes one write's data; a view that is written out before this returns. */
   wrote(data: Buffer): void {
-    const { counters } = this;
-    counters.writes += 1;
-    counters.writtenBytes += data.length;
-    counters.lz4PerWriteBytes += Math.min(data.length, lz4Compress(data).byteLength);
-    this.#collected.push(Buffer.from(data));
-    this.#collectedBytes += data.length;
-    if (this.#collectedBytes < mebibyte) return;
-    const packed = Buffer.concat(this.#collected);
-    this.#collected = [];
-    this.#collectedBytes = 0;
-    counters.lz4PerMebibyteBytes += lz4Compress(packed).byteLength;
-    counters.brotliPerMebibyteBytes += brotliCompressSync(packed, { params: brotliParams }).byteLength;
+    this.counters.writes += 1;
+    this.counters.writtenBytes += data.length;
+    this.#lengthField.writeUInt32LE(data.length);
+    writeSync(this.#trace, this.#lengthField);
+    writeSync(this.#trace, data);
+  }
+
+  /** Compresses the writes from number `from` (0 is the first) to `to` (not included). */
+  async pack(from: number, to: number): Promise<TracePacked> {
+    const sums = { lz4PerWriteBytes: 0, lz4PerMebibyteBytes: 0, brotliPerMebibyteBytes: 0 };
+    let collected: Buffer[] = [];
+    let collectedBytes = 0;
+    const packCollected = (): void => {
+      const packed = Buffer.concat(collected);
+      collected = [];
+      collectedBytes = 0;
+      sums.lz4PerMebibyteBytes += lz4Compress(packed).byteLength;
+      sums.brotliPerMebibyteBytes += brotliCompressSync(packed, { params: brotliParams }).byteLength;
+    };
+    const file = await open(this.#tracePath, "r");
+    try {
+      let at = 0;
+      for (let write = 0; write < to; write += 1) {
+        await file.read(this.#lengthField, 0, 4, at);
+        const length = this.#lengthField.readUInt32LE();
+        at += 4 + length;
+        if (write < from) continue;
+        const data = Buffer.alloc(length);
+        await file.read(data, 0, length, at - length);
+        sums.lz4PerWriteBytes += Math.min(length, lz4Compress(data).byteLength);
+        collected.push(data);
+        collectedBytes += length;
+        if (collectedBytes >= mebibyte) packCollected();
+      }
+      if (collectedBytes > 0) packCollected();
+    } finally {
+      await file.close();
+    }
+    return sums;
   }
 
   async close(): Promise<void> {
@@ -88,6 +116,7 @@ export class TraceTap {
     this.#server.close();
     for (const socket of this.#sockets) socket.destroy();
     await closed;
+    closeSync(this.#trace);
   }
 }
 
