@@ -22,7 +22,7 @@ import {
 } from "./journal-errors.ts";
 import type { FrameStore, StoredFrame } from "./store.ts";
 
-type Database = ClassicLevel<Buffer, Buffer>;
+export type Database = ClassicLevel<Buffer, Buffer>;
 
 const framePrefix = 0x66;
 const frameKeyBytes = 9;
@@ -133,18 +133,7 @@ export async function openLevelStore(
   writeBufferBytes: number,
 ): Promise<FrameStore> {
   if (mode === "open") await requireDatabase(directory);
-  // `level` is the package we are to use; its types hide compactRange and lie about get(), classic-level's do not.
-  const db = new Level<Buffer, Buffer>(directory, {
-    keyEncoding: "buffer",
-    valueEncoding: "buffer",
-    createIfMissing: mode === "create",
-    errorIfExists: mode === "create",
-    compression: false,
-    writeBufferSize: writeBufferBytes,
-    maxFileSize: Math.max(1024 * 1024, writeBufferBytes),
-    cacheSize: cacheBytes,
-    maxOpenFiles: openFilesMax,
-  }) as unknown as Database;
+  const db = newDatabase(directory, { mode, writeBufferBytes });
   try {
     await db.open();
   } catch (error) {
@@ -155,6 +144,28 @@ export async function openLevelStore(
     throw journalOpenFailed(directory, error);
   }
   return new LevelStore(db);
+}
+
+export interface DatabaseOptions {
+  /** `reuse`: made when it is not there. */
+  readonly mode: "create" | "open" | "reuse";
+  readonly writeBufferBytes: number;
+}
+
+/** A database of ours, not yet open. */
+export function newDatabase(directory: string, { mode, writeBufferBytes }: DatabaseOptions): Database {
+  // `level` is the package we are to use; its types hide compactRange and lie about get(), classic-level's do not.
+  return new Level<Buffer, Buffer>(directory, {
+    keyEncoding: "buffer",
+    valueEncoding: "buffer",
+    createIfMissing: mode !== "open",
+    errorIfExists: mode === "create",
+    compression: false,
+    writeBufferSize: writeBufferBytes,
+    maxFileSize: Math.max(1024 * 1024, writeBufferBytes),
+    cacheSize: cacheBytes,
+    maxOpenFiles: openFilesMax,
+  }) as unknown as Database;
 }
 
 /** Told apart here, because LevelDB calls all of these an I/O error or makes a new database of what is left. */

@@ -1,0 +1,107 @@
+/** What is kept of a step is what the naive rule says: every touched block that it can change, and nothing else. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { Extent } from "../../../block/device.ts";
+import { foldRecords } from "../../../image/fold.ts";
+import type { ImageReads } from "../../../image/history/before-images.ts";
+import { packBeforeImages } from "../../../image/history/before-images.ts";
+import { chunkBlocksMax, chunkRunsMax } from "../../../image/history/chunk.ts";
+import { touchedBlocks } from "../../../image/history/touched.ts";
+import { recordOf, recordShapes } from "../frames.ts";
+
+/** The last block is three sectors long. */
+const sectorCount = 200 * 8 + 3;
+
+class MemoryImages implements ImageReads {
+  readonly #images: readonly Uint8Array[];
+  readonly #holes: boolean;
+  bytesRead = 0;
+
+  constructor(images: readonly Uint8Array[], holes: boolean) {
+    this.#images = images;
+    this.#holes = holes;
+  }
+
+  sizeBytes(volume: number): number {
+    return this.#images[volume]!.byteLength;
+  }
+
+  async read(volume: number, offset: number, length: number): Promise<Uint8Array> {
+    assert.ok(length > 0 && offset + length <= this.sizeBytes(volume));
+    this.bytesRead += length;
+    return this.#images[volume]!.slice(offset, offset + length);
+  }
+
+  /** Told sector by sector, as holes where zeroes are, or all as data. */
+  async extents(volume: number, offset: number, length: number): Promise<Extent[]> {
+    assert.ok(length > 0 && offset + length <= this.sizeBytes(volume));
+    if (!this.#holes) return [{ length, hole: false, zero: false }];
+    const extents: Extent[] = [];
+    for (let at = offset; at < offset + length && extents.length < 1024; at += 512) {
+      const zero = this.#images[volume]!.subarray(at, at + 512).every((byte) => byte === 0);
+      extents.push({ length: 512, hole: zero, zero });
+    }
+    return extents;
+  }
+}
+
+test("every touched block that the step can change is kept once, with what it held", async () => {
+  const before = fc.array(recordShapes(2, sectorCount, 600), { maxLength: 5 });
+  const step = fc.array(fc.array(recordShapes(2, sectorCount, 900), { maxLength: 8 }), { maxLength: 3 });
+  await fc.assert(
+    fc.asyncProperty(before, step, fc.boolean(), async (old, portions, holes) => {
+      const images = [0, 1].map(() => new Uint8Array(sectorCount * 512));
+      for (const record of old.map(recordOf)) {
+        if (record.kind === "write") images[record.volume]!.set(record.data, record.offset);
+      }
+      const touched = touchedBlocks(portions.map((shapes) => foldRecords(shapes.map(recordOf))));
+      const wanted = new Map<string, Uint8Array>();
+      for (const [volume, runs] of touched) {
+        for (const { first, blocks, zeroedOnly } of runs) {
+          for (let block = first; block < first + blocks; block += 1) {
+            const bytes = new Uint8Array(4096);
+            bytes.set(images[volume]!.subarray(block * 4096, (block + 1) * 4096));
+            if (!zeroedOnly || bytes.some((byte) => byte !== 0)) wanted.set(`${volume} ${block}`, bytes);
+          }
+        }
+      }
+      let volumeBefore = 0;
+      let end = 0;
+      for await (const { runs, blocks } of packBeforeImages(touched, new MemoryImages(images, holes))) {
+        assert.ok(
+          runs.length > 0 && runs.length <= chunkRunsMax && blocks.byteLength <= chunkBlocksMax * 4096,
+        );
+        let at = 0;
+        for (const run of runs) {
+          if (run.volume !== volumeBefore) end = 0;
+          assert.ok(run.volume >= volumeBefore && run.first >= end, "in order, from pack to pack");
+          volumeBefore = run.volume;
+          end = run.first + run.blocks;
+          for (let block = run.first; block < end; block += 1) {
+            const key = `${run.volume} ${block}`;
+            const kept = run.kind === "data" ? blocks.subarray(at, at + 4096) : new Uint8Array(4096);
+            if (run.kind === "data") at += 4096;
+            assert.equal(Buffer.compare(kept, wanted.get(key)!), 0, key);
+            wanted.delete(key);
+          }
+        }
+        assert.equal(at, blocks.byteLength);
+      }
+      assert.equal(wanted.size, 0, "something was not kept");
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test("a trim of a range without data reads and keeps nothing, however long", async () => {
+  const image = new MemoryImages([new Uint8Array(1024 * 4096)], true);
+  const endless: ImageReads = {
+    sizeBytes: () => 2 ** 40,
+    read: (volume, offset, length) => image.read(volume, offset, length),
+    extents: async (_volume, _offset, length) => [{ length, hole: true, zero: true }],
+  };
+  const touched = new Map([[0, [{ first: 0, blocks: 2 ** 28, zeroedOnly: true }]]]);
+  for await (const pack of packBeforeImages(touched, endless)) assert.fail(`kept ${pack.runs.length} runs`);
+  assert.equal(image.bytesRead, 0);
+});

@@ -1,0 +1,49 @@
+/** An ordered store in memory, for tests of what is kept in one. */
+import type { OrderedStore, StoreCursor, StoreEntry } from "../../runtime/ordered-store.ts";
+
+export class MemoryOrderedStore implements OrderedStore {
+  /** By hex of the key. */
+  content = new Map<string, Uint8Array>();
+
+  async write(puts: readonly StoreEntry[], deletes: readonly Uint8Array[]): Promise<void> {
+    for (const { key, value } of puts) this.content.set(hex(key), value.slice());
+    for (const key of deletes) this.content.delete(hex(key));
+  }
+
+  async scan(from: Uint8Array, end: Uint8Array, limit: number): Promise<StoreEntry[]> {
+    return scanIn(this.content, from, end, limit);
+  }
+
+  cursor(): StoreCursor {
+    const then = new Map(this.content);
+    return {
+      first: async (from, end) => scanIn(then, from, end, 1)[0],
+      close: async () => undefined,
+    };
+  }
+
+  async settle(entry: StoreEntry): Promise<void> {
+    await this.write([entry], []);
+  }
+
+  async clear(): Promise<void> {
+    this.content.clear();
+  }
+
+  async close(): Promise<void> {}
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString("hex");
+}
+
+function scanIn(
+  content: Map<string, Uint8Array>,
+  from: Uint8Array,
+  end: Uint8Array,
+  limit: number,
+): StoreEntry[] {
+  const keys = [...content.keys()].filter((key) => key >= hex(from) && key < hex(end));
+  keys.sort((a, b) => (a < b ? -1 : 1));
+  return keys.slice(0, limit).map((key) => ({ key: Buffer.from(key, "hex"), value: content.get(key)! }));
+}
