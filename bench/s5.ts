@@ -18,7 +18,8 @@ import { TraceTap } from "./trace-tap.ts";
 const title = "bytes on the line per byte a database writes";
 const scale = 10;
 const traceSeconds = 40;
-const clients = 8;
+/** Few enough that most commits have a FLUSH of their own, as in the trace that the target comes from. */
+const clients = 4;
 /** A line as it is for: batches wait for it a little, and so have something to compress together. */
 const limit = "10Mbit/s";
 

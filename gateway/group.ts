@@ -454,17 +454,18 @@ export class StandbyGroup implements FailoverGround {
 
   async raiseToken(reason: string): Promise<void> {
     const before = this.#requireDocument();
+    const failover: FailoverDocument = {
+      progress: "fenced",
+      previous: before.token,
+      reason,
+      startedAtMs: this.#clock.wallMs(),
+      heard: this.#heard.record,
+      seal: null,
+    };
     const document: StandbyDocument = {
       ...before,
       token: { epoch: before.token.epoch + 1, owner: this.#options.site },
-      failover: {
-        progress: "fenced",
-        previous: before.token,
-        reason,
-        startedAtMs: this.#clock.wallMs(),
-        heard: this.#heard.record,
-        seal: null,
-      },
+      failover,
     };
     try {
       // Survives a crash from here on: the old owner is fenced for ever and the run can only be finished.
@@ -477,7 +478,9 @@ export class StandbyGroup implements FailoverGround {
       );
       throw error;
     }
-    this.#document = document;
+    // While it was written the owner was still listened to: what it said until now belongs to the loss (promise 3). The
+    // seal takes it to disk; a crash before that states the loss since the older contact, which is as true.
+    this.#document = { ...document, failover: { ...failover, heard: this.#heard.record } };
   }
 
   async drainAndSeal(): Promise<void> {

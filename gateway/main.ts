@@ -21,6 +21,7 @@ import { roleLockPath } from "../runtime/paths.ts";
 import type { Random } from "../runtime/random.ts";
 import { takeRoleLock } from "../runtime/role-lock.ts";
 import type { Address, Settings, SiteSettings } from "../runtime/settings/types.ts";
+import { settleAll } from "../runtime/settle-all.ts";
 import { gatewayAdminRoutes } from "./admin.ts";
 import { StandbyGroup } from "./group.ts";
 import { shareOfIntake } from "./intake-options.ts";
@@ -121,8 +122,11 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
     async close() {
       observer.cancel();
       await server.close(closeGraceMs);
-      await Promise.all([...groups.values()].map((group) => group.close()));
-      await lock.release();
+      try {
+        await settleAll([...groups.values()].map((group) => group.close()));
+      } finally {
+        await lock.release();
+      }
     },
   };
 }

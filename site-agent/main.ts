@@ -28,6 +28,7 @@ import { agentGroupPaths, gatewayGroupPaths, roleLockPath } from "../runtime/pat
 import type { Random } from "../runtime/random.ts";
 import { takeRoleLock } from "../runtime/role-lock.ts";
 import type { Address, GroupSettings, Settings, SiteSettings } from "../runtime/settings/types.ts";
+import { settleAll } from "../runtime/settle-all.ts";
 import { agentAdminRoutes } from "./admin.ts";
 import { AgentExportCatalog } from "./export-catalog.ts";
 import { OwnedGroup } from "./group/owned-group.ts";
@@ -163,10 +164,13 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
     async close() {
       observer.cancel();
       // Clients first: what they have in flight is answered, then nothing new can come.
-      await Promise.all(servers.map((server) => server.close(nbdCloseGraceMs)));
-      await Promise.all([...groups.values()].map((group) => group.close()));
-      await Promise.all([...links.values()].map((link) => link.close()));
-      await lock.release();
+      await settleAll(servers.map((server) => server.close(nbdCloseGraceMs)));
+      try {
+        await settleAll([...groups.values()].map((group) => group.close()));
+      } finally {
+        await settleAll([...links.values()].map((link) => link.close()));
+        await lock.release();
+      }
     },
   };
 }

@@ -145,7 +145,9 @@ export class OwnedGroup implements RecordSink {
   /** Takes over what this site's gateway handed over, or finds it taken over already. Serves when it settles. */
   async adopt(): Promise<void> {
     await this.#step(async () => {
-      if (this.#phase.kind !== "serving") await this.#decide(false);
+      // Taken over already, and waiting for its disk: deciding anew would stop it for what may pass.
+      const { kind } = this.#phase;
+      if (kind !== "serving" && kind !== "reopening") await this.#decide(false);
       this.#requireServing("be taken over");
     });
   }
@@ -377,7 +379,28 @@ export class OwnedGroup implements RecordSink {
     });
     const first = await Promise.race([answer, patience]);
     timer?.cancel();
+    if (first === "unreachable") void answer.then((late) => this.#heardLate(late));
     return first;
+  }
+
+  /** The other site's answer came when we had begun to serve without it: a newer token counts whenever it is seen (I4). */
+  #heardLate(peer: PeerAnswer): void {
+    const { site, settings, log } = this.#world;
+    const state = this.#state;
+    if (state === undefined || peer === "unreachable" || this.#phase.kind === "closed") return;
+    const facts = { site, home: settings.home, state, handover: undefined, peer, createOrdered: false };
+    const decision = decideStart(facts);
+    log.info("PEER_ANSWERED_LATE", "the other site answered after the group was started", {
+      decision: decision.kind,
+    });
+    if (decision.kind === "fence") this.#superseded(decision.by);
+  }
+
+  /** No request is answered with success from here on; the rest follows as a step. */
+  #superseded(by: Token): void {
+    // At once: the step may have to wait for a journal being opened again, which ends by answering what waits.
+    this.#fencedBy ??= by;
+    this.#stepAlone(() => this.#fence(by));
   }
 
   async #create(): Promise<void> {
@@ -526,11 +549,7 @@ export class OwnedGroup implements RecordSink {
       },
       listener: {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
-        superseded: (token) => {
-          // At once: the step may have to wait for a journal being opened again, which ends by answering what waits.
-          this.#fencedBy ??= token;
-          this.#stepAlone(() => this.#fence(token));
-        },
+        superseded: (token) => this.#superseded(token),
         attached: () => {
           this.#stall.moved(clock.monotonicMs());
         },

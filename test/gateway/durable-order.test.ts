@@ -54,6 +54,8 @@ class Standby {
   readonly steps: string[] = [];
   readonly logSync = new Door();
   readonly imageSync = new Door();
+  /** Before the state document gets its name. */
+  readonly stateRename = new Door();
   /** Timers that have come wait here: the pace between two apply steps. */
   readonly pace = new Door();
   readonly storage: StandbyStorage;
@@ -94,6 +96,10 @@ class Standby {
     });
     return {
       ...systemDisk,
+      rename: async (from, to) => {
+        if (to === this.paths.state) await this.stateRename.pass();
+        await systemDisk.rename(from, to);
+      },
       open: async (path, mode) => {
         const file = await systemDisk.open(path, mode);
         return path.endsWith(".log") ? held(file) : file;
@@ -271,6 +277,21 @@ test("a failover has its higher token on disk before it does anything else", asy
   assert.equal(document.failover?.progress, "fenced");
   assert.deepEqual(document.failover.previous, { epoch: 1, owner: "primary" });
   assertOrder(standby.steps, ["state.sync", "state.rename", "folder.sync"]);
+});
+
+test("what the owner says while the token is written counts as lost when it is not received (promise 3)", async () => {
+  await standby.batch(standby.source.write(2));
+  const received = standby.source.last;
+  standby.stateRename.close();
+  const raised = standby.group.raiseToken("test");
+  await until("the token's document", () => (standby.stateRename.waiting > 0 ? true : undefined));
+  standby.source.write(5);
+  assert.equal(standby.group.heartbeat(standby.source.heartbeat()).kind, "alive");
+  standby.stateRename.open();
+  await raised;
+  assert.equal(standby.group.plan().loss.writesMin, standby.source.last - received);
+  await standby.group.drainAndSeal();
+  assert.equal((await standby.document()).failover?.heard?.answered, standby.source.last);
 });
 
 test("the seal is written when the intake is synced up to it, and takes in what was being synced", async () => {

@@ -15,6 +15,15 @@ export const failoverBugs: readonly PlantedBug[] = [
     budgetSeconds: 60,
   },
   {
+    id: "failover/loss-frozen-too-early",
+    does: "What the owner says while the token is being written is not counted as lost.",
+    file: "gateway/group.ts",
+    find: "this.#document = { ...document, failover: { ...failover, heard: this.#heard.record } };",
+    replace: "this.#document = document;",
+    caughtBy: [{ file: order, only: "while the token is written" }],
+    budgetSeconds: 30,
+  },
+  {
     id: "failover/epoch-in-memory-only",
     does: "The raised epoch is kept in memory only until the seal is written.",
     file: "gateway/group.ts",

@@ -33,9 +33,6 @@ import type { AgentRole, SimSite, SiteName } from "./sites.ts";
 /** The standby's images are compared in full at most this often, ms of virtual time. */
 const compareIntervalMs = 4_000;
 
-/** An agent that starts asks the other site and waits so long for an answer, ms; a little less, for its own start. */
-const knowledgeWaitMs = 2_900;
-
 /** An owner that shows itself fenced this often, a second apart, on a sound disk has written it down. */
 const fencedSightsDurable = 3;
 
@@ -74,7 +71,6 @@ export class Truth {
   /** Incarnations of an old owner that were told of a newer token, with the moment. */
   readonly #told = new Map<Life, Map<string, number>>();
   readonly #agents = new Map<SiteName, AgentRole>();
-  readonly #startedAtMs = new Map<Life, number>();
   /** Called when a gateway has acknowledged a batch, before anybody is told. */
   acknowledgedBy: ((site: SiteName) => void) | undefined;
   #number = 0;
@@ -123,7 +119,6 @@ export class Truth {
   }
 
   agentStarted(site: SiteName, role: AgentRole): void {
-    this.#startedAtMs.set(role.life, this.#scheduler.nowMs);
     this.#agents.set(site, role);
   }
 
@@ -216,8 +211,6 @@ export class Truth {
     const newest = truth.heardOf.at(-1);
     if (newest === undefined || answered > newest.answered) truth.heardOf.push({ answered, atMs: nowMs });
     truth.heardEver = most(truth.heardEver, claim);
-    // What comes while the token is being raised may be told, and need not be: the loss is looked at before.
-    if (truth.failoverOrdered) return;
     truth.heardHere = most(truth.heardHere, claim);
     truth.heardWall = { atMs: Math.floor(wallMsOf(this.#scheduler, wall)), offsetMs: wall.offsetMs ?? 0 };
   }
@@ -247,10 +240,8 @@ export class Truth {
     const { kind, token } = answer as { kind?: string; token?: SenderToken | null };
     const agent = this.#agents.get(site);
     if (agent === undefined) return;
-    // An answer that comes after the agent gave up waiting for it binds nobody.
-    const inTime = this.#scheduler.nowMs - (this.#startedAtMs.get(agent.life) ?? 0) < knowledgeWaitMs;
     const otherOwner =
-      what === "knowledge" && inTime && site === this.group(group).home && token != null && token.epoch > 1;
+      what === "knowledge" && site === this.group(group).home && token != null && token.epoch > 1;
     if (kind !== "superseded" && !otherOwner) return;
     const told = this.#told.get(agent.life) ?? new Map<string, number>();
     this.#told.set(agent.life, told);

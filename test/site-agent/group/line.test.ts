@@ -38,6 +38,8 @@ class HandLine implements Line {
   readonly budgetBytes = 16 * 1024 * 1024;
   readonly batches = new Door();
   readonly heartbeats = new Door();
+  readonly questions = new Door();
+  known: GroupKnowledge = { known: false, lineage: null, token: null };
   reachable = true;
   answer: (last: number) => BatchAnswer = (last) => ({ kind: "acknowledged", durable: last, applied: 0 });
 
@@ -46,7 +48,8 @@ class HandLine implements Line {
   }
 
   async knowledge(): Promise<GroupKnowledge> {
-    if (this.reachable) return { known: false, lineage: null, token: null };
+    await this.questions.pass();
+    if (this.reachable) return this.known;
     throw new OperationalError({ code: "PEER_UNREACHABLE", message: "nobody there", reaction: "retry" });
   }
 
@@ -161,7 +164,8 @@ class Rig {
   }
 
   async close(): Promise<void> {
-    for (const door of [this.line.batches, this.line.heartbeats, this.journalSync]) door.open();
+    for (const door of [this.line.batches, this.line.heartbeats, this.line.questions, this.journalSync])
+      door.open();
     await this.group.close("abandon");
   }
 }
@@ -227,6 +231,26 @@ test("a fence is durable while a heartbeat still hangs: a kill meanwhile does no
     } finally {
       rig.line.heartbeats.open();
     }
+  });
+});
+
+test("an answer to the start's question that names a newer token fences, however late it comes", async () => {
+  await withRigs(async (open) => {
+    const rig = open();
+    await rig.group.start();
+    await rig.write(1);
+    const { lineage } = rig.group.status();
+    await rig.close();
+    const again = open();
+    again.line.questions.close();
+    again.line.batches.close();
+    again.line.known = { known: true, lineage, token: newer };
+    await again.group.start();
+    assert.equal(again.group.status().io, "serving", "without an answer an owner serves");
+    again.line.questions.open();
+    assert.equal(await again.stateAfter("fenced"), "fenced");
+    await assert.rejects(again.write(2), isShutdown);
+    again.line.batches.open();
   });
 });
 

@@ -20,6 +20,7 @@ import { systemRandom } from "../../../runtime/random.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { mayPass } from "../../../site-agent/group/reopen-rule.ts";
 import type { Line } from "../../../site-agent/ship/line.ts";
+import { until } from "../../support/wait.ts";
 
 const volumeBytes = 1024 * 1024;
 const thisBoot = "11111111-1111-4111-8111-111111111111";
@@ -275,6 +276,38 @@ test("writes whose put failed are refused when no journal follows, and not left 
       ["rejected", "rejected", "rejected"],
     );
     assert.equal(group.status().reason?.code, "JOURNAL_DAMAGED");
+    await group.close();
+  });
+});
+
+test("an order to take over does not stop a group that waits for its disk", async () => {
+  await withDataDir(async (dataDir) => {
+    let broken = false;
+    const stores: StoreEngine = {
+      ...levelEngine,
+      open: async (...all) => {
+        if (broken)
+          throw new OperationalError({ code: "JOURNAL_OPEN_FAILED", message: "full", reaction: "retry" });
+        const store = await levelEngine.open(...all);
+        const put = store.putFrame.bind(store);
+        store.putFrame = (first, value) => (broken ? Promise.reject(new Error("ENOSPC")) : put(first, value));
+        return store;
+      },
+    };
+    const group = groupIn(dataDir, { stores });
+    await group.start();
+    await group.create();
+    broken = true;
+    await keptAlive(async () => {
+      const waiting = write(group, 0, 2);
+      await until("the journal does not open", () =>
+        group.status().reason?.code === "JOURNAL_OPEN_FAILED" ? true : undefined,
+      );
+      await assert.rejects(group.adopt(), (error) => errorCode(error) === "JOURNAL_OPEN_FAILED");
+      broken = false;
+      await waiting;
+    });
+    assert.equal(await firstByte(group, 0), 2);
     await group.close();
   });
 });
