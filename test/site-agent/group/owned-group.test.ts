@@ -242,25 +242,34 @@ test("F31 a journal damaged while it is opened again stops the group at once", a
   });
 });
 
-test("writes whose put failed are refused when no journal follows, and not left without an answer", async () => {
-  await withDataDir(async (dataDir) => {
-    let broken = false;
-    const stores: StoreEngine = {
+/** LevelDB whose puts fail, and which does not open again, for as long as the test wants. */
+class BreakableStores {
+  broken = false;
+  readonly engine: StoreEngine;
+
+  constructor(code: string, reaction: "stop" | "retry") {
+    this.engine = {
       ...levelEngine,
       open: async (...all) => {
-        if (broken)
-          throw new OperationalError({ code: "JOURNAL_DAMAGED", message: "hole", reaction: "stop" });
+        if (this.broken) throw new OperationalError({ code, message: "made so by the test", reaction });
         const store = await levelEngine.open(...all);
         const put = store.putFrame.bind(store);
-        store.putFrame = (first, value) => (broken ? Promise.reject(new Error("EIO")) : put(first, value));
+        store.putFrame = (first, value) =>
+          this.broken ? Promise.reject(new Error("made so by the test")) : put(first, value);
         return store;
       },
     };
-    const group = groupIn(dataDir, { stores });
+  }
+}
+
+test("writes whose put failed are refused when no journal follows, and not left without an answer", async () => {
+  await withDataDir(async (dataDir) => {
+    const stores = new BreakableStores("JOURNAL_DAMAGED", "stop");
+    const group = groupIn(dataDir, { stores: stores.engine });
     await group.start();
     await group.create();
     await write(group, 0, 1);
-    broken = true;
+    stores.broken = true;
     // A write that is never answered must fail the test instead of keeping it.
     let patience: NodeJS.Timeout | undefined;
     const outcomes = await Promise.race([
@@ -282,29 +291,18 @@ test("writes whose put failed are refused when no journal follows, and not left 
 
 test("an order to take over does not stop a group that waits for its disk", async () => {
   await withDataDir(async (dataDir) => {
-    let broken = false;
-    const stores: StoreEngine = {
-      ...levelEngine,
-      open: async (...all) => {
-        if (broken)
-          throw new OperationalError({ code: "JOURNAL_OPEN_FAILED", message: "full", reaction: "retry" });
-        const store = await levelEngine.open(...all);
-        const put = store.putFrame.bind(store);
-        store.putFrame = (first, value) => (broken ? Promise.reject(new Error("ENOSPC")) : put(first, value));
-        return store;
-      },
-    };
-    const group = groupIn(dataDir, { stores });
+    const stores = new BreakableStores("JOURNAL_OPEN_FAILED", "retry");
+    const group = groupIn(dataDir, { stores: stores.engine });
     await group.start();
     await group.create();
-    broken = true;
+    stores.broken = true;
     await keptAlive(async () => {
       const waiting = write(group, 0, 2);
       await until("the journal does not open", () =>
         group.status().reason?.code === "JOURNAL_OPEN_FAILED" ? true : undefined,
       );
       await assert.rejects(group.adopt(), (error) => errorCode(error) === "JOURNAL_OPEN_FAILED");
-      broken = false;
+      stores.broken = false;
       await waiting;
     });
     assert.equal(await firstByte(group, 0), 2);
