@@ -15,7 +15,10 @@ import type { BlockRecord } from "../protocol/record.ts";
 import type { Disk } from "../runtime/disk.ts";
 import { errorText, OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
+import type { FoldedChanges } from "./fold.ts";
 import { foldRecords } from "./fold.ts";
+import type { History } from "./history/history.ts";
+import { touchedBlocks } from "./history/touched.ts";
 import type { AppliedPosition } from "./marker.ts";
 import { Marker } from "./marker.ts";
 
@@ -34,6 +37,8 @@ export interface GroupImageOptions {
   readonly mode: "create" | "open";
   readonly origin: AppliedPosition;
   readonly log: Log;
+  /** Opens what the images held before, from what the marker says; `close` closes it. Without it none is kept. */
+  readonly openHistory?: (applied: AppliedPosition, applyingLast: Sequence) => Promise<History>;
 }
 
 /** Records folded at once: 1.5-3.5 ms (bench/image-apply.ts), so that the main thread is never kept longer. */
@@ -42,6 +47,7 @@ const foldRecordsMax = 4_096;
 export class GroupImage {
   readonly #volumes: ReadonlyMap<VolumeNumber, GroupVolume>;
   readonly #marker: Marker;
+  readonly #history: History | undefined;
   readonly #log: Log;
   #held: AppliedPosition;
   #synced: AppliedPosition;
@@ -50,7 +56,13 @@ export class GroupImage {
   #syncing = false;
   #failed: OperationalError | undefined;
 
-  private constructor(volumes: readonly GroupVolume[], marker: Marker, log: Log) {
+  private constructor(
+    volumes: readonly GroupVolume[],
+    marker: Marker,
+    history: History | undefined,
+    log: Log,
+  ) {
+    this.#history = history;
     this.#volumes = new Map(volumes.map((volume) => [volume.entry.number, volume]));
     this.#marker = marker;
     this.#log = log;
@@ -60,8 +72,8 @@ export class GroupImage {
 
   /**
    * Opens the images; takes over the devices, which `close` closes. Frames after `applied` must be applied again,
-   * at least up to `applyingLast`, before anyone may call the images consistent. OperationalErrors of `Marker`, and
-   * `IMAGE_SIZE`; all with reaction `stop`, the devices left open.
+   * at least up to `applyingLast`, before anyone may call the images consistent. OperationalErrors of `Marker` and
+   * `IMAGE_SIZE`, with reaction `stop`, and those of `openHistory`; the devices are left open.
    */
   static async open(options: GroupImageOptions): Promise<GroupImage> {
     for (const { entry, device } of options.volumes) {
@@ -77,7 +89,14 @@ export class GroupImage {
       options.mode === "create"
         ? await Marker.create(disk, markerPath, { lineage, applied: origin, applyingLast: origin.sequence })
         : await Marker.open(disk, markerPath, lineage);
-    const image = new GroupImage(options.volumes, marker, options.log);
+    let history: History | undefined;
+    try {
+      history = await options.openHistory?.(marker.state.applied, marker.state.applyingLast);
+    } catch (error) {
+      await marker.close();
+      throw error;
+    }
+    const image = new GroupImage(options.volumes, marker, history, options.log);
     if (image.applyingLast > image.applied.sequence) {
       options.log.info("IMAGE_PARTLY_APPLIED", "an apply step was under way when the image was last used", {
         sequence: image.applied.sequence,
@@ -122,11 +141,33 @@ export class GroupImage {
     const end = this.#endOf(frames);
     this.#applying = true;
     try {
-      for (const records of inPortions(frames)) await this.#write(records);
+      if (this.#history === undefined) {
+        for (const records of inPortions(frames)) await this.#write(this.#fold(records));
+      } else {
+        await this.#applyWith(this.#history, frames, end);
+      }
       this.#held = end;
     } finally {
       this.#applying = false;
     }
+  }
+
+  /** What the step changes is kept before its first write; not so what a set covers that was there before a crash. */
+  async #applyWith(history: History, frames: readonly Frame[], end: AppliedPosition): Promise<void> {
+    const covered = history.captured ?? 0;
+    // The images may hold these in part; what they held before is in the sets and nowhere else.
+    for (const records of inPortions(frames, 0, covered)) await this.#write(this.#fold(records));
+    const portions = [...inPortions(frames, covered)];
+    const folded = portions.map((records) => this.#fold(records));
+    // After a crash the step may be applied again in parts, and between them the images hold what folding took out
+    // here: a block that is written and then zeroed is not one that is only zeroed.
+    const touched = () => touchedBlocks([...folded, ...portions.flatMap(writesFolded)]);
+    await history.beforeStep(this.#held, end, touched, {
+      sizeBytes: (volume) => this.#volume(volume).device.sizeBytes,
+      read: (volume, offset, length) => this.read(volume, offset, length),
+      extents: (volume, offset, length) => this.extents(volume, offset, length),
+    });
+    for (const changes of folded) await this.#write(changes);
   }
 
   #endOf(frames: readonly Frame[]): AppliedPosition {
@@ -145,9 +186,13 @@ export class GroupImage {
     return end;
   }
 
-  async #write(records: readonly BlockRecord[]): Promise<void> {
+  #fold(records: readonly BlockRecord[]): FoldedChanges {
     const folded = foldRecords(records);
     for (const [volume, changes] of folded) this.#checkRange(volume, changes);
+    return folded;
+  }
+
+  async #write(folded: FoldedChanges): Promise<void> {
     const outcomes = await Promise.allSettled(
       [...folded].map(([volume, changes]) => {
         this.#touched.add(volume);
@@ -244,11 +289,23 @@ export class GroupImage {
     if (this.#failed !== undefined) throw this.#failed;
   }
 
-  /** Closes marker and devices. Steps under way must have settled. Syncs nothing. */
+  /** What the images held before; undefined when none is kept. */
+  get history(): History | undefined {
+    return this.#history;
+  }
+
+  /** Closes history, marker and devices. Steps under way must have settled. Syncs nothing. */
   async close(): Promise<void> {
+    await this.#history?.close();
     await this.#marker.close();
     for (const { device } of this.#volumes.values()) await device.close();
   }
+}
+
+/** What the writes of a portion say by themselves; nothing when it has no other records. */
+function writesFolded(records: readonly BlockRecord[]): FoldedChanges[] {
+  const writes = records.filter(({ kind }) => kind === "write");
+  return writes.length === records.length ? [] : [foldRecords(writes)];
 }
 
 async function writeTo(device: BlockDevice, changes: readonly BlockChange[]): Promise<void> {
@@ -272,11 +329,20 @@ function writeError(cause: unknown): OperationalError {
   });
 }
 
-/** The frames' records in order, in portions of at most `foldRecordsMax`. */
-function* inPortions(frames: readonly Frame[]): Generator<readonly BlockRecord[]> {
+/** The frames' records behind `after` and up to `through`, in order, in portions of at most `foldRecordsMax`. */
+function* inPortions(
+  frames: readonly Frame[],
+  after: Sequence = 0,
+  through: Sequence = Number.MAX_SAFE_INTEGER,
+): Generator<readonly BlockRecord[]> {
   let portion: BlockRecord[] = [];
   for (const frame of frames) {
-    for (const record of frame.records) {
+    if (frame.last <= after || frame.first > through) continue;
+    const isWhole = frame.first > after && frame.last <= through;
+    const records = isWhole
+      ? frame.records
+      : frame.records.slice(Math.max(0, after + 1 - frame.first), through + 1 - frame.first);
+    for (const record of records) {
       portion.push(record);
       if (portion.length < foldRecordsMax) continue;
       yield portion;

@@ -16,8 +16,19 @@ export class MemoryOrderedStore implements OrderedStore {
 
   cursor(): StoreCursor {
     const then = new Map(this.content);
+    const keys = [...then.keys()].sort((a, b) => (a < b ? -1 : 1));
     return {
-      first: async (from, end) => scanIn(then, from, end, 1)[0],
+      first: async (from, end) => {
+        let low = 0;
+        for (let high = keys.length; low < high; ) {
+          const middle = (low + high) >> 1;
+          if (keys[middle]! < hex(from)) low = middle + 1;
+          else high = middle;
+        }
+        const key = keys[low];
+        if (key === undefined || key >= hex(end)) return undefined;
+        return { key: Buffer.from(key, "hex"), value: then.get(key)! };
+      },
       close: async () => undefined,
     };
   }

@@ -1,0 +1,334 @@
+/**
+ * A group's history: what its images held before each step, put together from segments, index and pins. Owns the
+ * folder and the order of steps in it (docs/history.md); gives up by name what does not join. Never writes an image,
+ * and never lets a set be counted on that is not synced.
+ */
+import assert from "node:assert/strict";
+import { dirname, join } from "node:path";
+import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
+import { syncDirectory } from "../../runtime/disk.ts";
+import { errorCode, OperationalError } from "../../runtime/errors.ts";
+import type { AppliedPosition } from "../marker.ts";
+import type { ImageReads } from "./before-images.ts";
+import { BlockIndex } from "./block-index.ts";
+import { appendSet } from "./capture.ts";
+import type { Pin } from "./pins.ts";
+import { Pins } from "./pins.ts";
+import type { HistoryOptions } from "./reopen.ts";
+import { clearAll, damaged, damagedUpTo, openJoined, removeOldest, segmentsOptions } from "./reopen.ts";
+import { decideRetention } from "./retention.ts";
+import type { WalkedChunk } from "./segments.ts";
+import { Segments } from "./segments.ts";
+import type { TouchedRun } from "./touched.ts";
+
+/** Views of one history at once: each holds back what may be given up, and a few chunks in memory. */
+export const viewsMax = 64;
+
+interface Parts {
+  readonly segments: Segments;
+  readonly index: BlockIndex;
+  readonly pins: Pins;
+}
+
+/** A place where an open view stands. */
+export interface HeldPoint {
+  readonly sequence: Sequence;
+  release(): void;
+}
+
+export class History {
+  readonly #options: HistoryOptions;
+  readonly #segments: Segments;
+  readonly #index: BlockIndex;
+  readonly #pins: Pins;
+  /** End of the newest set, or the beginning; undefined while nothing is captured. */
+  #captured: AppliedPosition | undefined;
+  #mayHold: Sequence;
+  #damage: OperationalError | undefined;
+  #failed: OperationalError | undefined;
+  readonly #views = new Set<HeldPoint>();
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(options: HistoryOptions, parts: Parts, mayHold: Sequence) {
+    this.#options = options;
+    this.#segments = parts.segments;
+    this.#index = parts.index;
+    this.#pins = parts.pins;
+    this.#mayHold = mayHold;
+  }
+
+  /**
+   * Opens what there is, verifies how far it joins, and brings the index up to it. Damage never fails it: what does
+   * not join is given up and told in `damage`. OperationalErrors of the disk, of the index, and `DOCUMENT_DAMAGED`.
+   */
+  static async open(options: HistoryOptions): Promise<History> {
+    const { disk, directory, applied } = options;
+    const segmentsDirectory = join(directory, "segments");
+    await disk.makeDirectory(segmentsDirectory);
+    // The names survive power loss before anything in them is counted on.
+    for (const folder of [segmentsDirectory, directory, dirname(directory)])
+      await syncDirectory(disk, folder);
+    const pins = await Pins.open(disk, join(directory, "pins.json"));
+    const index = new BlockIndex(await options.openIndex(join(directory, "index")));
+    try {
+      let damage: OperationalError | undefined;
+      if (pins.begin !== undefined) {
+        const found = await openJoined(options, pins, index, segmentsDirectory);
+        damage = found.damage;
+        if (found.segments !== undefined) {
+          const history = new History(options, { segments: found.segments, index, pins }, options.mayHold);
+          history.#captured = found.captured;
+          history.#damage = damage;
+          return history;
+        }
+      }
+      const mayHold = Math.max(applied.sequence, options.mayHold, damagedUpTo(damage));
+      // No beginning first: a crash from here on leaves files that the next open removes.
+      await pins.setBegin(undefined);
+      await clearAll(disk, segmentsDirectory, index);
+      const { lineage, segmentBytes } = options;
+      const segments = await Segments.open(segmentsOptions(disk, segmentsDirectory, lineage, segmentBytes));
+      const history = new History(options, { segments, index, pins }, mayHold);
+      history.#damage = damage;
+      return history;
+    } catch (error) {
+      await index.close();
+      throw error;
+    }
+  }
+
+  /** What was given up when this was opened, `HISTORY_DAMAGED`. */
+  get damage(): OperationalError | undefined {
+    return this.#damage;
+  }
+
+  /** Somebody wants to open points: steps are to be captured. */
+  get needed(): boolean {
+    return this.#options.windowMs > 0 || this.#held().length > 0;
+  }
+
+  /** Last sequence that sets cover, or the beginning; undefined while nothing is captured. */
+  get captured(): Sequence | undefined {
+    return this.#captured?.sequence;
+  }
+
+  get oldest(): AppliedPosition | undefined {
+    return this.#pins.begin;
+  }
+
+  get newest(): AppliedPosition | undefined {
+    return this.#captured;
+  }
+
+  get bytes(): number {
+    return this.#segments.bytes;
+  }
+
+  get pins(): readonly Pin[] {
+    return this.#pins.list;
+  }
+
+  /** Points that can be opened, at or behind `from`, oldest first, at most `limit`. */
+  async points(from: Sequence, limit: number): Promise<AppliedPosition[]> {
+    this.#admit();
+    const begin = this.#pins.begin;
+    if (begin === undefined) return [];
+    const points = begin.sequence >= from ? [begin] : [];
+    const behind = Math.max(from - 1, begin.sequence);
+    return [...points, ...(await this.asking(() => this.#index.points(behind, limit)))].slice(0, limit);
+  }
+
+  /** The point that ends at `sequence`; undefined when there is none. */
+  async point(sequence: Sequence): Promise<AppliedPosition | undefined> {
+    const [point] = await this.points(sequence, 1);
+    return point?.sequence === sequence ? point : undefined;
+  }
+
+  /**
+   * Before the first write of a step from `held` to `end`: what its blocks hold is kept, and survives power loss when
+   * this settles. `touched`: the blocks of the records behind `captured`; asked for only when they are captured.
+   */
+  beforeStep(
+    held: AppliedPosition,
+    end: AppliedPosition,
+    touched: () => ReadonlyMap<VolumeNumber, readonly TouchedRun[]>,
+    images: ImageReads,
+  ): Promise<void> {
+    return this.#exclusive(async () => {
+      if (!this.needed) return this.#passOver(end);
+      if (this.#captured === undefined) {
+        if (held.sequence < this.#mayHold) return this.#passOver(end);
+        // Durable before the first set: one without a beginning would be removed.
+        await this.#pins.setBegin(held);
+        this.#captured = held;
+      }
+      if (end.sequence <= this.#captured.sequence) return;
+      await this.#capture(this.#captured.sequence + 1, end, touched(), images);
+    });
+  }
+
+  async #passOver(end: AppliedPosition): Promise<void> {
+    if (this.#captured !== undefined) {
+      this.#mayHold = Math.max(this.#mayHold, this.#captured.sequence);
+      // Durable before the step that is not captured: a history with a gap could not be told from one without.
+      await this.#pins.setBegin(undefined);
+      this.#captured = undefined;
+      await this.#index.clear();
+      await this.#index.settle(0);
+      const oldest = this.#segments.list[0];
+      if (oldest !== undefined) await this.#segments.cut({ segment: oldest.number, offset: 0 });
+    }
+    this.#mayHold = Math.max(this.#mayHold, end.sequence);
+  }
+
+  async #capture(
+    first: Sequence,
+    position: AppliedPosition,
+    touched: ReadonlyMap<VolumeNumber, readonly TouchedRun[]>,
+    images: ImageReads,
+  ): Promise<void> {
+    const before = this.#segments.list.at(-1)?.number;
+    const set = { lineage: this.#options.lineage, first, position };
+    const chunks = await appendSet(this.#segments, set, touched, images);
+    // Behind the sync: a row of a set that power loss took would answer for a later set with its numbers.
+    for (const chunk of chunks) await this.#index.add(chunk);
+    if (this.#segments.list.at(-1)?.number !== before) await this.#index.settle(position.sequence);
+    this.#captured = position;
+  }
+
+  /**
+   * Pins a point: one of the history, or `held` when no history is kept and the images hold exactly that. Durable
+   * when it settles. OperationalErrors of `Pins.add`, and `POINT_UNKNOWN` (reaction `refuse`).
+   */
+  pin(
+    { id, sequence, reason }: Pick<Pin, "id" | "sequence" | "reason">,
+    held: AppliedPosition,
+    nowMs: number,
+  ): Promise<void> {
+    return this.#exclusive(async () => {
+      const begins =
+        this.#captured === undefined && held.sequence === sequence && held.sequence >= this.#mayHold;
+      const point = begins ? held : await this.point(sequence);
+      if (point === undefined) throw pointUnknown(sequence);
+      const chain = Buffer.from(point.chain).toString("hex");
+      if (begins) {
+        // Durable before the pin: nothing is ever pinned that steps do not care for.
+        await this.#pins.setBegin(held);
+        this.#captured = held;
+      }
+      await this.#pins.add({ id, sequence, chain, reason, timeMs: nowMs });
+    });
+  }
+
+  /** False when there is no such pin. */
+  unpin(id: string): Promise<boolean> {
+    return this.#exclusive(() => this.#pins.remove(id));
+  }
+
+  /** Gives back what nobody wants; says in the log when pins make the history longer than it should be. */
+  retain(nowMs: number): Promise<void> {
+    return this.#exclusive(async () => {
+      if (this.#captured === undefined) return;
+      const answer = decideRetention(this.#segments.list, this.#held(), this.#options, nowMs);
+      if (answer.heldBeyond !== undefined) {
+        this.#options.log.warn("HISTORY_PINNED", "pins keep more before-images than the limit allows", {
+          share: answer.heldBeyond,
+          bytes: this.bytes,
+        });
+      }
+      if (answer.oldest === undefined) return;
+      const oldest = await this.point(answer.oldest);
+      if (oldest === undefined) {
+        throw await this.#indexFailed(damaged(`the index lacks the point ${answer.oldest}`));
+      }
+      // Durable before anything goes: a crash leaves segments before the beginning, and the next open removes them.
+      await this.#pins.setBegin(oldest);
+      for (let count = 0; count < answer.segments; count += 1) {
+        await removeOldest(this.#segments, this.#index, this.#captured.sequence);
+      }
+    });
+  }
+
+  /** Keeps what a view at a point needs; OperationalError `POINT_UNKNOWN`, `VIEWS_FULL`, reaction `refuse`. */
+  holdPoint(sequence: Sequence): Promise<HeldPoint> {
+    return this.#exclusive(async () => {
+      if (this.#views.size >= viewsMax) throw refused("VIEWS_FULL", `${viewsMax} views are open already`);
+      if ((await this.point(sequence)) === undefined) throw pointUnknown(sequence);
+      const point: HeldPoint = { sequence, release: () => this.#views.delete(point) };
+      this.#views.add(point);
+      return point;
+    });
+  }
+
+  /** For readers: what the index says now. */
+  lookup() {
+    this.#admit();
+    return this.#index.lookup();
+  }
+
+  /** A chunk that the index named. */
+  readChunk(place: WalkedChunk["place"]) {
+    this.#admit();
+    return this.#segments.read(place);
+  }
+
+  /** Runs a question to the index; a damaged row ends this history, and the next open makes the index anew. */
+  async asking<T>(ask: () => Promise<T>): Promise<T> {
+    try {
+      const answer = await ask();
+      this.#admit();
+      return answer;
+    } catch (error) {
+      if (errorCode(error) !== "HISTORY_INDEX_DAMAGED" || !(error instanceof OperationalError)) throw error;
+      throw await this.#indexFailed(error);
+    }
+  }
+
+  async #indexFailed(error: OperationalError): Promise<OperationalError> {
+    if (this.#failed !== undefined) return this.#failed;
+    // Told first: from here on nobody believes what the emptied index answers.
+    this.#failed = error;
+    await this.#index.clear();
+    await this.#index.settle(0);
+    return error;
+  }
+
+  /** Points that somebody holds and that can still be opened. */
+  #held(): Sequence[] {
+    const begin = this.#pins.begin;
+    if (begin === undefined) return [];
+    const pinned = this.#pins.list.map(({ sequence }) => sequence);
+    const viewed = [...this.#views].map(({ sequence }) => sequence);
+    return [...pinned, ...viewed].filter((sequence) => sequence >= begin.sequence);
+  }
+
+  #admit(): void {
+    if (this.#failed !== undefined) throw this.#failed;
+  }
+
+  /** One change at a time, in the order of the calls; their number is bounded by those who call and wait. */
+  #exclusive<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(() => {
+      this.#admit();
+      return run();
+    });
+    this.#turn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** Views must be closed. */
+  async close(): Promise<void> {
+    assert(this.#views.size === 0, "views are closed before their history");
+    await this.#turn;
+    await this.#segments.close();
+    await this.#index.close();
+  }
+}
+
+function pointUnknown(sequence: Sequence): OperationalError {
+  return refused("POINT_UNKNOWN", `${sequence} is not a point that can be opened`);
+}
+
+function refused(code: string, message: string): OperationalError {
+  return new OperationalError({ code, message, reaction: "refuse" });
+}
