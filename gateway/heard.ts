@@ -23,6 +23,11 @@ export class Heard {
   #heardMs: number | undefined;
   /** Answered positions and since when they are known, oldest first; each goes once it is applied. */
   #marks: { answered: Sequence; readonly sinceMs: number }[] = [];
+  /**
+   * The most that the owner called answered, in this stretch of `behindMs` and the one before: after a loss of power it
+   * may have answered less than it once said, and what nobody has any more is not on its way.
+   */
+  #said = { sinceMs: Number.NEGATIVE_INFINITY, most: 0, mostBefore: 0 };
   #persistedMs = Number.NEGATIVE_INFINITY;
 
   constructor(clock: Clock, persisted: HeardRecord | null) {
@@ -44,13 +49,20 @@ export class Heard {
       answered: Math.max(heartbeat.answered, this.#record?.answered ?? 0),
       dataBytesTotal: Math.max(heartbeat.dataBytesTotal, this.#record?.dataBytesTotal ?? 0),
     };
+    this.#noteSaid(heartbeat.answered, nowMs);
     this.#marks = this.#marks.filter((mark) => mark.answered > applied);
-    const { answered } = this.#record;
+    const { answered } = heartbeat;
     const newest = this.#marks.at(-1);
     if (answered <= (newest?.answered ?? applied)) return;
     // Without room the newest one stands for more than it was told of: its age is then too high, never too low.
     if (newest !== undefined && this.#marks.length >= marksMax) newest.answered = answered;
     else this.#marks.push({ answered, sinceMs: nowMs });
+  }
+
+  #noteSaid(answered: Sequence, nowMs: number): void {
+    const { sinceMs, most } = this.#said;
+    if (nowMs - sinceMs > behindMs) this.#said = { sinceMs: nowMs, most: answered, mostBefore: most };
+    else if (answered > most) this.#said = { ...this.#said, most: answered };
   }
 
   /** True at most every `heardPersistMs`: the record should be written now. */
@@ -68,7 +80,8 @@ export class Heard {
 
   /** The owner had answered something long ago that is not applied yet. */
   isBehind(applied: Sequence): boolean {
-    const oldest = this.#marks.find((mark) => mark.answered > applied);
+    const said = Math.max(this.#said.most, this.#said.mostBefore);
+    const oldest = this.#marks.find((mark) => Math.min(mark.answered, said) > applied);
     return oldest !== undefined && this.#clock.monotonicMs() - oldest.sinceMs > behindMs;
   }
 }

@@ -81,3 +81,17 @@ test("what was heard of long ago counts from then, also when older things were m
   assert.equal(heard.isBehind(129), true, "a bounded memory forgets no position");
   assert.equal(heard.isBehind(130), false);
 });
+
+test("what an owner lost with its power is not waited for, but counts as lost in a failover", () => {
+  const { clock, now } = clockAt();
+  const heard = new Heard(clock, null);
+  heard.take(beat(50), 43);
+  // It comes back with what was flushed, and everything of that is applied.
+  for (let second = 0; second < 25; second += 1) {
+    now.monotonicMs += 1_000;
+    heard.take(beat(43), 43);
+  }
+  assert.equal(heard.isBehind(43), false);
+  assert.equal(heard.isBehind(42), true, "what it still has is waited for as long as before");
+  assert.equal(heard.record?.answered, 50);
+});
