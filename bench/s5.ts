@@ -17,7 +17,13 @@ import { TraceTap } from "./trace-tap.ts";
 
 const title = "bytes on the line per byte a database writes";
 const scale = 10;
-const traceSeconds = 40;
+/**
+ * Of a trace, all clients together: as many as in the one that the target comes from. A time would give a slow disk a
+ * trace of other content: the first change of a page after a checkpoint is written as a whole page, so the fewer
+ * transactions, the more of what is written are pages that hardly compress.
+ */
+const transactionsOfTrace = 122_000;
+const traceMsMax = 30 * 60_000;
 /** Few enough that most commits have a FLUSH of their own, as in the trace that the target comes from. */
 const clients = 4;
 /** A line as it is for: batches wait for it a little, and so have something to compress together. */
@@ -45,7 +51,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
       atMost("brotli: line bytes / LZ4 per write", brotli.ratio, 0.22),
     ],
     notes: [
-      `pgbench, scale ${scale}, ${traceSeconds} s, ${clients} clients, PostgreSQL as installed, shipped as it comes over a line of ${limit} and 20 ms round trip; TLS and HTTP included`,
+      `pgbench, scale ${scale}, ${figure(transactionsOfTrace)} transactions, ${clients} clients, PostgreSQL as installed, shipped as it comes over a line of ${limit} and 20 ms round trip; TLS and HTTP included`,
       "same codec per MiB: the trace packed a MiB at a time without header, chain, TLS or waiting: the floor",
       "each codec has its own run, and its own trace to be compared with",
     ],
@@ -105,10 +111,12 @@ async function trace(codec: "lz4" | "brotli", user: User, options: BenchOptions)
     await mustRun(findTool("sync")!, ["-f", disk.mountPoint]);
     await sites.waitIdle("primary", "dr", 120_000).catch(() => undefined);
     const before = { ...tap.counters, line: relay!.counters.upBytes };
+    options.report(`${codec}: ${figure(transactionsOfTrace)} transactions, some minutes`);
+    const each = String(transactionsOfTrace / clients);
     const text = await mustRun(
       pgbench[0],
-      [...pgbench.slice(1), "-n", "-T", String(traceSeconds), "-c", String(clients), "postgres"],
-      asUser,
+      [...pgbench.slice(1), "-n", "-t", each, "-c", String(clients), "postgres"],
+      { ...asUser, timeoutMs: traceMsMax },
     );
     const transactions = Number(/actually processed: (\d+)/.exec(text)?.[1] ?? Number.NaN);
     await server.stop();

@@ -15,14 +15,13 @@ import type { SiteName, TwoSitesOptions } from "../support/sites.ts";
 import { TwoSites } from "../support/sites.ts";
 import { imageFile, readGroup } from "../support/state-reader.ts";
 import { until } from "../support/wait.ts";
-import type { WorkloadResult } from "../support/workload.ts";
-import { runWorkload } from "../support/workload.ts";
+import type { WorkloadResult, WorkWanted } from "../support/workload.ts";
+import { enoughWork, runWorkload } from "../support/workload.ts";
 
 const mebibyte = 1 << 20;
 
 /** A run below these figures counts as invalid, which fails it. */
-const validAnsweredMin = 200;
-const validFlushesMin = 20;
+const valid: WorkWanted = { writes: 200, flushes: 20 };
 const validAdvanceMin = 1;
 
 export interface KillRigOptions {
@@ -130,10 +129,11 @@ export class KillRig {
     this.#load = Object.assign(load, { done });
   }
 
-  /** Ends the load, every request answered. */
+  /** Ends the load, every request answered, as soon as the whole run has done enough to count. */
   async stopLoad(): Promise<void> {
     const load = this.#load;
     assert.ok(load);
+    await enoughWork(this.record, valid);
     this.#load = undefined;
     load.stop.abort();
     const result = await load.done;
@@ -263,7 +263,7 @@ export class KillRig {
     const answered = this.record.count("answered");
     const figures = `${faults} faults, ${this.faultsUnderLoad} under load, ${answered} answered, ${this.record.count("unknown")} unknown, ${this.record.flushes} flushes`;
     assert.ok(
-      answered >= validAnsweredMin && this.record.flushes >= validFlushesMin,
+      answered >= valid.writes && this.record.flushes >= valid.flushes,
       `invalid run, too little work: ${figures}`,
     );
     assert.ok(this.faultsUnderLoad >= 1, `invalid run, no fault struck under load: ${figures}`);

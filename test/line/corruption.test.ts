@@ -18,7 +18,7 @@ import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
 import { TwoSites } from "../support/sites.ts";
 import { imageFile, readGroup } from "../support/state-reader.ts";
 import { until } from "../support/wait.ts";
-import { runWorkload } from "../support/workload.ts";
+import { enoughWork, runWorkload, workWanted } from "../support/workload.ts";
 import { lineRounds } from "./rounds.ts";
 import { pemsOf, TlsMiddle } from "./tls-middle.ts";
 
@@ -146,6 +146,7 @@ test(`a sender whose batches and connections are damaged ends with both sites th
   below = false;
   relay!.resetAll();
   const acknowledged = (await sites.owner("primary")).position.acknowledged;
+  await enoughWork(record);
   stop.abort();
   const result = await load;
   assert.equal(result.refused + result.unknown, 0, JSON.stringify(result));
@@ -170,7 +171,7 @@ test(`a sender whose batches and connections are damaged ends with both sites th
   const figures = `${middle!.done.replace} batches changed, ${relay!.counters.flips} bits turned below TLS, ${record.count("answered")} answered, ${record.flushes} flushes`;
   t.diagnostic(figures);
   assert.ok(
-    record.count("answered") >= 200 && record.flushes >= 10,
+    record.count("answered") >= workWanted.writes && record.flushes >= workWanted.flushes,
     `invalid run, too little work: ${figures}`,
   );
   assert.ok(sequence > acknowledged, `invalid run, nothing came after the last fault: ${figures}`);

@@ -19,7 +19,7 @@ import type { SiteName } from "../support/sites.ts";
 import { groupName, lastJson, TwoSites } from "../support/sites.ts";
 import { imageFile, readGroup } from "../support/state-reader.ts";
 import { until } from "../support/wait.ts";
-import { runWorkload } from "../support/workload.ts";
+import { enoughWork, runWorkload, workWanted } from "../support/workload.ts";
 import { imageDigest } from "./image-digest.ts";
 
 const seed = seedFromEnvironment();
@@ -67,6 +67,7 @@ test(`taken over once, whoever orders it, while the old owner writes; it comes b
     (await sites.owner("primary")).position.acknowledged > 200 ? true : undefined,
   );
 
+  await enoughWork(record);
   relay!.cut();
   const cutAt = record.count("answered");
   await until("an unsent tail", () => (record.count("answered") >= cutAt + tailMin ? true : undefined));
@@ -167,5 +168,8 @@ test(`taken over once, whoever orders it, while the old owner writes; it comes b
   for (const [client] of promoted) await client!.close();
   const figures = `point ${point}, ${acknowledged} known acknowledged, ${answered} answered, ${outcome.refused} refused, ${outcome.unknown} unknown, stated lost at least ${result.loss.writesMin}, ${record.flushes} flushes`;
   t.diagnostic(figures);
-  assert.ok(answered >= 200 && record.flushes >= 10, `invalid run, too little work: ${figures}`);
+  assert.ok(
+    answered >= workWanted.writes && record.flushes >= workWanted.flushes,
+    `invalid run, too little work: ${figures}`,
+  );
 });

@@ -14,7 +14,7 @@ import { groupName, TwoSites } from "../support/sites.ts";
 import { stampData } from "../support/stamp.ts";
 import { imageFile, readGroup } from "../support/state-reader.ts";
 import { until } from "../support/wait.ts";
-import { runWorkload } from "../support/workload.ts";
+import { enoughWork, runWorkload, workWanted } from "../support/workload.ts";
 import { imageDigest } from "./image-digest.ts";
 import { lineRounds } from "./rounds.ts";
 import { pemsOf, TlsMiddle } from "./tls-middle.ts";
@@ -60,6 +60,7 @@ test(`doubled, unanswered and recorded batches have one effect, and after a fail
   await until("more to be acknowledged", async () =>
     (await sites.owner("primary")).position.acknowledged > beforeEnd ? true : undefined,
   );
+  await enoughWork(record);
   stop.abort();
   const result = await load;
   assert.equal(result.refused + result.unknown, 0, JSON.stringify(result));
@@ -162,7 +163,7 @@ test(`doubled, unanswered and recorded batches have one effect, and after a fail
   const figures = `${thief.done.twice} doubled, ${thief.done.loseAnswer} answers lost, ${replayed} recorded batches sent again, ${record.count("answered")} writes answered, ${record.flushes} flushes`;
   t.diagnostic(figures);
   assert.ok(
-    record.count("answered") >= 200 && record.flushes >= 10,
+    record.count("answered") >= workWanted.writes && record.flushes >= workWanted.flushes,
     `invalid run, too little work: ${figures}`,
   );
 });

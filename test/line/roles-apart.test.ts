@@ -15,7 +15,7 @@ import { groupName, lastJson, TwoSites } from "../support/sites.ts";
 import { stampData } from "../support/stamp.ts";
 import { readGroup } from "../support/state-reader.ts";
 import { until } from "../support/wait.ts";
-import { runWorkload } from "../support/workload.ts";
+import { enoughWork, runWorkload, workWanted } from "../support/workload.ts";
 
 const seed = seedFromEnvironment();
 const mebibyte = 1 << 20;
@@ -46,6 +46,7 @@ test(`agent and gateway as two processes: replicate, take over without the agent
   await sites.kill("dr", "gateway");
   await sites.start("dr", "gateway");
   await advance(100 + random.below(100));
+  await enoughWork(record);
 
   await sites.kill("primary");
   const result = await load;
@@ -117,7 +118,7 @@ test(`agent and gateway as two processes: replicate, take over without the agent
   const figures = `point ${point}, ${acknowledged} known acknowledged, ${record.count("answered")} answered, ${record.flushes} flushes`;
   t.diagnostic(figures);
   assert.ok(
-    record.count("answered") >= 200 && record.flushes >= 10,
+    record.count("answered") >= workWanted.writes && record.flushes >= workWanted.flushes,
     `invalid run, too little work: ${figures}`,
   );
 });

@@ -9,6 +9,7 @@ import type { ExpectedRecord, MutationKind } from "./expected.ts";
 import type { NbdClient, NbdReply } from "./nbd-client.ts";
 import { SeededRandom } from "./seeded.ts";
 import { stampBytes, stampData } from "./stamp.ts";
+import { until } from "./wait.ts";
 
 export interface WorkloadOptions {
   readonly record: ExpectedRecord;
@@ -146,6 +147,24 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
   };
   await Promise.all(Array.from({ length: depth }, worker));
   return { ...counts, errnos: [...errnos], problems };
+}
+
+/** What a run with faults must have done at least to prove anything. */
+export interface WorkWanted {
+  readonly writes: number;
+  readonly flushes: number;
+}
+
+export const workWanted: WorkWanted = { writes: 200, flushes: 10 };
+
+/** Waits until a load that is running has done enough to count, however slow the machine is. */
+export async function enoughWork(record: ExpectedRecord, wanted: WorkWanted = workWanted): Promise<void> {
+  const { writes, flushes } = wanted;
+  await until(
+    `${writes} writes and ${flushes} FLUSHes to be answered`,
+    () => (record.count("answered") >= writes && record.flushes >= flushes ? true : undefined),
+    60_000,
+  );
 }
 
 /** Holds the worker until `dueSeconds` after the start: a rate is a matter of time, so this one does wait on the clock. */
