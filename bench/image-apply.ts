@@ -18,7 +18,7 @@ import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { BlockChange } from "../block/bulk-write.ts";
 import { writeChangesTo } from "../block/write-queue.ts";
-import { foldRecords } from "../image/fold.ts";
+import { foldRecords, isImageRecord } from "../image/fold.ts";
 import { Overlay } from "../image/overlay.ts";
 import { buildFrame } from "../protocol/frame.ts";
 
@@ -140,7 +140,7 @@ function measurePure(): void {
       records,
     });
   });
-  const records = frames.flatMap((frame) => frame.records);
+  const records = frames.flatMap((frame) => frame.records.filter((record) => isImageRecord(record, "apply")));
   const repeat = (name: string, run: () => void) => {
     for (let i = 0; i < 20; i += 1) run();
     const start = performance.now();

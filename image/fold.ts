@@ -5,14 +5,29 @@
  */
 import type { BlockChange } from "../block/bulk-write.ts";
 import type { VolumeNumber } from "../protocol/ids.ts";
-import type { BlockRecord } from "../protocol/record.ts";
+import type { BlockRecord, ClientRecord, ScanContentRecord } from "../protocol/record.ts";
 
 /** Disjoint, ascending changes by volume. Neighbouring ranges of zeroes are one change. */
 export type FoldedChanges = ReadonlyMap<VolumeNumber, readonly BlockChange[]>;
 
+/** A record that may change an image. */
+export type ImageRecord = ClientRecord | ScanContentRecord;
+
+/** Digests and marks of a scan change nothing; its content only where the images do not hold it already. */
+export function isImageRecord(record: BlockRecord, scanned: "apply" | "held"): record is ImageRecord {
+  return record.kind === "scanContent"
+    ? scanned === "apply"
+    : record.kind !== "scanDigest" && record.kind !== "scanMark";
+}
+
+/** The bytes that a record writes; null: zeroes. */
+export function dataOf(record: ImageRecord): Uint8Array | null {
+  return "data" in record ? record.data : null;
+}
+
 /** Folds `records`, oldest first. */
-export function foldRecords(records: Iterable<BlockRecord>): FoldedChanges {
-  const byVolume = new Map<VolumeNumber, BlockRecord[]>();
+export function foldRecords(records: Iterable<ImageRecord>): FoldedChanges {
+  const byVolume = new Map<VolumeNumber, ImageRecord[]>();
   for (const record of records) {
     const list = byVolume.get(record.volume);
     if (list === undefined) byVolume.set(record.volume, [record]);
@@ -27,7 +42,7 @@ export function foldRecords(records: Iterable<BlockRecord>): FoldedChanges {
  * A sweep over the records by offset. `open` holds the ages (indices) of records that reach beyond the sweep,
  * newest first; the newest one supplies the bytes until it ends or a newer one begins.
  */
-function foldVolume(records: readonly BlockRecord[]): readonly BlockChange[] {
+function foldVolume(records: readonly ImageRecord[]): readonly BlockChange[] {
   const byOffset = new Uint32Array(records.length);
   for (let age = 0; age < records.length; age += 1) byOffset[age] = age;
   byOffset.sort((a, b) => records[a]!.offset - records[b]!.offset);
@@ -61,13 +76,13 @@ function foldVolume(records: readonly BlockRecord[]): readonly BlockChange[] {
 
 /** Collects ranges in ascending order, joining what comes from one record or reads as zeroes side by side. */
 class ChangeList {
-  readonly #records: readonly BlockRecord[];
+  readonly #records: readonly ImageRecord[];
   readonly #changes: BlockChange[] = [];
   #age = -1;
   #start = 0;
   #end = 0;
 
-  constructor(records: readonly BlockRecord[]) {
+  constructor(records: readonly ImageRecord[]) {
     this.#records = records;
   }
 
@@ -83,7 +98,7 @@ class ChangeList {
   }
 
   #zeroes(age: number): boolean {
-    return age >= 0 && this.#records[age]!.kind !== "write";
+    return age >= 0 && dataOf(this.#records[age]!) === null;
   }
 
   #close(): void {
@@ -91,10 +106,10 @@ class ChangeList {
     const record = this.#records[this.#age]!;
     const offset = this.#start;
     const length = this.#end - offset;
-    let data: Uint8Array | null = null;
-    if (record.kind === "write") {
+    let data = dataOf(record);
+    if (data !== null && length !== record.length) {
       const within = offset - record.offset;
-      data = length === record.length ? record.data : record.data.subarray(within, within + length);
+      data = data.subarray(within, within + length);
     }
     this.#changes.push({ offset, length, data });
   }

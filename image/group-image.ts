@@ -11,12 +11,12 @@ import { BlockErrno, BlockError } from "../block/device.ts";
 import type { Frame } from "../protocol/frame.ts";
 import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
-import type { BlockRecord } from "../protocol/record.ts";
+import type { ScanDigestRecord } from "../protocol/record.ts";
 import type { Disk } from "../runtime/disk.ts";
 import { errorText, OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
-import type { FoldedChanges } from "./fold.ts";
-import { foldRecords } from "./fold.ts";
+import type { FoldedChanges, ImageRecord } from "./fold.ts";
+import { dataOf, foldRecords, isImageRecord } from "./fold.ts";
 import type { History } from "./history/history.ts";
 import { touchedBlocks } from "./history/touched.ts";
 import type { AppliedPosition } from "./marker.ts";
@@ -37,9 +37,17 @@ export interface GroupImageOptions {
   readonly mode: "create" | "open";
   readonly origin: AppliedPosition;
   readonly log: Log;
+  /**
+   * Scan content in the records: `apply` it like a write, or it is `held`, since it was read from these very images.
+   * Default `apply`.
+   */
+  readonly scanned?: "apply" | "held";
   /** Opens what the images held before, from what the marker says; `close` closes it. Without it none is kept. */
   readonly openHistory?: (applied: AppliedPosition, applyingLast: Sequence) => Promise<History>;
 }
+
+/** Told of a scan's digests when the images hold exactly the records before them. */
+export type CompareScanned = (record: ScanDigestRecord, sequence: Sequence) => Promise<void>;
 
 /** Records folded at once: 1.5-3.5 ms (bench/image-apply.ts), so that the main thread is never kept longer. */
 const foldRecordsMax = 4_096;
@@ -48,6 +56,9 @@ export class GroupImage {
   readonly #volumes: ReadonlyMap<VolumeNumber, GroupVolume>;
   readonly #marker: Marker;
   readonly #history: History | undefined;
+  readonly #scanned: "apply" | "held";
+  /** A step that a crash cut short may have left records up to here in the images. */
+  readonly #leftThrough: Sequence;
   readonly #log: Log;
   #held: AppliedPosition;
   #synced: AppliedPosition;
@@ -56,16 +67,13 @@ export class GroupImage {
   #syncing = false;
   #failed: OperationalError | undefined;
 
-  private constructor(
-    volumes: readonly GroupVolume[],
-    marker: Marker,
-    history: History | undefined,
-    log: Log,
-  ) {
+  private constructor(options: GroupImageOptions, marker: Marker, history: History | undefined) {
     this.#history = history;
-    this.#volumes = new Map(volumes.map((volume) => [volume.entry.number, volume]));
+    this.#volumes = new Map(options.volumes.map((volume) => [volume.entry.number, volume]));
     this.#marker = marker;
-    this.#log = log;
+    this.#scanned = options.scanned ?? "apply";
+    this.#leftThrough = marker.state.applyingLast;
+    this.#log = options.log;
     this.#held = marker.state.applied;
     this.#synced = marker.state.applied;
   }
@@ -96,7 +104,7 @@ export class GroupImage {
       await marker.close();
       throw error;
     }
-    const image = new GroupImage(options.volumes, marker, history, options.log);
+    const image = new GroupImage(options, marker, history);
     if (image.applyingLast > image.applied.sequence) {
       options.log.info("IMAGE_PARTLY_APPLIED", "an apply step was under way when the image was last used", {
         sequence: image.applied.sequence,
@@ -133,19 +141,28 @@ export class GroupImage {
    * Writes frames that continue `held` into the images; one call at a time. The frames' bodies must not change
    * until it settles. OperationalError `IMAGE_FULL` (reaction `retry`: the same frames may be applied again, once
    * there is space), `IMAGE_WRITE_FAILED` and `IMAGE_RECORD_RANGE` (reaction `stop`). After an error `held` is
-   * unchanged and the images may hold any part of the frames.
+   * unchanged and the images may hold any part of the frames. `compare` is told of the digests among the records, each
+   * when the images hold what was before it and nothing that comes after; its error is the step's. Digests that a step
+   * before a crash may have passed are not told: the images could hold more.
    */
-  async apply(frames: readonly Frame[]): Promise<void> {
+  async apply(frames: readonly Frame[], compare?: CompareScanned): Promise<void> {
     this.#admit();
     assert(!this.#applying, "apply steps do not overlap");
     const end = this.#endOf(frames);
     this.#applying = true;
     try {
-      if (this.#history === undefined) {
-        for (const records of inPortions(frames)) await this.#write(this.#fold(records));
-      } else {
-        await this.#applyWith(this.#history, frames, end);
+      const history = this.#history;
+      const covered = history?.captured ?? 0;
+      // The images may hold these in part; what they held before is in the sets and nowhere else.
+      if (covered > 0)
+        for (const portion of this.#portions(frames, 0, covered)) await this.#perform(portion, compare);
+      let portions: Iterable<Portion> = this.#portions(frames, covered);
+      if (history !== undefined) {
+        const folded = [...portions];
+        await this.#keep(history, folded, end);
+        portions = folded;
       }
+      for (const portion of portions) await this.#perform(portion, compare);
       this.#held = end;
     } finally {
       this.#applying = false;
@@ -153,21 +170,46 @@ export class GroupImage {
   }
 
   /** What the step changes is kept before its first write; not so what a set covers that was there before a crash. */
-  async #applyWith(history: History, frames: readonly Frame[], end: AppliedPosition): Promise<void> {
-    const covered = history.captured ?? 0;
-    // The images may hold these in part; what they held before is in the sets and nowhere else.
-    for (const records of inPortions(frames, 0, covered)) await this.#write(this.#fold(records));
-    const portions = [...inPortions(frames, covered)];
-    const folded = portions.map((records) => this.#fold(records));
+  async #keep(history: History, portions: readonly Portion[], end: AppliedPosition): Promise<void> {
     // After a crash the step may be applied again in parts, and between them the images hold what folding took out
     // here: a block that is written and then zeroed is not one that is only zeroed.
-    const touched = () => touchedBlocks([...folded, ...portions.flatMap(writesFolded)]);
+    const touched = () =>
+      touchedBlocks(portions.flatMap(({ changes, records }) => [changes, ...dataFolded(records)]));
     await history.beforeStep(this.#held, end, touched, {
       sizeBytes: (volume) => this.#volume(volume).device.sizeBytes,
       read: (volume, offset, length) => this.read(volume, offset, length),
       extents: (volume, offset, length) => this.extents(volume, offset, length),
     });
-    for (const changes of folded) await this.#write(changes);
+  }
+
+  async #perform({ changes, digest }: Portion, compare: CompareScanned | undefined): Promise<void> {
+    if (changes.size > 0) await this.#write(changes);
+    if (digest !== undefined && digest.sequence > this.#leftThrough)
+      await compare?.(digest.record, digest.sequence);
+  }
+
+  /** The frames' records behind `after` and up to `through`, in order, folded in portions that end with a digest. */
+  *#portions(
+    frames: readonly Frame[],
+    after: Sequence,
+    through: Sequence = Number.MAX_SAFE_INTEGER,
+  ): Generator<Portion> {
+    let records: ImageRecord[] = [];
+    const portion = (digest?: Portion["digest"]): Portion => {
+      const made = { records, changes: this.#fold(records), digest };
+      records = [];
+      return made;
+    };
+    for (const frame of frames) {
+      const end = Math.min(frame.last, through);
+      for (let sequence = Math.max(frame.first, after + 1); sequence <= end; sequence += 1) {
+        const record = frame.records[sequence - frame.first]!;
+        if (record.kind === "scanDigest") yield portion({ record, sequence });
+        else if (isImageRecord(record, this.#scanned)) records.push(record);
+        if (records.length === foldRecordsMax) yield portion();
+      }
+    }
+    if (records.length > 0) yield portion();
   }
 
   #endOf(frames: readonly Frame[]): AppliedPosition {
@@ -186,7 +228,7 @@ export class GroupImage {
     return end;
   }
 
-  #fold(records: readonly BlockRecord[]): FoldedChanges {
+  #fold(records: readonly ImageRecord[]): FoldedChanges {
     const folded = foldRecords(records);
     for (const [volume, changes] of folded) this.#checkRange(volume, changes);
     return folded;
@@ -302,10 +344,17 @@ export class GroupImage {
   }
 }
 
-/** What the writes of a portion say by themselves; nothing when it has no other records. */
-function writesFolded(records: readonly BlockRecord[]): FoldedChanges[] {
-  const writes = records.filter(({ kind }) => kind === "write");
-  return writes.length === records.length ? [] : [foldRecords(writes)];
+/** Records on their way into the images, as one change of them; behind it the images hold what `digest` was made of. */
+interface Portion {
+  readonly records: readonly ImageRecord[];
+  readonly changes: FoldedChanges;
+  readonly digest: { readonly record: ScanDigestRecord; readonly sequence: Sequence } | undefined;
+}
+
+/** What the records with data say by themselves; nothing when a portion has no others. */
+function dataFolded(records: readonly ImageRecord[]): FoldedChanges[] {
+  const withData = records.filter((record) => dataOf(record) !== null);
+  return withData.length === records.length ? [] : [foldRecords(withData)];
 }
 
 async function writeTo(device: BlockDevice, changes: readonly BlockChange[]): Promise<void> {
@@ -327,27 +376,4 @@ function writeError(cause: unknown): OperationalError {
       : "Look at the disk of the images, then restart; they are written again from the last applied position.",
     cause,
   });
-}
-
-/** The frames' records behind `after` and up to `through`, in order, in portions of at most `foldRecordsMax`. */
-function* inPortions(
-  frames: readonly Frame[],
-  after: Sequence = 0,
-  through: Sequence = Number.MAX_SAFE_INTEGER,
-): Generator<readonly BlockRecord[]> {
-  let portion: BlockRecord[] = [];
-  for (const frame of frames) {
-    if (frame.last <= after || frame.first > through) continue;
-    const isWhole = frame.first > after && frame.last <= through;
-    const records = isWhole
-      ? frame.records
-      : frame.records.slice(Math.max(0, after + 1 - frame.first), through + 1 - frame.first);
-    for (const record of records) {
-      portion.push(record);
-      if (portion.length < foldRecordsMax) continue;
-      yield portion;
-      portion = [];
-    }
-  }
-  if (portion.length > 0) yield portion;
 }

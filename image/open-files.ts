@@ -26,19 +26,30 @@ export interface OpenImageFilesOptions {
   /** `sparse`: an image that does not exist is made, empty. `never`: it must exist. */
   readonly createImages: "sparse" | "never";
   readonly origin: AppliedPosition;
+  /** As in `GroupImageOptions`. */
+  readonly scanned?: "apply" | "held";
   readonly log: Log;
 }
 
 /** OperationalErrors of `ImageFiles.open` and `GroupImage.open`. */
 export async function openImageFiles(options: OpenImageFilesOptions): Promise<GroupImage> {
-  const { disk, markerPath, lineage, mode, origin, log } = options;
+  const { disk, markerPath, lineage, mode, origin, scanned = "apply", log } = options;
   const opened: { entry: VolumeEntry; device: BlockDevice }[] = [];
   try {
     for (const { number, name, sizeBytes, imagePath: path } of options.volumes) {
       const device = await options.images.open({ path, sizeBytes, create: options.createImages });
       opened.push({ entry: { number, name, sizeBytes }, device });
     }
-    return await GroupImage.open({ disk, volumes: opened, markerPath, lineage, mode, origin, log });
+    return await GroupImage.open({
+      disk,
+      volumes: opened,
+      markerPath,
+      lineage,
+      mode,
+      origin,
+      scanned,
+      log,
+    });
   } catch (error) {
     for (const { device } of opened) await device.close();
     throw error;

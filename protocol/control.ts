@@ -6,6 +6,7 @@ import type { JsonFields } from "./fields.ts";
 import {
   chainOf,
   countOf,
+  fieldsOf,
   lineageOf,
   malformed,
   nullOr,
@@ -27,6 +28,8 @@ export const wanRoutes = {
   batches: (group: string) => `/v1/groups/${group}/batches`,
   /** POST Heartbeat: HeartbeatAnswer. */
   heartbeat: (group: string) => `/v1/groups/${group}/heartbeat`,
+  /** POST ScanAsk: ScanAnswer. */
+  scan: (group: string) => `/v1/groups/${group}/scan`,
 } as const;
 
 /** Every control body and answer, either way, is at most this long. */
@@ -59,6 +62,8 @@ export interface Hello {
   readonly genesis: string;
   /** The sender still holds every record since genesis, so an unknown standby may be created from nothing. */
   readonly create: boolean;
+  /** The sender's images held data before its first record: a standby needs a first sync. Absent: they were zeroes. */
+  readonly initial?: "data";
 }
 
 /** `at` is the gateway's durable position: the sender must find the same chain value at that sequence. */
@@ -68,6 +73,11 @@ export type HelloAnswer =
       readonly durable: PositionJson;
       readonly applied: Sequence;
       readonly token: Token;
+      /**
+       * The standby lacks content and needs a scan. `empty`: its images were made for this history and hold only what it
+       * brought. `unknown`: they may hold anything. Absent: it lacks nothing.
+       */
+      readonly lacks?: "empty" | "unknown";
     }
   | { readonly kind: "unknown" }
   | { readonly kind: "superseded"; readonly token: Token }
@@ -114,6 +124,41 @@ export type HeartbeatAnswer =
   | { readonly kind: "conflict"; readonly token: Token }
   | Refusal;
 
+/** Asks what a scan's digests have shown, for records behind `after`. */
+export interface ScanAsk {
+  readonly lineage: Lineage;
+  readonly token: Token;
+  readonly after: Sequence;
+}
+
+/** A digest record with a difference: a bit for each chunk or leaf, hex, lowest bit of the first byte first. */
+export interface ScanDifference {
+  readonly sequence: Sequence;
+  readonly bits: string;
+}
+
+/**
+ * Digests behind `since` and up to `through` were compared; those without a row here agreed. Rows ascend and are as many
+ * as an answer holds: with `more`, ask again behind the last one, and believe nothing behind it yet.
+ */
+export type ScanAnswer =
+  | {
+      readonly kind: "findings";
+      readonly since: Sequence;
+      readonly through: Sequence;
+      readonly differing: readonly ScanDifference[];
+      readonly more: boolean;
+    }
+  | { readonly kind: "unknown" }
+  | { readonly kind: "superseded"; readonly token: Token }
+  | { readonly kind: "conflict"; readonly token: Token }
+  | Refusal;
+
+/** Hex of all bits in one ScanAnswer: with a row's other text it stays below `controlBytesMax`. */
+export const scanBitsHexMax = 24 * 1024;
+/** Rows in one ScanAnswer: some 45 characters each besides their bits. */
+export const scanDifferencesMax = 512;
+
 function refusal(fields: JsonFields): Refusal {
   return {
     kind: "refused",
@@ -131,7 +176,13 @@ export function parseHello(body: Uint8Array): Hello {
     durable: positionOf(fields["durable"]),
     genesis: chainOf(fields["genesis"]),
     create: fields["create"] === true,
+    ...initialOf(fields["initial"]),
   };
+}
+
+function initialOf(value: unknown): { initial?: "data" } {
+  if (value === undefined) return {};
+  return value === "data" ? { initial: value } : malformed("initial");
 }
 
 export function parseHeartbeat(body: Uint8Array): Heartbeat {
@@ -192,10 +243,60 @@ export function parseHelloAnswer(body: Uint8Array): HelloAnswer {
         durable: positionOf(fields["durable"]),
         applied: countOf(fields["applied"], "applied"),
         token: tokenOf(fields["token"]),
+        ...lackOf(fields["lacks"]),
       };
     default:
       return malformed("kind");
   }
+}
+
+function lackOf(value: unknown): { lacks?: "empty" | "unknown" } {
+  if (value === undefined) return {};
+  return value === "empty" || value === "unknown" ? { lacks: value } : malformed("lacks");
+}
+
+export function parseScanAsk(body: Uint8Array): ScanAsk {
+  const fields = parseFields(body, controlBytesMax);
+  return {
+    lineage: lineageOf(fields["lineage"]),
+    token: tokenOf(fields["token"]),
+    after: countOf(fields["after"], "after"),
+  };
+}
+
+export function parseScanAnswer(body: Uint8Array): ScanAnswer {
+  const fields = parseFields(body, controlBytesMax);
+  const shared = parseShared(fields);
+  if (shared !== undefined) return shared;
+  switch (fields["kind"]) {
+    case "unknown":
+      return { kind: "unknown" };
+    case "findings": {
+      const rows = fields["differing"];
+      if (!Array.isArray(rows) || rows.length > scanDifferencesMax) return malformed("differing");
+      const differing = rows.map(differenceOf);
+      if (differing.some(({ sequence }, index) => index > 0 && sequence <= differing[index - 1]!.sequence)) {
+        return malformed("order of differing");
+      }
+      if (typeof fields["more"] !== "boolean") return malformed("more");
+      return {
+        kind: "findings",
+        since: countOf(fields["since"], "since"),
+        through: countOf(fields["through"], "through"),
+        differing,
+        more: fields["more"],
+      };
+    }
+    default:
+      return malformed("kind");
+  }
+}
+
+function differenceOf(value: unknown): ScanDifference {
+  const { sequence, bits } = fieldsOf(value, "difference");
+  const text = textOf(bits, "bits");
+  if (!/^([0-9a-f]{2})+$/.test(text)) malformed("bits");
+  return { sequence: countOf(sequence, "sequence"), bits: text };
 }
 
 export function parseBatchAnswer(body: Uint8Array): BatchAnswer {

@@ -37,6 +37,7 @@ import {
   recordDataBytes,
   recordDataBytesMax,
   recordHeaderBytes,
+  withPayload,
 } from "./record.ts";
 import { RemoteProtocolError } from "./remote-error.ts";
 
@@ -111,7 +112,7 @@ export function buildFrame(input: BuildFrameInput): Frame {
             length: record.length,
             data: body.subarray(at + recordHeaderBytes, end),
           }
-        : record,
+        : withPayload(record, body.subarray(at + recordHeaderBytes, end)),
     );
     at = end;
   }

@@ -1,23 +1,24 @@
 /**
- * The record: one change of one volume, the unit of a group's write order. Pure.
+ * The record: one entry of a group's write order, a change of one volume or a step of a scan. Pure.
  *
  *   offset  size  field
  *   0       1     kind          what happened; an unknown kind stops the reader
- *   1       1     flags         0; reserved so that a later meaning can be refused by today's reader
+ *   1       1     flags         0 for a client's records; a scan's say what they carry. Any other is refused
  *   2       2     volume        immutable number, never a name, so renaming changes no history
  *   4       4     length        bytes of the range on the volume
  *   8       8     offset        first byte of the range on the volume
- *   16      n     data          `length` bytes for a write, nothing for zeroes and trim
+ *   16      n     payload       data of a write or of scan content, digests of a scan digest, else nothing
  *
  * The encoded bytes are exactly what the chain hashes; sequence, times, epochs and framing stay out of it, so any
- * re-packing of the same history verifies. See docs/formats/record.md.
+ * re-packing of the same history verifies. See docs/formats/record.md and, for what a scan's records mean, docs/scan.md.
  */
 import { strict as assert } from "node:assert";
-import type { VolumeNumber } from "./ids.ts";
+import type { Sequence, VolumeNumber } from "./ids.ts";
 import { sectorBytes } from "./ids.ts";
 import { RemoteProtocolError } from "./remote-error.ts";
+import { digestsBytes, scanChunkBytes } from "./scan-digest.ts";
 
-/** Kinds on the wire and on disk. Those above `trim` are reserved: this version refuses them by code. */
+/** Kinds on the wire and on disk. Those without a shape below are reserved: this version refuses them by code. */
 export const RecordKind = {
   write: 1,
   zeroes: 2,
@@ -28,6 +29,7 @@ export const RecordKind = {
   policyChange: 7,
   volumeChange: 8,
   gap: 9,
+  scanMark: 10,
 } as const;
 
 export const recordHeaderBytes = 16;
@@ -58,20 +60,109 @@ export interface RangeRecord {
   readonly length: number;
 }
 
-export type BlockRecord = WriteRecord | RangeRecord;
+/** What a client changed. */
+export type ClientRecord = WriteRecord | RangeRecord;
+
+/** Digests of a range as the owner has it at the record's sequence. Changes nothing. */
+export interface ScanDigestRecord {
+  readonly kind: "scanDigest";
+  readonly volume: VolumeNumber;
+  /** Multiple of `scanChunkBytes`. */
+  readonly offset: number;
+  /** Ends at a chunk's end or at the volume's; `leaf`: at most one chunk. */
+  readonly length: number;
+  readonly level: DigestLevel;
+  /** One per chunk or leaf, in order: 32 or 16 bytes each. A view; the holder of the frame body owns the memory. */
+  readonly digests: Uint8Array;
+}
+
+/** `chunk`: one digest per MiB. `leaf`: one per block of a single chunk. */
+export type DigestLevel = "chunk" | "leaf";
+
+/** Content of a range as the owner has it at the record's sequence: a standby applies it like a write or zeroes. */
+export interface ScanContentRecord {
+  readonly kind: "scanContent";
+  readonly volume: VolumeNumber;
+  readonly offset: number;
+  /** With data at most `recordDataBytesMax`. */
+  readonly length: number;
+  /** Null: zeroes. A view; the holder of the frame body owns the memory. */
+  readonly data: Uint8Array | null;
+}
+
+export type ScanPurpose = "verify" | "first-sync" | "resync" | "repair";
+export type ScanMark = "begin" | "end" | "given-up";
+
+/** A scan begins or is over. It has no range: volume 0, offset 0 and length 0 stand for it. */
+export interface ScanMarkRecord {
+  readonly kind: "scanMark";
+  readonly volume: 0;
+  readonly offset: 0;
+  readonly length: 0;
+  readonly mark: ScanMark;
+  readonly purpose: ScanPurpose;
+  /** Sequence of the scan's begin, its name; 0 in the begin itself, which cannot know. */
+  readonly begin: Sequence;
+}
+
+export type ScanRecord = ScanDigestRecord | ScanContentRecord | ScanMarkRecord;
+
+/** Any entry of the write order. */
+export type BlockRecord = ClientRecord | ScanRecord;
+
+/** True for what a scan put into the order: whoever made it holds that content at that sequence. */
+export function isOfScan(record: BlockRecord): record is ScanRecord {
+  return record.kind === "scanDigest" || record.kind === "scanContent" || record.kind === "scanMark";
+}
+
+const contentFlags = { data: 0, zeroes: 1 } as const;
+const levelFlags = { chunk: 0, leaf: 1 } as const;
+const purposeFlags = { verify: 0, "first-sync": 1, resync: 2, repair: 3 } as const;
+/** In the two bits above the purpose. */
+const markFlags = { begin: 0, end: 1, "given-up": 2 } as const;
+/** Longest range of chunk digests: as many chunks as fit below the 32 bits of the length, 128 KiB of digests. */
+export const digestRangeBytesMax = 2 ** 32 - scanChunkBytes;
+
+function isWithData(record: BlockRecord): record is WriteRecord | (ScanContentRecord & { data: Uint8Array }) {
+  return record.kind === "write" || (record.kind === "scanContent" && record.data !== null);
+}
+
+function payloadOf(record: BlockRecord): Uint8Array | undefined {
+  if (isWithData(record)) return record.data;
+  return record.kind === "scanDigest" ? record.digests : undefined;
+}
 
 /** Bytes that `record` takes when encoded. */
 export function recordBytes(record: BlockRecord): number {
-  return recordHeaderBytes + (record.kind === "write" ? record.length : 0);
+  return recordHeaderBytes + (payloadOf(record)?.byteLength ?? 0);
 }
 
-/** Data bytes carried: what lag and loss are counted in. Zeroes and trims carry none. */
+/** A client's data bytes: what lag and loss are counted in. Zeroes, trims and a scan's records carry none. */
 export function recordDataBytes(record: BlockRecord): number {
   return record.kind === "write" ? record.length : 0;
 }
 
+/** The record with its payload, if it has one, replaced by the same bytes elsewhere. */
+export function withPayload(record: BlockRecord, payload: Uint8Array): BlockRecord {
+  if (isWithData(record)) return { ...record, data: payload };
+  return record.kind === "scanDigest" ? { ...record, digests: payload } : record;
+}
+
+function flagsOf(record: BlockRecord): number {
+  switch (record.kind) {
+    case "scanDigest":
+      return levelFlags[record.level];
+    case "scanContent":
+      return record.data === null ? contentFlags.zeroes : contentFlags.data;
+    case "scanMark":
+      return purposeFlags[record.purpose] | (markFlags[record.mark] << 2);
+    default:
+      return 0;
+  }
+}
+
 /**
- * Encodes into `target` at `at` and returns the offset behind the record. Copies the data. What `decodeRecord` would
+ * Encodes into `target` at `at` and returns the offset behind the record. Copies the payload. What `decodeRecord` would
  * refuse is our own mistake and asserted here: once journalled it could never be read back.
  */
 export function encodeRecordInto(
@@ -81,25 +172,35 @@ export function encodeRecordInto(
   at: number,
 ): number {
   requireEncodable(record);
+  // The name of a scan takes the place of an offset, which its marks have none of.
+  const offset = record.kind === "scanMark" ? record.begin : record.offset;
   view.setUint8(at, RecordKind[record.kind]);
-  view.setUint8(at + 1, 0);
+  view.setUint8(at + 1, flagsOf(record));
   view.setUint16(at + 2, record.volume);
   view.setUint32(at + 4, record.length);
-  view.setUint32(at + 8, Math.floor(record.offset / 2 ** 32));
-  view.setUint32(at + 12, record.offset % 2 ** 32);
-  if (record.kind !== "write") return at + recordHeaderBytes;
-  target.set(record.data, at + recordHeaderBytes);
-  return at + recordHeaderBytes + record.length;
+  view.setUint32(at + 8, Math.floor(offset / 2 ** 32));
+  view.setUint32(at + 12, offset % 2 ** 32);
+  const payload = payloadOf(record);
+  if (payload === undefined) return at + recordHeaderBytes;
+  target.set(payload, at + recordHeaderBytes);
+  return at + recordHeaderBytes + payload.byteLength;
 }
 
 function requireEncodable(record: BlockRecord): void {
   const { volume, offset, length } = record;
   assert(volume >= 0 && volume <= 0xffff, "volume number");
+  if (record.kind === "scanMark") {
+    assert(volume === 0 && offset === 0 && length === 0, "a mark has no range");
+    assert(isMarkOfBegin(record.mark, record.begin), "a mark names the begin of its scan");
+    return;
+  }
   assert(offset >= 0 && isSectorRange(offset, length) && length <= recordRangeBytesMax, "record range");
-  assert(
-    record.kind !== "write" || (record.data.byteLength === length && length <= recordDataBytesMax),
-    "record data",
-  );
+  if (isWithData(record)) {
+    assert(record.data.byteLength === length && length <= recordDataBytesMax, "record data");
+  } else if (record.kind === "scanDigest") {
+    assert(isDigestRange(record.level, offset, length), "digest range");
+    assert(record.digests.byteLength === digestsBytes(record.level, length), "record digests");
+  }
 }
 
 /** Not empty, whole sectors, and its end is a safe integer. */
@@ -112,10 +213,25 @@ function isSectorRange(offset: number, length: number): boolean {
   );
 }
 
-/** A decoded record and the offset behind it. `data` is a view into `body`. */
+function isDigestRange(level: DigestLevel, offset: number, length: number): boolean {
+  return offset % scanChunkBytes === 0 && length <= (level === "leaf" ? scanChunkBytes : digestRangeBytesMax);
+}
+
+function isMarkOfBegin(mark: ScanMark, begin: Sequence): boolean {
+  return Number.isSafeInteger(begin) && (mark === "begin" ? begin === 0 : begin > 0);
+}
+
+/** A decoded record and the offset behind it. Payloads are views into `body`. */
 export interface DecodedRecord {
   readonly record: BlockRecord;
   readonly end: number;
+}
+
+interface Header {
+  readonly flags: number;
+  readonly volume: VolumeNumber;
+  readonly length: number;
+  readonly offset: number;
 }
 
 /** Decodes the record at `at`. Throws RemoteProtocolError for anything this version did not write. */
@@ -124,27 +240,107 @@ export function decodeRecord(body: Uint8Array, view: DataView, at: number): Deco
     throw new RemoteProtocolError("RECORD_TRUNCATED", `record header at ${at} reaches beyond the body`);
   }
   const kind = view.getUint8(at);
-  const flags = view.getUint8(at + 1);
-  const volume = view.getUint16(at + 2);
-  const length = view.getUint32(at + 4);
-  const offset = view.getUint32(at + 8) * 2 ** 32 + view.getUint32(at + 12);
-  if (kind > RecordKind.gap || kind < RecordKind.write || kind > RecordKind.trim) {
-    throw new RemoteProtocolError("RECORD_KIND_UNKNOWN", `record kind ${kind}`, { kind });
-  }
-  if (flags !== 0) throw new RemoteProtocolError("RECORD_FLAGS_UNKNOWN", `record flags ${flags}`, { flags });
-  if (!isSectorRange(offset, length)) {
-    throw new RemoteProtocolError("RECORD_RANGE", `record range ${offset}+${length}`, { offset, length });
-  }
+  const header: Header = {
+    flags: view.getUint8(at + 1),
+    volume: view.getUint16(at + 2),
+    length: view.getUint32(at + 4),
+    offset: view.getUint32(at + 8) * 2 ** 32 + view.getUint32(at + 12),
+  };
   const dataAt = at + recordHeaderBytes;
-  if (kind !== RecordKind.write) {
-    return {
-      record: { kind: kind === RecordKind.zeroes ? "zeroes" : "trim", volume, offset, length },
-      end: dataAt,
-    };
+  switch (kind) {
+    case RecordKind.write: {
+      requireFlags(header, 0);
+      const data = dataOf(body, dataAt, header);
+      const { volume, offset, length } = header;
+      return { record: { kind: "write", volume, offset, length, data }, end: dataAt + length };
+    }
+    case RecordKind.zeroes:
+    case RecordKind.trim: {
+      requireFlags(header, 0);
+      requireRange(header);
+      const { volume, offset, length } = header;
+      return {
+        record: { kind: kind === RecordKind.zeroes ? "zeroes" : "trim", volume, offset, length },
+        end: dataAt,
+      };
+    }
+    case RecordKind.scanDigest:
+      return decodeDigest(body, dataAt, header);
+    case RecordKind.scanContent:
+      return decodeContent(body, dataAt, header);
+    case RecordKind.scanMark:
+      return { record: decodeMark(header), end: dataAt };
+    default:
+      throw new RemoteProtocolError("RECORD_KIND_UNKNOWN", `record kind ${kind}`, { kind });
   }
-  if (length > recordDataBytesMax || dataAt + length > body.byteLength) {
-    throw new RemoteProtocolError("RECORD_TRUNCATED", `record data at ${dataAt}+${length}`, { length });
+}
+
+function requireFlags({ flags }: Header, most: number): void {
+  if (flags > most) throw new RemoteProtocolError("RECORD_FLAGS_UNKNOWN", `record flags ${flags}`, { flags });
+}
+
+function requireRange({ offset, length }: Header): void {
+  if (!isSectorRange(offset, length)) throw rangeError(offset, length);
+}
+
+function rangeError(offset: number, length: number): RemoteProtocolError {
+  return new RemoteProtocolError("RECORD_RANGE", `record range ${offset}+${length}`, { offset, length });
+}
+
+function dataOf(body: Uint8Array, dataAt: number, header: Header): Uint8Array {
+  requireRange(header);
+  const { length } = header;
+  if (length > recordDataBytesMax) throw truncated(dataAt, length);
+  return payloadAt(body, dataAt, length);
+}
+
+function payloadAt(body: Uint8Array, at: number, length: number): Uint8Array {
+  if (at + length > body.byteLength) throw truncated(at, length);
+  return body.subarray(at, at + length);
+}
+
+function truncated(at: number, length: number): RemoteProtocolError {
+  return new RemoteProtocolError("RECORD_TRUNCATED", `record data at ${at}+${length}`, { length });
+}
+
+function decodeDigest(body: Uint8Array, dataAt: number, header: Header): DecodedRecord {
+  requireFlags(header, levelFlags.leaf);
+  requireRange(header);
+  const { volume, offset, length } = header;
+  const level = header.flags === levelFlags.leaf ? "leaf" : "chunk";
+  if (!isDigestRange(level, offset, length)) throw rangeError(offset, length);
+  const digests = payloadAt(body, dataAt, digestsBytes(level, length));
+  return {
+    record: { kind: "scanDigest", volume, offset, length, level, digests },
+    end: dataAt + digests.byteLength,
+  };
+}
+
+function decodeContent(body: Uint8Array, dataAt: number, header: Header): DecodedRecord {
+  requireFlags(header, contentFlags.zeroes);
+  const { volume, offset, length } = header;
+  if (header.flags === contentFlags.zeroes) {
+    requireRange(header);
+    return { record: { kind: "scanContent", volume, offset, length, data: null }, end: dataAt };
   }
-  const data = body.subarray(dataAt, dataAt + length);
-  return { record: { kind: "write", volume, offset, length, data }, end: dataAt + length };
+  const data = dataOf(body, dataAt, header);
+  return { record: { kind: "scanContent", volume, offset, length, data }, end: dataAt + length };
+}
+
+function decodeMark(header: Header): ScanMarkRecord {
+  const purpose = keyOf(purposeFlags, header.flags & 3);
+  const mark = keyOf(markFlags, header.flags >> 2);
+  if (purpose === undefined || mark === undefined) {
+    throw new RemoteProtocolError("RECORD_FLAGS_UNKNOWN", `record flags ${header.flags}`, {
+      flags: header.flags,
+    });
+  }
+  const { volume, length, offset: begin } = header;
+  if (volume !== 0 || length !== 0 || !isMarkOfBegin(mark, begin)) throw rangeError(begin, length);
+  return { kind: "scanMark", volume: 0, offset: 0, length: 0, mark, purpose, begin };
+}
+
+function keyOf<Key extends string>(table: Readonly<Record<Key, number>>, value: number): Key | undefined {
+  for (const key in table) if (table[key] === value) return key;
+  return undefined;
 }

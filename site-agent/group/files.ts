@@ -164,6 +164,8 @@ function openImage(
     mode,
     createImages,
     origin: { ...state.origin, chain: originPosition(state).chain },
+    // What a scan put into this journal was read from these very images.
+    scanned: "held",
     log: settings.log,
   });
 }

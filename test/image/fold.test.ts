@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { foldRecords } from "../../image/fold.ts";
-import type { BlockRecord } from "../../protocol/record.ts";
+import type { ClientRecord } from "../../protocol/record.ts";
 import { applyNaively, recordOf, recordShapes } from "./frames.ts";
 
 const sectorCount = 128;
@@ -48,7 +48,7 @@ test("a record that nothing overlaps is passed on without a copy", () => {
 });
 
 test("neighbouring ranges of zeroes become one change, whatever made them", () => {
-  const records: BlockRecord[] = [
+  const records: ClientRecord[] = [
     { kind: "trim", volume: 0, offset: 4096, length: 4096 },
     { kind: "zeroes", volume: 0, offset: 0, length: 4096 },
     { kind: "trim", volume: 0, offset: 8192, length: 2 ** 32 - 512 },

@@ -5,7 +5,7 @@ import { genesisChain } from "../../protocol/chain.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import { buildFrame } from "../../protocol/frame.ts";
 import type { VolumeEntry } from "../../protocol/ids.ts";
-import type { BlockRecord } from "../../protocol/record.ts";
+import type { BlockRecord, ClientRecord } from "../../protocol/record.ts";
 
 export const lineage = new Uint8Array(16).fill(7);
 
@@ -77,7 +77,7 @@ export function recordShapes(
 }
 
 /** Every sector gets bytes of its own, so that a sector in the wrong place shows. */
-export function recordOf(shape: RecordShape): BlockRecord {
+export function recordOf(shape: RecordShape): ClientRecord {
   const { kind, volume } = shape;
   const offset = shape.sector * 512;
   const length = shape.sectors * 512;
@@ -90,7 +90,9 @@ export function recordOf(shape: RecordShape): BlockRecord {
 }
 
 export function applyNaively(images: readonly Uint8Array[], record: BlockRecord): void {
+  if (record.kind === "scanDigest" || record.kind === "scanMark") return;
   const image = images[record.volume]!;
-  if (record.kind === "write") image.set(record.data, record.offset);
+  const data = record.kind === "write" || record.kind === "scanContent" ? record.data : null;
+  if (data !== null) image.set(data, record.offset);
   else image.fill(0, record.offset, record.offset + record.length);
 }

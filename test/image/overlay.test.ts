@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { mergeExtents, Overlay } from "../../image/overlay.ts";
-import type { BlockRecord } from "../../protocol/record.ts";
+import type { ClientRecord } from "../../protocol/record.ts";
 import { applyNaively, FrameSource, originOf, recordOf, recordShapes } from "./frames.ts";
 
 const sectorCount = 128;
@@ -41,7 +41,7 @@ function readThrough(
 }
 
 type Step =
-  | { readonly kind: "insert"; readonly records: readonly BlockRecord[] }
+  | { readonly kind: "insert"; readonly records: readonly ClientRecord[] }
   | { readonly kind: "evict"; readonly frames: number }
   | { readonly kind: "read"; readonly volume: number; readonly sector: number; readonly sectors: number };
 
@@ -145,7 +145,7 @@ test("a whole block and a run of blocks of one write are handed out as one view 
 test("bytes handed out stay as they were when the block is written in part afterwards", () => {
   const overlay = new Overlay();
   const source = new FrameSource(originOf(volumes));
-  const part = (fill: number): BlockRecord => ({
+  const part = (fill: number): ClientRecord => ({
     kind: "write",
     volume: 0,
     offset: 512,

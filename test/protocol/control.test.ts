@@ -10,6 +10,8 @@ import {
   parseHeartbeatAnswer,
   parseHello,
   parseHelloAnswer,
+  parseScanAnswer,
+  parseScanAsk,
 } from "../../protocol/control.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
 
@@ -32,6 +34,15 @@ const messages: readonly (readonly [string, (body: Uint8Array) => object, readon
         genesis: position.chain,
         create: true,
       },
+      {
+        lineage,
+        token,
+        volumes: [{ number: 0, name: "data", sizeBytes: 512 }],
+        durable: position,
+        genesis: position.chain,
+        create: true,
+        initial: "data",
+      },
     ],
   ],
   [
@@ -39,6 +50,8 @@ const messages: readonly (readonly [string, (body: Uint8Array) => object, readon
     parseHelloAnswer,
     [
       { kind: "attached", durable: position, applied: 800, token },
+      { kind: "attached", durable: position, applied: 800, token, lacks: "empty" },
+      { kind: "attached", durable: position, applied: 800, token, lacks: "unknown" },
       { kind: "unknown" },
       { kind: "superseded", token },
       { kind: "conflict", token },
@@ -56,6 +69,28 @@ const messages: readonly (readonly [string, (body: Uint8Array) => object, readon
       { kind: "conflict", token },
       { kind: "diverged", lineage, durable: position },
       { kind: "busy", code: "INTAKE_FULL", message: "text", retryAfterMs: 100 },
+      { kind: "refused", code: "X", message: "" },
+    ],
+  ],
+  ["scan ask", parseScanAsk, [{ lineage, token, after: 812 }]],
+  [
+    "scan answer",
+    parseScanAnswer,
+    [
+      { kind: "findings", since: 3, through: 9, differing: [], more: false },
+      {
+        kind: "findings",
+        since: 3,
+        through: 9,
+        differing: [
+          { sequence: 7, bits: "01" },
+          { sequence: 8, bits: "00ff" },
+        ],
+        more: true,
+      },
+      { kind: "unknown" },
+      { kind: "superseded", token },
+      { kind: "conflict", token },
       { kind: "refused", code: "X", message: "" },
     ],
   ],
@@ -109,7 +144,10 @@ for (const [name, parse, examples] of messages) {
         const wrong: unknown[] = [true, 1.5, -1, 2 ** 60, [], {}, "\u0000"];
         if (!nullable) wrong.push(null);
         for (const value of wrong) {
-          if (path.at(-1) === "create" || (path.at(-1) === "known" && value === true)) continue;
+          // Not wrong at all: a flag that is set, and no rows.
+          const isSet = ["known", "more"].includes(path.at(-1)!) && value === true;
+          if (isSet || (path.at(-1) === "differing" && Array.isArray(value))) continue;
+          if (path.at(-1) === "create") continue;
           const isText = ["code", "message", "stopped"].includes(path.at(-1)!) && typeof value === "string";
           if (isText) continue;
           assert.throws(

@@ -22,6 +22,7 @@ import {
   sampleHead,
   sampleLineage,
   sampleRecords,
+  sampleScanRecords,
   sampleSlot,
   sampleToken,
   sampleVolumes,
@@ -32,6 +33,15 @@ import * as naive from "./naive/formats.ts";
 
 const frozenFolder = `${repositoryPath("test/protocol/frozen")}/`;
 const pagesFolder = `${repositoryPath("docs/formats")}/`;
+
+const scanSamples = [
+  "record-scan-begin",
+  "record-scan-digest-chunk",
+  "record-scan-digest-leaf",
+  "record-scan-content",
+  "record-scan-zeroes",
+  "record-scan-end",
+];
 
 function frozen(name: string): Uint8Array {
   return Uint8Array.from(
@@ -60,6 +70,12 @@ test("frozen bytes decode to what they always meant", () => {
     return decodeRecord(bytes, new DataView(bytes.buffer), 0).record;
   });
   assert.deepEqual(records, sampleRecords);
+  for (const [index, name] of scanSamples.entries()) {
+    const bytes = frozen(name);
+    const { record } = decodeRecord(bytes, new DataView(bytes.buffer), 0);
+    assert.deepEqual(naiveRecord(record), naiveRecord(sampleScanRecords[index]!), name);
+    assert.deepEqual(naive.decodeRecords([...bytes], 1), [naiveRecord(record)], name);
+  }
   const write = frozen("record-write");
   assert.equal(decodeRecord(write, new DataView(write.buffer), 0).end, 528);
   assert.deepEqual(naiveFrame(decodeFrame(frozen("frame"))), naiveFrame(sampleFrame));

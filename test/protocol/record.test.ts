@@ -45,10 +45,39 @@ const header = (kind: number, flags: number, length: number, offset: bigint): Ui
 
 test("an unknown kind stops the reader by code, reserved ones too", () => {
   for (let kind = 0; kind < 256; kind += 1) {
-    if (kind >= 1 && kind <= 3) continue;
+    if ((kind >= 1 && kind <= 5) || kind === 10) continue;
     assert.throws(() => decode(header(kind, 0, 512, 0n)), { code: "RECORD_KIND_UNKNOWN" });
   }
-  assert.throws(() => decode(header(2, 1, 512, 0n)), { code: "RECORD_FLAGS_UNKNOWN" });
+  for (const [kind, flags] of [
+    [1, 1],
+    [2, 1],
+    [3, 1],
+    [4, 2],
+    [5, 2],
+    [10, 12],
+    [10, 255],
+  ] as const) {
+    assert.throws(() => decode(header(kind, flags, 512, 0n)), { code: "RECORD_FLAGS_UNKNOWN" });
+  }
+});
+
+test("digests of ranges that are no chunks, and marks that name no begin, are refused", () => {
+  const mebibyte = 1024 * 1024;
+  for (const [kind, flags, length, offset] of [
+    [4, 0, 512, 512n],
+    [4, 0, 2 ** 32 - 512, 0n],
+    [4, 1, mebibyte + 512, 0n],
+    [4, 1, 512, 4096n],
+    [10, 0, 512, 0n],
+    [10, 0, 0, 1n],
+    [10, 4, 0, 0n],
+    [10, 8, 0, 2n ** 53n],
+  ] as const) {
+    assert.throws(() => decode(header(kind, flags, length, offset)), { code: "RECORD_RANGE" });
+  }
+  // One digest more than the body holds.
+  const cut = Uint8Array.from([...header(4, 0, mebibyte + 512, 0n), ...new Uint8Array(63)]);
+  assert.throws(() => decode(cut), { code: "RECORD_TRUNCATED" });
 });
 
 test("ranges that are no whole sectors, empty, or beyond 2^53 are refused", () => {
@@ -94,6 +123,11 @@ test("what no reader would take is never written", () => {
     { kind: "trim", volume: -1, offset: 0, length: 512 },
     { kind: "trim", volume: 0, offset: -512, length: 1024 },
     { kind: "trim", volume: 0, offset: 0, length: 2 ** 32 },
+    { kind: "scanContent", volume: 0, offset: 0, length: 512, data },
+    { kind: "scanDigest", volume: 0, offset: 0, length: 512, level: "chunk", digests: data.subarray(0, 16) },
+    { kind: "scanDigest", volume: 0, offset: 512, length: 512, level: "leaf", digests: data.subarray(0, 16) },
+    { kind: "scanMark", volume: 0, offset: 0, length: 0, mark: "begin", purpose: "verify", begin: 1 },
+    { kind: "scanMark", volume: 0, offset: 0, length: 0, mark: "end", purpose: "verify", begin: 0 },
   ];
   for (const record of wrong) {
     const target = new Uint8Array(8192);

@@ -13,6 +13,8 @@ import {
   parseHeartbeatAnswer,
   parseHello,
   parseHelloAnswer,
+  parseScanAnswer,
+  parseScanAsk,
 } from "../../../protocol/control.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import { isName } from "../../../protocol/ids.ts";
@@ -41,6 +43,8 @@ const messages: readonly (readonly [string, (body: Uint8Array) => object])[] = [
   ["heartbeat", parseHeartbeat],
   ["heartbeat-answer", parseHeartbeatAnswer],
   ["knowledge", parseGroupKnowledge],
+  ["scan-ask", parseScanAsk],
+  ["scan-answer", parseScanAnswer],
 ];
 
 /** Every reader of control messages on the same bytes: which of them take it. */
@@ -50,7 +54,9 @@ export const controlTarget: FuzzTarget = {
   seeds: () =>
     [
       { lineage, token, volumes: [volume], durable, genesis: chain, create: true },
-      { kind: "attached", durable, applied: 800, token },
+      { kind: "attached", durable, applied: 800, token, lacks: "unknown" },
+      { lineage, token, after: 812 },
+      { kind: "findings", since: 3, through: 9, differing: [{ sequence: 7, bits: "01" }], more: false },
       { kind: "unknown" },
       { kind: "superseded", token },
       { kind: "conflict", token },

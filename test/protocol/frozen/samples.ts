@@ -33,6 +33,30 @@ const writeRecord: BlockRecord = {
   data: new Uint8Array(512).fill(0x5a),
 };
 
+/** Of a volume of 2 MiB and 512 bytes; digests that anybody can see are three. */
+export const sampleScanRecords: readonly BlockRecord[] = [
+  { kind: "scanMark", volume: 0, offset: 0, length: 0, mark: "begin", purpose: "first-sync", begin: 0 },
+  {
+    kind: "scanDigest",
+    volume: 1,
+    offset: 0,
+    length: 2 * 1024 * 1024 + 512,
+    level: "chunk",
+    digests: Uint8Array.from([0x11, 0x22, 0x33].flatMap((byte) => Array<number>(32).fill(byte))),
+  },
+  {
+    kind: "scanDigest",
+    volume: 1,
+    offset: 2 * 1024 * 1024,
+    length: 512,
+    level: "leaf",
+    digests: new Uint8Array(16).fill(0x44),
+  },
+  { kind: "scanContent", volume: 1, offset: 1024 * 1024, length: 512, data: new Uint8Array(512).fill(0x5a) },
+  { kind: "scanContent", volume: 1, offset: 8192, length: 4096, data: null },
+  { kind: "scanMark", volume: 0, offset: 0, length: 0, mark: "end", purpose: "first-sync", begin: 812 },
+];
+
 /** Sequences 1 and 2: no data, so that the example is short. */
 export const sampleFrame: Frame = buildFrame({
   lineage: sampleLineage,
@@ -95,6 +119,12 @@ export async function encodeSamples(): Promise<
     "record-zeroes": { bytes: record(sampleRecords[0]!), deterministic: true },
     "record-trim": { bytes: record(sampleRecords[1]!), deterministic: true },
     "record-write": { bytes: record(writeRecord), deterministic: true },
+    "record-scan-begin": { bytes: record(sampleScanRecords[0]!), deterministic: true },
+    "record-scan-digest-chunk": { bytes: record(sampleScanRecords[1]!), deterministic: true },
+    "record-scan-digest-leaf": { bytes: record(sampleScanRecords[2]!), deterministic: true },
+    "record-scan-content": { bytes: record(sampleScanRecords[3]!), deterministic: true },
+    "record-scan-zeroes": { bytes: record(sampleScanRecords[4]!), deterministic: true },
+    "record-scan-end": { bytes: record(sampleScanRecords[5]!), deterministic: true },
     chain: {
       bytes: Buffer.concat([sampleGenesis, sampleFrame.chainAfter, sampleWriteFrame.chainAfter]),
       deterministic: true,

@@ -8,6 +8,7 @@ import { brotliDecompressSync } from "node:zlib";
 
 export interface NaiveRecord {
   kind: number;
+  flags: number;
   volume: number;
   offset: bigint;
   length: number;
@@ -75,7 +76,7 @@ function require(condition: boolean, what: string): void {
 export function encodeRecord(record: NaiveRecord): number[] {
   return [
     record.kind,
-    0,
+    record.flags,
     ...number(record.volume, 2),
     ...number(record.length, 4),
     ...number(record.offset, 8),
@@ -90,25 +91,47 @@ export function decodeRecords(body: readonly number[], count: number): NaiveReco
     require(at + 16 <= body.length, "record cut short");
     const record = {
       kind: body[at]!,
+      flags: body[at + 1]!,
       volume: small(body, at + 2, 2),
       length: small(body, at + 4, 4),
       offset: value(body, at + 8, 8),
       data: [] as number[],
     };
-    require(record.kind >= 1 && record.kind <= 3, "kind");
-    require(body[at + 1] === 0, "flags");
-    require(record.length > 0 && record.length % 512 === 0 && record.offset % 512n === 0n, "range");
-    require(record.offset + BigInt(record.length) < 2n ** 53n, "range");
     at += 16;
-    if (record.kind === 1) {
-      require(record.length <= 1024 * 1024 && at + record.length <= body.length, "data");
-      record.data = body.slice(at, at + record.length);
-      at += record.length;
-    }
+    const size = payloadSize(record);
+    require(at + size <= body.length, "payload");
+    record.data = body.slice(at, at + size);
+    at += size;
     records.push(record);
   }
   require(at === body.length, "trailing");
   return records;
+}
+
+/** Bytes behind the header, by the table of the record page; throws for what the page does not allow. */
+function payloadSize({ kind, flags, offset, length }: NaiveRecord): number {
+  const mebibyte = 1024 * 1024;
+  if (kind === 10) {
+    require(length === 0 && flags < 12 && offset < 2n ** 53n, "mark");
+    require(flags < 4 ? offset === 0n : offset > 0n, "begin of a mark");
+    return 0;
+  }
+  require(length > 0 && length % 512 === 0 && offset % 512n === 0n, "range");
+  require(offset + BigInt(length) < 2n ** 53n, "range");
+  if (kind === 2 || kind === 3) {
+    require(flags === 0, "flags");
+    return 0;
+  }
+  if (kind === 4) {
+    require(flags < 2 && offset % BigInt(mebibyte) === 0n, "digests");
+    require(length <= (flags === 1 ? mebibyte : 4095 * mebibyte), "range of digests");
+    return flags === 1 ? 16 * Math.ceil(length / 4096) : 32 * Math.ceil(length / mebibyte);
+  }
+  require(kind === 1 || kind === 5, "kind");
+  require(flags === 0 || (kind === 5 && flags === 1), "flags");
+  if (flags === 1) return 0;
+  require(length <= mebibyte, "data");
+  return length;
 }
 
 /** Chain value after each record. */
