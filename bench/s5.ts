@@ -24,6 +24,8 @@ const scale = 10;
  */
 const transactionsOfTrace = 122_000;
 const traceMsMax = 30 * 60_000;
+/** Its last checkpoint goes over the disk that is traced. */
+const stopMsMax = 2 * 60_000;
 /** Few enough that most commits have a FLUSH of their own, as in the trace that the target comes from. */
 const clients = 4;
 /** A line as it is for: batches wait for it a little, and so have something to compress together. */
@@ -119,7 +121,7 @@ async function trace(codec: "lz4" | "brotli", user: User, options: BenchOptions)
       { ...asUser, timeoutMs: traceMsMax },
     );
     const transactions = Number(/actually processed: (\d+)/.exec(text)?.[1] ?? Number.NaN);
-    await server.stop();
+    await server.stop(stopMsMax);
     await disk.unmount();
     await sites.waitIdle("primary", "dr", 300_000);
     if (tap.lost) throw new Error("the tap lost track of the client's requests");
