@@ -13,7 +13,8 @@ const documentBytesMax = 1024 * 1024;
 
 /**
  * Reads and parses the document; undefined when the file does not exist. A damaged one is `DOCUMENT_DAMAGED`, never
- * "not there": an agent that took damage for absence would start a second history.
+ * "not there": an agent that took damage for absence would start a second history. What is returned survives power
+ * loss: its writer may have been killed between giving it its name and making the name durable.
  */
 export async function readDocument<T>(
   disk: Disk,
@@ -25,11 +26,13 @@ export async function readDocument<T>(
     const bytes = await disk.readFile(path);
     if (bytes.byteLength > documentBytesMax) throw new RangeError(`${bytes.byteLength} bytes`);
     text = Buffer.from(bytes).toString("utf8");
+    // Nobody may go by it before this: power loss could bring the older document back afterwards.
+    await syncDirectory(disk, dirname(path));
   } catch (cause) {
     if (errorCode(cause) === "ENOENT") return undefined;
     throw new OperationalError({
       code: "DOCUMENT_UNREADABLE",
-      message: `cannot read ${path}`,
+      message: `cannot read ${path}, or make sure of its name`,
       reaction: "stop",
       cause,
     });

@@ -8,7 +8,7 @@ import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
 import { KillRig, killBytesPerSecond, killCount } from "./rig.ts";
 
 const seed = seedFromEnvironment();
-const kills = killCount(60);
+const kills = killCount(80);
 
 test(`the standby is one prefix after each of ${kills} kills of the gateway (SEED=${seed})`, async (t) => {
   const random = new SeededRandom(seed, 3);

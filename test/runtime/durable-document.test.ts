@@ -10,6 +10,7 @@ import { after, test } from "node:test";
 import { systemDisk } from "../../runtime/disk.ts";
 import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
 import { observeDisk } from "../../runtime/failpoints.ts";
+import { SimWorld } from "../sim/world/driven.ts";
 import { diskError, hookedDisk } from "../support/hooked-disk.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "splitsite-document-"));
@@ -31,6 +32,31 @@ test("content is durable before it gets its name, and the name before the call s
     ],
   );
   assert.deepEqual(await read(path), { epoch: 1 });
+});
+
+test("what was read survives a loss of power, also where its writer was killed before the name was durable", async () => {
+  const world = new SimWorld(1);
+  const writer = world.life();
+  const disk = world.disk.view(writer);
+  await world.drive(writeDocument(disk, "/state.json", { epoch: 1 }));
+  let isRenamed = false;
+  world.disk.onOperation = (_, __, operation, when) => {
+    if (operation !== "rename" || when !== "after") return;
+    isRenamed = true;
+    world.disk.kill(writer);
+  };
+  // Nobody is told how it ends: its process is gone.
+  void writeDocument(disk, "/state.json", { epoch: 2 });
+  await world.scheduler.run({ stop: () => isRenamed });
+  assert.ok(isRenamed);
+  world.disk.onOperation = undefined;
+  const reader = world.disk.view(world.life());
+  const believed = await world.drive(readDocument(reader, "/state.json", (value) => value));
+  world.disk.powerCut("nothing");
+  const found = await world.drive(
+    readDocument(world.disk.view(world.life()), "/state.json", (value) => value),
+  );
+  assert.deepEqual(found, believed);
 });
 
 test("a step that fails leaves the old document or the new one, never neither", async () => {

@@ -6,6 +6,15 @@ const failover = "test/gateway/failover.test.ts";
 
 export const failoverBugs: readonly PlantedBug[] = [
   {
+    id: "failover/document-believed-before-its-name-is-durable",
+    does: "A document is read and believed although its writer was killed before its name was durable.",
+    file: "runtime/durable-document.ts",
+    find: "    await syncDirectory(disk, dirname(path));\n  } catch (cause) {",
+    replace: "  } catch (cause) {",
+    caughtBy: [{ file: "test/runtime/durable-document.test.ts", only: "what was read survives" }],
+    budgetSeconds: 30,
+  },
+  {
     id: "failover/epoch-not-raised",
     does: "A failover takes over without raising the epoch.",
     file: "gateway/group.ts",
