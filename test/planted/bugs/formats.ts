@@ -39,7 +39,7 @@ export const formatBugs: readonly PlantedBug[] = [
     id: "formats/offset-without-its-high-word",
     does: "A record's offset is written without what is above 32 bits.",
     file: "protocol/record.ts",
-    find: "  view.setUint32(at + 8, Math.floor(record.offset / 2 ** 32));\n",
+    find: "  view.setUint32(at + 8, Math.floor(offset / 2 ** 32));\n",
     replace: "  view.setUint32(at + 8, 0);\n",
     caughtBy: [{ file: record }],
     budgetSeconds: 30,

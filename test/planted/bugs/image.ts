@@ -26,9 +26,48 @@ export const imageBugs: readonly PlantedBug[] = [
     id: "image/last-record-dropped",
     does: "The last record of an apply step is left out.",
     file: "image/group-image.ts",
-    find: "  if (portion.length > 0) yield portion;\n",
-    replace: "  if (portion.length > 1) yield portion.slice(0, -1);\n",
+    find: "    if (records.length > 0) yield portion();\n",
+    replace: "    records.pop();\n    if (records.length > 0) yield portion();\n",
     caughtBy: [{ file: group, only: "image files hold what the records say" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "image/digest-compared-behind-the-whole-step",
+    does: "A digest is compared when the step is over, and not before the records that follow it.",
+    file: "image/group-image.ts",
+    find: '        if (record.kind === "scanDigest") yield portion({ record, sequence });\n',
+    replace: '        if (record.kind === "scanDigest") digests.push({ record, sequence });\n',
+    also: [
+      {
+        find: "    let records: ImageRecord[] = [];\n    const portion",
+        replace:
+          '    const digests: Portion["digest"][] = [];\n    let records: ImageRecord[] = [];\n    const portion',
+      },
+      {
+        find: "    if (records.length > 0) yield portion();\n",
+        replace:
+          "    if (records.length > 0) yield portion();\n    for (const digest of digests) yield portion(digest);\n",
+      },
+    ],
+    caughtBy: [{ file: "test/image/scanned.test.ts", only: "digests are compared" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "image/digest-compared-after-a-step-cut-short",
+    does: "After a crash digests are compared that the images may have passed.",
+    file: "image/group-image.ts",
+    find: "digest.sequence > this.#leftThrough",
+    replace: "digest.sequence > 0",
+    caughtBy: [{ file: "test/image/scanned.test.ts", only: "cut short" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "image/scan-content-in-the-overlay",
+    does: "A scan's records reach the overlay as if a client had sent them.",
+    file: "image/overlay.ts",
+    find: "      if (isOfScan(record)) continue;\n",
+    replace: '      if (record.kind === "scanMark" || record.kind === "scanDigest") continue;\n',
+    caughtBy: [{ file: "test/image/scanned.test.ts", only: "ignore its content" }],
     budgetSeconds: 60,
   },
   {
