@@ -73,8 +73,9 @@ evidence: peers build ## all tests once, and docs/evidence.md from what they rea
 	rm -rf build/evidence
 	@mkdir -p build
 	export SPLITSITE_EVIDENCE="$(CURDIR)/build/evidence"; \
+	export SPLITSITE_EVIDENCE_COMMIT="$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"; \
 	$(RUN_TESTS) $$(find dist/test -name '*.test.js' | sort)
-	node dist/test/evidence/main.js build/evidence docs/evidence.md
+	node dist/test/evidence/main.js docs/evidence.md build/evidence
 
 test-planted: build ## plant known bugs one at a time in a private copy; all must be caught (ARGS="--only ID --jobs 2")
 	node dist/test/planted/main.js $(ARGS)

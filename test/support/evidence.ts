@@ -1,6 +1,7 @@
 /**
  * Figures of proof: what a test really did, kept as one JSON line per run where `SPLITSITE_EVIDENCE` names a folder, so
- * that the evidence sheet adds up what happened and not what was intended. Without it nothing is kept.
+ * that the evidence sheet adds up what happened and not what was intended. Without it nothing is kept. Each line names the
+ * commit it speaks of (`SPLITSITE_EVIDENCE_COMMIT`), since long runs are made in slices.
  */
 import { appendFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -22,6 +23,7 @@ export type EvidenceKind =
 export type EvidenceFigures = Readonly<Record<string, number>>;
 
 export interface EvidenceLine {
+  readonly commit: string;
   readonly kind: EvidenceKind;
   readonly figures: EvidenceFigures;
 }
@@ -36,7 +38,8 @@ export function noteEvidence(kind: EvidenceKind, figures: EvidenceFigures): void
   const folder = process.env["SPLITSITE_EVIDENCE"];
   if (folder === undefined || folder === "") return;
   mkdirSync(folder, { recursive: true });
-  const line: EvidenceLine = { kind, figures };
+  const commit = process.env["SPLITSITE_EVIDENCE_COMMIT"] ?? "unknown";
+  const line: EvidenceLine = { commit, kind, figures };
   // One short write with O_APPEND: test files that run side by side do not mix their lines.
   appendFileSync(join(folder, evidenceFileName), `${JSON.stringify(line)}\n`);
 }
