@@ -14,11 +14,12 @@ import { measure as s3 } from "./s3.ts";
 import { measure as s4 } from "./s4.ts";
 import { measure as s5 } from "./s5.ts";
 import { measure as s6 } from "./s6.ts";
+import { measure as s10 } from "./s10.ts";
 import { measure as s11 } from "./s11.ts";
 import type { Benchmark, Section } from "./section.ts";
 import { figure } from "./section.ts";
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { s1, s2, s3, s4, s5, s6, s11 };
+const benchmarks: Readonly<Record<string, Benchmark>> = { s1, s2, s3, s4, s5, s6, s10, s11 };
 
 const { values } = parseArgs({
   options: {
