@@ -9,11 +9,8 @@ import { join } from "node:path";
 import type { FileDevice } from "../block/file-device.ts";
 import { openFileDevice } from "../block/file-device.ts";
 import type { FoldedChanges } from "../image/fold.ts";
-import type { BlockPack } from "../image/history/before-images.ts";
-import { packBeforeImages } from "../image/history/before-images.ts";
 import { BlockIndex } from "../image/history/block-index.ts";
-import { decodeChunkHead, encodeChunk } from "../image/history/chunk.ts";
-import type { WalkedChunk } from "../image/history/segments.ts";
+import { appendSet } from "../image/history/capture.ts";
 import { Segments } from "../image/history/segments.ts";
 import { touchedBlocks } from "../image/history/touched.ts";
 import { openLevelOrderedStore } from "../journal/level-ordered-store.ts";
@@ -64,23 +61,13 @@ class Keeper {
     this.#last += 4096;
     const position = { sequence: this.#last, chain: new Uint8Array(32), dataBytesTotal: 0, timeMs: 0 };
     const set = { lineage, first, position };
-    const walked: WalkedChunk[] = [];
-    await this.#segments.beginSet();
-    const add = async ({ runs, blocks }: BlockPack, isLast: boolean): Promise<void> => {
-      const number = walked.length;
-      const bytes = encodeChunk({ set, number, isLast, runs, blocks }, "lz4");
-      const place = await this.#segments.append({ first, position, number }, bytes);
-      walked.push({ place, head: decodeChunkHead(bytes), bytes: bytes.byteLength });
-    };
     const images = {
       sizeBytes: () => imageBytes,
       read: (_: number, offset: number, length: number) => this.#device.read(offset, length),
       extents: (_: number, offset: number, length: number) => this.#device.extents(offset, length),
     };
-    for await (const pack of packBeforeImages(touchedBlocks([folded]), images)) await add(pack, false);
-    await add({ runs: [], blocks: new Uint8Array(0) }, true);
-    await this.#segments.endSet();
-    for (const chunk of walked) await this.#index.add(chunk);
+    const chunks = await appendSet(this.#segments, set, touchedBlocks([folded]), images);
+    await this.#index.add(chunks);
   }
 }
 

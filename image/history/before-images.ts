@@ -7,6 +7,7 @@ import type { VolumeNumber } from "../../protocol/ids.ts";
 import { blockBytes } from "../../protocol/ids.ts";
 import type { BlockRun } from "./chunk.ts";
 import { chunkBlocksMax, chunkRunsMax } from "./chunk.ts";
+import { ChunkRoom } from "./chunk-room.ts";
 import type { TouchedRun } from "./touched.ts";
 
 /** The images as they are before the step. */
@@ -16,10 +17,12 @@ export interface ImageReads {
   extents(volume: VolumeNumber, offset: number, length: number): Promise<readonly Extent[]>;
 }
 
-/** Runs and content of one chunk. */
+/** Runs and content of one chunk. Who takes it owns the room, and gives it back. */
 export interface BlockPack {
   readonly runs: readonly BlockRun[];
+  /** A view of the room. */
   readonly blocks: Uint8Array;
+  readonly room: ChunkRoom;
 }
 
 /** Shorter runs are read without asking where data lies: two system calls cost more than reading zeroes. */
@@ -35,29 +38,61 @@ interface Piece {
   readonly isHole: boolean;
 }
 
+/** Pieces that are read together, at most `chunkBlocksMax` blocks, and what they hold; undefined for a hole. */
+interface Group {
+  readonly pieces: readonly Piece[];
+  readonly contents: Promise<(Uint8Array | undefined)[]>;
+}
+
 /**
  * Packs in order of volume and block. Blocks that read as zeroes and are only zeroed keep nothing: the step does not
- * change them. At most `chunkBlocksMax` blocks are read at once.
+ * change them. Twice `chunkBlocksMax` blocks are read at once: what is packed, and what comes next.
  */
 export async function* packBeforeImages(
   touched: ReadonlyMap<VolumeNumber, readonly TouchedRun[]>,
   images: ImageReads,
 ): AsyncGenerator<BlockPack> {
   const packer = new Packer();
+  let current: Group | undefined;
+  for await (const pieces of groupsOf(touched, images)) {
+    const next = readGroup(pieces, images);
+    if (current !== undefined) yield* packGroup(packer, current);
+    current = next;
+  }
+  if (current !== undefined) yield* packGroup(packer, current);
+  if (!packer.isEmpty) yield packer.take();
+}
+
+async function* groupsOf(
+  touched: ReadonlyMap<VolumeNumber, readonly TouchedRun[]>,
+  images: ImageReads,
+): AsyncGenerator<Piece[]> {
   let group: Piece[] = [];
   let groupBlocks = 0;
   for await (const piece of piecesOf(touched, images)) {
     const blocks = piece.isHole ? 0 : piece.blocks;
     if (groupBlocks + blocks > chunkBlocksMax || group.length === chunkRunsMax) {
-      yield* packGroup(packer, group, images);
+      yield group;
       group = [];
       groupBlocks = 0;
     }
     group.push(piece);
     groupBlocks += blocks;
   }
-  yield* packGroup(packer, group, images);
-  if (!packer.isEmpty) yield packer.take();
+  if (group.length > 0) yield group;
+}
+
+function readGroup(pieces: readonly Piece[], images: ImageReads): Group {
+  const contents = Promise.all(
+    pieces.map(({ volume, first, blocks, isHole }) => {
+      if (isHole) return undefined;
+      const offset = first * blockBytes;
+      return images.read(volume, offset, Math.min(blocks * blockBytes, images.sizeBytes(volume) - offset));
+    }),
+  );
+  // A failure is met when the group is packed; until then it must not count as unhandled.
+  contents.catch(() => undefined);
+  return { pieces, contents };
 }
 
 /** Runs cut into what is read at once; of long ones only what the images have allocated. */
@@ -101,19 +136,9 @@ async function holeBlocks(
   return end === sizeBytes ? Math.ceil((end - start) / blockBytes) : Math.floor((end - start) / blockBytes);
 }
 
-async function* packGroup(
-  packer: Packer,
-  group: readonly Piece[],
-  images: ImageReads,
-): AsyncGenerator<BlockPack> {
-  const contents = await Promise.all(
-    group.map(({ volume, first, blocks, isHole }) => {
-      if (isHole) return undefined;
-      const offset = first * blockBytes;
-      return images.read(volume, offset, Math.min(blocks * blockBytes, images.sizeBytes(volume) - offset));
-    }),
-  );
-  for (const [index, piece] of group.entries()) {
+async function* packGroup(packer: Packer, group: Group): AsyncGenerator<BlockPack> {
+  const contents = await group.contents;
+  for (const [index, piece] of group.pieces.entries()) {
     const content = contents[index];
     if (content === undefined) {
       if (packer.isFull) yield packer.take();
@@ -133,7 +158,8 @@ async function* packGroup(
 
 class Packer {
   #runs: { volume: VolumeNumber; kind: BlockRun["kind"]; first: number; blocks: number }[] = [];
-  #blocks = new Uint8Array(chunkBlocksMax * blockBytes);
+  /** Taken with the first block. */
+  #room: ChunkRoom | undefined;
   #used = 0;
 
   get isEmpty(): boolean {
@@ -142,7 +168,7 @@ class Packer {
 
   /** There may be no room for one more run or block. */
   get isFull(): boolean {
-    return this.#used === this.#blocks.byteLength || this.#runs.length === chunkRunsMax;
+    return this.#used === chunkBlocksMax * blockBytes || this.#runs.length === chunkRunsMax;
   }
 
   addZeroes(volume: VolumeNumber, first: number, blocks: number): void {
@@ -152,8 +178,10 @@ class Packer {
   /** `bytes` may be short: a volume's last block is filled with zeroes. */
   addData(volume: VolumeNumber, block: number, bytes: Uint8Array): void {
     this.#add(volume, "data", block, 1);
-    this.#blocks.set(bytes, this.#used);
-    this.#blocks.fill(0, this.#used + bytes.byteLength, this.#used + blockBytes);
+    this.#room ??= ChunkRoom.take();
+    const { blocks } = this.#room;
+    blocks.set(bytes, this.#used);
+    if (bytes.byteLength < blockBytes) blocks.fill(0, this.#used + bytes.byteLength, this.#used + blockBytes);
     this.#used += blockBytes;
   }
 
@@ -164,10 +192,12 @@ class Packer {
     else this.#runs.push({ volume, kind, first, blocks });
   }
 
-  /** The pack so far; its content is valid until the next one is asked for. */
+  /** The pack so far. */
   take(): BlockPack {
-    const pack = { runs: this.#runs, blocks: this.#blocks.subarray(0, this.#used) };
+    const room = this.#room ?? ChunkRoom.take();
+    const pack = { runs: this.#runs, blocks: room.blocks.subarray(0, this.#used), room };
     this.#runs = [];
+    this.#room = undefined;
     this.#used = 0;
     return pack;
   }

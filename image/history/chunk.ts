@@ -22,7 +22,7 @@
  *   120           runs, 16 bytes each; then the payload; then zero bytes up to a multiple of 512
  */
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "../../protocol/bytes.ts";
 import type { LineageBytes, Sequence, VolumeNumber } from "../../protocol/ids.ts";
@@ -76,6 +76,9 @@ export interface ChunkHead extends SetIdentity {
   readonly covered: readonly Uint8Array[];
 }
 
+/** What stands in a chunk's head, its payload's lengths apart. */
+export type ChunkHeadInput = Pick<ChunkHead, "first" | "position" | "lineage" | "number" | "isLast" | "runs">;
+
 export interface ChunkInput {
   readonly set: SetIdentity;
   readonly number: number;
@@ -94,37 +97,62 @@ export function chunkBytes(runs: number, storedBytes: number): number {
 /** A whole chunk with its padding; LZ4 only where it shrinks the blocks. */
 export function encodeChunk(input: ChunkInput, compression: "lz4" | "none"): Uint8Array {
   const { set, runs, blocks } = input;
-  assert(
-    runs.length <= chunkRunsMax && blocks.byteLength <= chunkBlocksMax * blockBytes,
-    "within its limits",
-  );
-  let payload = blocks;
-  if (compression === "lz4" && blocks.byteLength > 0) {
-    const compressed = lz4Compress(blocks);
-    if (compressed.byteLength < blocks.byteLength) payload = compressed;
-  }
-  const writer = new ByteWriter(chunkBytes(runs.length, payload.byteLength))
+  const payloadAt = chunkHeadBytes + runs.length * runBytes;
+  const room = new Uint8Array(payloadAt + blocks.byteLength + chunkAlignBytes);
+  room.set(blocks, payloadAt);
+  const compressed = compression === "lz4" && blocks.byteLength > 0 ? lz4Compress(blocks) : undefined;
+  return sealChunk(room, payloadAt, blocks.byteLength, { ...input, ...set }, compressed);
+}
+
+/**
+ * Makes a chunk around blocks that stand at `payloadAt` of `room`, without copying them: there must be room in front
+ * for head and runs, and `chunkAlignBytes` behind. `compressed` is stored instead of the blocks when it is shorter.
+ * The answer is a view of `room`, and the blocks in it are used up.
+ */
+export function sealChunk(
+  room: Uint8Array,
+  payloadAt: number,
+  rawBytes: number,
+  input: ChunkHeadInput,
+  compressed?: Uint8Array,
+): Uint8Array {
+  const { runs, position } = input;
+  assert(runs.length <= chunkRunsMax && rawBytes <= chunkBlocksMax * blockBytes, "within its limits");
+  const shrinks = compressed !== undefined && compressed.byteLength < rawBytes;
+  const storedBytes = shrinks ? compressed.byteLength : rawBytes;
+  const writer = new ByteWriter(chunkHeadBytes + runs.length * runBytes)
     .u32(chunkMagic)
     .u8(chunkVersion)
     .u8(input.isLast ? lastFlag : 0)
     .u16(runs.length)
-    .put(set.lineage)
-    .u64(set.first)
-    .u64(set.position.sequence)
+    .put(input.lineage)
+    .u64(input.first)
+    .u64(position.sequence)
     .u32(input.number)
-    .u32(blocks.byteLength)
-    .u32(payload.byteLength)
+    .u32(rawBytes)
+    .u32(storedBytes)
     .u32(0)
-    .put(set.position.chain)
-    .u64(set.position.dataBytesTotal)
-    .u64(set.position.timeMs)
+    .put(position.chain)
+    .u64(position.dataBytesTotal)
+    .u64(position.timeMs)
     .put(new Uint8Array(digestBytes));
   for (const run of runs) writer.u16(run.volume).u16(runKind[run.kind]).u32(run.blocks).u64(run.first);
-  const { bytes } = writer.put(payload);
-  const headEnd = chunkHeadBytes + runs.length * runBytes;
-  bytes.set(digestOf(coveredBy(bytes, headEnd), blocks), digestAt);
-  new DataView(bytes.buffer).setUint32(crcAt, headCrc(bytes, headEnd));
-  return bytes;
+  const { bytes: head } = writer;
+  // What the digest covers is laid before the blocks in one piece, so that one call hashes it where it stands.
+  let coveredAt = payloadAt;
+  for (const part of coveredBy(head, head.byteLength).reverse()) {
+    coveredAt -= part.byteLength;
+    room.set(part, coveredAt);
+  }
+  const digest = hash("sha256", room.subarray(coveredAt, payloadAt + rawBytes), "buffer");
+  head.set(digest.subarray(0, digestBytes), digestAt);
+  new DataView(head.buffer).setUint32(crcAt, headCrc(head, head.byteLength));
+  const start = payloadAt - head.byteLength;
+  room.set(head, start);
+  if (shrinks) room.set(compressed, payloadAt);
+  const end = start + chunkBytes(runs.length, storedBytes);
+  room.fill(0, payloadAt + storedBytes, end);
+  return room.subarray(start, end);
 }
 
 function coveredBy(bytes: Uint8Array, headEnd: number): Uint8Array[] {

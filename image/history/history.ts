@@ -191,7 +191,7 @@ export class History {
     const set = { lineage: this.#options.lineage, first, position };
     const chunks = await appendSet(this.#segments, set, touched, images);
     // Behind the sync: a row of a set that power loss took would answer for a later set with its numbers.
-    for (const chunk of chunks) await this.#index.add(chunk);
+    await this.#index.add(chunks);
     if (this.#segments.list.at(-1)?.number !== before) await this.#index.settle(position.sequence);
     this.#captured = position;
   }

@@ -98,9 +98,7 @@ export async function openJoined(
       settled,
       verifyBehind: Number.POSITIVE_INFINITY,
       onSet: async (chunks) => {
-        for (const chunk of chunks) {
-          if (chunk.head.position.sequence > (settled ?? 0)) await index.add(chunk);
-        }
+        await index.add(chunks.filter(({ head }) => head.position.sequence > (settled ?? 0)));
       },
     });
     if (settled === undefined) await index.settle(captured.sequence);

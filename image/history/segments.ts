@@ -25,6 +25,8 @@ import {
 export const segmentBytesDefault = 64 * 1024 * 1024;
 /** Read first of a chunk: head and 248 runs, so that most chunks need one read more, for their payload. */
 const headReadBytes = 4096;
+/** Chunks being written at once, 768 KiB: the pool has the next one before it has told of the last. */
+const writesMax = 3;
 /** Copied at once by a cut. */
 const copyBytes = 1024 * 1024;
 const namePattern = /^\d{8}$/;
@@ -36,8 +38,13 @@ export interface ChunkPlace {
   readonly offset: number;
 }
 
-export interface WalkedChunk {
+/** What the index has to know of a chunk. */
+export interface IndexedChunk {
   readonly place: ChunkPlace;
+  readonly head: Pick<ChunkHead, "first" | "position" | "isLast" | "runs">;
+}
+
+export interface WalkedChunk extends IndexedChunk {
   readonly head: ChunkHead;
   readonly bytes: number;
 }
@@ -72,8 +79,8 @@ export class Segments {
   #setStartsAt = 0;
   /** The set under way begins a new segment with its first chunk. */
   #rotates = false;
-  /** The write under way. */
-  #writing: Promise<void> = Promise.resolve();
+  /** Writes under way, in the order of their places. */
+  #writing: Promise<void>[] = [];
   #failed: OperationalError | undefined;
 
   private constructor(options: SegmentsOptions, segments: Segment[]) {
@@ -163,13 +170,16 @@ export class Segments {
     this.#setStartsAt = newest?.bytes ?? 0;
   }
 
-  /** Appends a chunk of the set that was begun; may settle before it is written. `bytes` must not change any more. */
-  async append(head: ChunkIdentity, bytes: Uint8Array): Promise<ChunkPlace> {
+  /**
+   * Appends a chunk of the set that was begun; may settle before it is written. `bytes` must not change before
+   * `onWritten`, which is not called when the write fails.
+   */
+  async append(head: ChunkIdentity, bytes: Uint8Array, onWritten?: () => void): Promise<ChunkPlace> {
     this.#admit();
     assert(this.#inSet, "chunks belong to a set that was begun");
     return this.#guard("write", async () => {
-      // One chunk is being written while the next is made: that bounds the memory.
-      await this.#writing;
+      // A few chunks are being written while the next is made: that bounds the memory.
+      if (this.#writing.length >= writesMax) await this.#writing.shift();
       const newest = this.#segments.at(-1);
       // A set stays in one segment, unless its part there is by itself as long as one.
       if (this.#rotates || newest!.bytes - this.#setStartsAt >= this.#segmentBytes) {
@@ -179,14 +189,23 @@ export class Segments {
       this.#file ??= await this.#disk.open(this.#path(segment.number), "update");
       const offset = segment.bytes;
       this.#segments[this.#segments.length - 1] = { ...segment, bytes: offset + bytes.byteLength };
-      this.#writing = this.#file.write(offset, bytes);
-      // Met by the next append or by the sync; until then it must not count as unhandled.
-      this.#writing.catch(() => undefined);
+      const writing = this.#file.write(offset, bytes).then(onWritten);
+      // Met by a later append or by the sync; until then it must not count as unhandled.
+      writing.catch(() => undefined);
+      this.#writing.push(writing);
       return { segment: segment.number, offset };
     });
   }
 
+  async #written(): Promise<void> {
+    // All of them settle first: the file is closed after a failure, and its number may then mean another one.
+    await Promise.allSettled(this.#writing);
+    await Promise.all(this.#writing);
+    this.#writing = [];
+  }
+
   async #beginSegment(number: number, head: ChunkIdentity): Promise<void> {
+    await this.#written();
     if (this.#file !== undefined) {
       // Survives power loss before anything stands in the next one: only the newest segment can be torn.
       await this.#file.syncData();
@@ -208,7 +227,7 @@ export class Segments {
   async endSet(): Promise<void> {
     this.#admit();
     await this.#guard("sync", async () => {
-      await this.#writing;
+      await this.#written();
       // A failure here is final (`#guard`): the kernel may call the lost pages clean and let the next sync succeed.
       await this.#file!.syncData();
     });
@@ -354,7 +373,7 @@ export class Segments {
   /** Closes the newest segment; syncs nothing. */
   async close(): Promise<void> {
     // Only the descriptor is waited for: a failed write was told, or its set never ended.
-    await this.#writing.catch(() => undefined);
+    await Promise.allSettled(this.#writing);
     await this.#file?.close();
     this.#file = undefined;
   }

@@ -12,7 +12,7 @@ export class ForgetfulStore extends MemoryOrderedStore {
   #since: Change[] = [];
 
   override async write(puts: readonly StoreEntry[], deletes: readonly Uint8Array[]): Promise<void> {
-    for (const { key, value } of puts) this.#since.push({ key: hex(key), value: value.slice() });
+    for (const { key, value } of puts) this.#since.push({ key: hex(key), value: new Uint8Array(value) });
     for (const key of deletes) this.#since.push({ key: hex(key), value: undefined });
     await super.write(puts, deletes);
   }

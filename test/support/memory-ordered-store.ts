@@ -6,7 +6,7 @@ export class MemoryOrderedStore implements OrderedStore {
   content = new Map<string, Uint8Array>();
 
   async write(puts: readonly StoreEntry[], deletes: readonly Uint8Array[]): Promise<void> {
-    for (const { key, value } of puts) this.content.set(hex(key), value.slice());
+    for (const { key, value } of puts) this.content.set(hex(key), new Uint8Array(value));
     for (const key of deletes) this.content.delete(hex(key));
   }
 

@@ -56,7 +56,7 @@ test("the first set behind a sequence that holds a block is the one a naive sear
     fc.asyncProperty(setShapes, fc.nat(8), async (shapes, removed) => {
       const index = new BlockIndex(new MemoryOrderedStore());
       const chunks = chunksOf(shapes);
-      for (const chunk of [...chunks, ...chunks]) await index.add(chunk);
+      await index.add([...chunks, ...chunks]);
       for (const chunk of chunks.slice(0, removed)) await index.remove(chunk);
       const left = chunks.slice(removed);
       const newest = chunks.at(-1)?.head.position.sequence ?? 0;
@@ -91,7 +91,7 @@ test("a damaged row is an error, a damaged mark an index to be made anew", async
   await index.settle(812);
   assert.equal(await index.settledThrough(), 812);
   const [chunk] = chunksOf([{ length: 1, runs: [{ volume: 0, gap: 0, blocks: 20 }] }]);
-  await index.add(chunk!);
+  await index.add([chunk!]);
   for (const [key, value] of store.content) {
     for (let bit = 0; bit < value.byteLength * 8; bit += 1) {
       const damaged = value.slice();
