@@ -18,6 +18,8 @@ import type { Log } from "../runtime/log.ts";
 import type { FoldedChanges, ImageRecord } from "./fold.ts";
 import { dataOf, foldRecords, isImageRecord } from "./fold.ts";
 import type { History } from "./history/history.ts";
+import type { LogRange } from "./history/history-errors.ts";
+import type { ImageWrites } from "./history/take-back.ts";
 import { touchedBlocks } from "./history/touched.ts";
 import type { AppliedPosition } from "./marker.ts";
 import { Marker } from "./marker.ts";
@@ -81,7 +83,8 @@ export class GroupImage {
   /**
    * Opens the images; takes over the devices, which `close` closes. Frames after `applied` must be applied again,
    * at least up to `applyingLast`, before anyone may call the images consistent. OperationalErrors of `Marker` and
-   * `IMAGE_SIZE`, with reaction `stop`, and those of `openHistory`; the devices are left open.
+   * `IMAGE_SIZE`, with reaction `stop`, and those of `openHistory` and `History.finishRollBack`; the devices are left
+   * open.
    */
   static async open(options: GroupImageOptions): Promise<GroupImage> {
     for (const { entry, device } of options.volumes) {
@@ -105,6 +108,14 @@ export class GroupImage {
       throw error;
     }
     const image = new GroupImage(options, marker, history);
+    try {
+      // A crash while they were taken back: the marker says what they hold only when that is finished.
+      if ((await history?.finishRollBack(image.applied, image.#writes())) === true) image.#restart();
+    } catch (error) {
+      await history?.close();
+      await marker.close();
+      throw error;
+    }
     if (image.applyingLast > image.applied.sequence) {
       options.log.info("IMAGE_PARTLY_APPLIED", "an apply step was under way when the image was last used", {
         sequence: image.applied.sequence,
@@ -305,6 +316,90 @@ export class GroupImage {
     assert(position.sequence <= this.#synced.sequence, "the marker never moves beyond what is synced");
     assert(position.sequence >= this.applied.sequence, "the marker never moves back");
     await this.#marker.write(position, Math.max(position.sequence, this.applyingLast));
+  }
+
+  /**
+   * Takes the images back to a point of their history, and gives it: afterwards they hold that, `applied` says it, and
+   * frames that continue it may be applied. No other step at the same time. OperationalErrors of `sync` and
+   * `History.rollBack`; after `ROLL_BACK_FAILED` every step fails with it until the group is opened again, which
+   * finishes it.
+   */
+  async rollBack(sequence: Sequence): Promise<AppliedPosition> {
+    this.#admit();
+    const history = this.#history;
+    if (history === undefined || sequence > this.#held.sequence) {
+      throw new OperationalError({
+        code: "POINT_UNKNOWN",
+        message: `${sequence} is not a point that the images can be taken back to`,
+        reaction: "refuse",
+      });
+    }
+    // The marker is to say that they hold the point, durably.
+    if (sequence > this.applied.sequence) await this.commit(await this.sync());
+    await this.#takenBack(history, () => history.rollBack(sequence, this.#writes()));
+    return this.applied;
+  }
+
+  /**
+   * To be called with what the images' log can give, before the first `apply`, when a history is kept: undoes what the
+   * log cannot finish any more, so that `applyingLast` is not behind the log. False when there was nothing to undo.
+   * OperationalErrors of `History.undoBehind`.
+   */
+  async undoBehind(log: LogRange): Promise<boolean> {
+    this.#admit();
+    const history = this.#history;
+    if (history === undefined) return false;
+    assert.equal(this.#held.sequence, this.applied.sequence, "nothing was applied yet");
+    let undone = false;
+    await this.#takenBack(history, async () => {
+      undone = await history.undoBehind(log, this.applied, this.#writes());
+    });
+    if (undone) {
+      this.#log.warn("IMAGE_UNDONE", "the log has lost its end: what the images held of it was undone", {
+        sequence: this.applied.sequence,
+        applyingLast: this.applyingLast,
+        logLast: log.last,
+      });
+    }
+    return undone;
+  }
+
+  async #takenBack(history: History, run: () => Promise<void>): Promise<void> {
+    assert(!this.#applying && !this.#syncing, "nothing else happens while images are taken back");
+    this.#applying = true;
+    this.#syncing = true;
+    try {
+      await run();
+    } catch (error) {
+      // The images are between two points, and only the next open may touch them.
+      if (history.rollingBack && error instanceof OperationalError) this.#failed ??= error;
+      throw error;
+    } finally {
+      this.#applying = false;
+      this.#syncing = false;
+    }
+    this.#restart();
+  }
+
+  /** What the marker says is what is held. */
+  #restart(): void {
+    this.#held = this.applied;
+    this.#synced = this.applied;
+  }
+
+  #writes(): ImageWrites {
+    return {
+      applyingLast: this.applyingLast,
+      sizeBytes: (volume) => this.#volume(volume).device.sizeBytes,
+      mark: (position, last) =>
+        this.#marker.write(this.applied.sequence > position.sequence ? position : this.applied, last),
+      write: (changes) => this.#write(changes),
+      sync: async () => {
+        // Also what a life before this one has written and nobody has synced.
+        this.#touched = new Set(this.#volumes.keys());
+        await this.#syncTouched();
+      },
+    };
   }
 
   /** BlockError as the device says; the images hold records up to `held`, or part of an apply under way. */

@@ -17,10 +17,14 @@ export type OpenMode = "read" | "update" | "replace";
 export interface DiskFile {
   /** Bytes from `position`, fewer at the end of the file. The caller owns them. */
   read(position: number, length: number): Promise<Uint8Array>;
+  /** Length of the file, bytes. */
+  size(): Promise<number>;
   /** All of `bytes` at `position`, into the page cache: survives a kill of the process. Bytes may be reused after. */
   write(position: number, bytes: Uint8Array): Promise<void>;
   /** The same within the call, for a few bytes into a file that does not grow. */
   writeNow(position: number, bytes: Uint8Array): void;
+  /** Drops everything behind `length`, at most the file's own; power loss may bring it back until `sync`. */
+  truncate(length: number): Promise<void>;
   /** fdatasync: content written before the call survives power loss when it settles, whoever wrote it. */
   syncData(): Promise<void>;
   /** fsync: also the file's length and, for a folder, its names. */
@@ -73,6 +77,7 @@ export const systemDisk: Disk = {
         const { bytesRead } = await file.read(bytes, 0, length, position);
         return bytes.subarray(0, bytesRead);
       },
+      size: async () => (await file.stat()).size,
       async write(position, bytes) {
         requireWhole(
           path,
@@ -83,6 +88,7 @@ export const systemDisk: Disk = {
       writeNow(position, bytes) {
         requireWhole(path, writeSync(file.fd, bytes, 0, bytes.byteLength, position), bytes.byteLength);
       },
+      truncate: (length) => file.truncate(length),
       syncData: () => file.datasync(),
       sync: () => file.sync(),
       close: () => file.close(),
@@ -105,5 +111,7 @@ export const systemDisk: Disk = {
 
 /** A short write says that the disk is full, sometimes without saying so. */
 function requireWhole(path: string, written: number, wanted: number): void {
-  if (written !== wanted) throw new Error(`short write to ${path}: ${written} of ${wanted} bytes`);
+  if (written === wanted) return;
+  const error = new Error(`short write to ${path}: ${written} of ${wanted} bytes`);
+  throw Object.assign(error, { code: "ENOSPC" });
 }

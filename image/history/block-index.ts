@@ -150,6 +150,12 @@ export class BlockIndex {
     });
   }
 
+  /** First sequence of the oldest set that ends behind `sequence`. */
+  async beginOfSetBehind(sequence: Sequence): Promise<Sequence | undefined> {
+    const [entry] = await this.#store.scan(setKey(sequence + 1), Uint8Array.of(setRow + 1), 1);
+    return entry === undefined ? undefined : checked(entry).u64();
+  }
+
   clear(): Promise<void> {
     return this.#store.clear();
   }

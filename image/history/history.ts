@@ -1,7 +1,7 @@
 /**
  * A group's history: what its images held before each step, put together from segments, index and pins. Owns the
- * folder and the order of steps in it (docs/history.md); gives up by name what does not join. Never writes an image,
- * and never lets a set be counted on that is not synced.
+ * folder and the order of steps in it (docs/history.md); gives up by name what does not join. Writes an image only
+ * through what its owner lends for taking it back, and never lets a set be counted on that is not synced.
  */
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
@@ -12,14 +12,20 @@ import type { AppliedPosition } from "../marker.ts";
 import type { ImageReads } from "./before-images.ts";
 import { BlockIndex } from "./block-index.ts";
 import { appendSet } from "./capture.ts";
+import type { LogRange } from "./history-errors.ts";
+import { indexUnwritten, pointUnknown, refused, rollBackFailed, undoImpossible } from "./history-errors.ts";
 import type { Pin } from "./pins.ts";
 import { Pins } from "./pins.ts";
 import type { HistoryOptions } from "./reopen.ts";
 import { clearAll, damaged, damagedUpTo, openJoined, removeOldest, segmentsOptions } from "./reopen.ts";
 import { decideRetention } from "./retention.ts";
 import type { WalkedChunk } from "./segments.ts";
-import { Segments } from "./segments.ts";
+import { full, isFull, Segments } from "./segments.ts";
+import type { ImageWrites } from "./take-back.ts";
+import { chunksBehind, verifyBehind, writeBack } from "./take-back.ts";
 import type { TouchedRun } from "./touched.ts";
+import type { VerifyProgress, VerifyReport } from "./verify.ts";
+import { verifySegments } from "./verify.ts";
 
 /** Views of one history at once: each holds back what may be given up, and a few chunks in memory. */
 export const viewsMax = 64;
@@ -156,15 +162,140 @@ export class History {
   ): Promise<void> {
     return this.#exclusive(async () => {
       if (!this.needed) return this.#passOver(end);
-      if (this.#captured === undefined) {
-        if (held.sequence < this.#mayHold) return this.#passOver(end);
-        // Durable before the first set: one without a beginning would be removed.
-        await this.#pins.setBegin(held);
-        this.#captured = held;
-      }
-      if (end.sequence <= this.#captured.sequence) return;
-      await this.#capture(this.#captured.sequence + 1, end, touched(), images);
+      if (this.#captured === undefined && held.sequence < this.#mayHold) return this.#passOver(end);
+      // Durable before the first set: one without a beginning would be removed.
+      const captured = this.#captured ?? (await this.#begin(held));
+      if (end.sequence <= captured.sequence) return;
+      await this.#capture(captured.sequence + 1, end, touched(), images);
     });
+  }
+
+  /**
+   * Takes the images back to a point, `sequence`, which they hold durably; everything behind it is gone from images
+   * and history. A crash in the middle is finished by `finishRollBack`. Before anything is changed: OperationalError
+   * `POINT_UNKNOWN`, `VIEWS_OPEN`, `POINTS_PINNED` (a point behind it is pinned), reaction `refuse`, `HISTORY_DAMAGED`.
+   * Afterwards `ROLL_BACK_FAILED`, reaction `reopen`, as every later call.
+   */
+  rollBack(sequence: Sequence, images: ImageWrites): Promise<void> {
+    return this.#exclusive(async () => {
+      const point = await this.point(sequence);
+      if (point === undefined) throw pointUnknown(sequence);
+      if (this.#views.size > 0) throw refused("VIEWS_OPEN", `${this.#views.size} views are open`);
+      const pin = this.#pins.list.find((each) => each.sequence > sequence);
+      if (pin !== undefined)
+        throw refused(
+          "POINTS_PINNED",
+          `the pin ${pin.id} holds the point ${pin.sequence} behind ${sequence}`,
+        );
+      await verifyBehind(this.#segments, sequence);
+      await this.#order(point, images);
+    });
+  }
+
+  /**
+   * Undoes the sets that end behind what the images' log can still give: power loss, or damage, took the log's end.
+   * For images that were just opened and hold `applied`. False when there is nothing to undo. OperationalErrors, the
+   * images untouched: `HISTORY_UNDO_IMPOSSIBLE` (`stop`), `HISTORY_DAMAGED`; else `ROLL_BACK_FAILED`.
+   */
+  undoBehind(log: LogRange, applied: AppliedPosition, images: ImageWrites): Promise<boolean> {
+    return this.#exclusive(async () => {
+      if (this.#captured === undefined) return false;
+      const reached = Math.max(log.last, applied.sequence);
+      const first = await this.asking(() => this.#index.beginOfSetBehind(reached));
+      if (first === undefined) return false;
+      const target = await this.point(first - 1);
+      if (target === undefined) {
+        throw await this.#indexFailed(damaged(`the index lacks the point ${first - 1}`));
+      }
+      // The images were between points when the history began, or the marker moved into the middle of a set.
+      if (
+        target.sequence > reached ||
+        (target.sequence < applied.sequence && log.first > target.sequence + 1)
+      ) {
+        throw undoImpossible(log, target.sequence);
+      }
+      await verifyBehind(this.#segments, target.sequence);
+      for (const { id, sequence } of this.#pins.list.filter((pin) => pin.sequence > target.sequence)) {
+        this.#options.log.error("HISTORY_PIN_LOST", "a pinned point is lost with the log's end", undefined, {
+          pin: id,
+          sequence,
+        });
+      }
+      await this.#order(target, images);
+      return true;
+    });
+  }
+
+  /**
+   * Finishes an order to take the images back that a crash has left; false when there is none. OperationalError
+   * `ROLL_BACK_FAILED`, reaction `stop`, when the history cannot do it any more and the images are between points.
+   */
+  finishRollBack(applied: AppliedPosition, images: ImageWrites): Promise<boolean> {
+    return this.#exclusive(async () => {
+      const target = this.#pins.rollBack;
+      if (target === undefined) return false;
+      const begin = this.#pins.begin?.sequence ?? Number.POSITIVE_INFINITY;
+      const captured = this.#captured?.sequence ?? -1;
+      if (begin <= target.sequence && target.sequence <= captured) {
+        await this.#takeBack(target, images);
+        return true;
+      }
+      if (applied.sequence <= target.sequence) throw rollBackFailed(target, "stop", this.#damage);
+      // The marker was never moved: nothing was written. Who wanted it finds the point unknown.
+      this.#options.log.error(
+        "ROLL_BACK_DROPPED",
+        "the history was damaged before images were taken back",
+        undefined,
+        {
+          sequence: target.sequence,
+        },
+      );
+      await this.#pins.setRollBack(undefined);
+      return false;
+    });
+  }
+
+  /** An order to take the images back is under way, or has failed. */
+  get rollingBack(): boolean {
+    return this.#pins.rollBack !== undefined;
+  }
+
+  async #order(target: AppliedPosition, images: ImageWrites): Promise<void> {
+    // Durable before the marker moves: from here on the order is finished, whatever happens.
+    await this.#pins.setRollBack(target);
+    await this.#takeBack(target, images);
+  }
+
+  async #takeBack(target: AppliedPosition, images: ImageWrites): Promise<void> {
+    try {
+      // True in every state that follows, and durable before the first of them.
+      await images.mark(target, Math.max(this.#captured!.sequence, images.applyingLast));
+      const cutAt = await writeBack(this.#segments, target.sequence, images);
+      // Survives power loss before the marker says so, and before the sets are gone that could do it again.
+      await images.sync();
+      await images.mark(target, target.sequence);
+      for await (const chunk of chunksBehind(this.#segments, target.sequence))
+        await this.#index.remove(chunk);
+      // Settled before sets are cut: rows of a set that is gone are taken for damage.
+      await this.#index.settle(target.sequence);
+      if (cutAt !== undefined) await this.#segments.cut(cutAt);
+      this.#captured = target;
+      this.#mayHold = target.sequence;
+      await this.#pins.setRollBack(undefined);
+    } catch (cause) {
+      this.#failed ??= rollBackFailed(target, "reopen", cause);
+      throw this.#failed;
+    }
+  }
+
+  /**
+   * Reads every chunk there is now, while steps go on, and tells which are damaged; `onProgress` is waited for behind
+   * each chunk, and so paces it. OperationalError `HISTORY_FAILED`.
+   */
+  async verify(onProgress: (progress: VerifyProgress) => Promise<void> | void): Promise<VerifyReport> {
+    // Between two changes: no set is under way.
+    const parts = await this.#exclusive(async () => [...this.#segments.list]);
+    return verifySegments(this.#segments, parts, onProgress);
   }
 
   async #passOver(end: AppliedPosition): Promise<void> {
@@ -181,6 +312,17 @@ export class History {
     this.#mayHold = Math.max(this.#mayHold, end.sequence);
   }
 
+  async #begin(held: AppliedPosition): Promise<AppliedPosition> {
+    try {
+      await this.#pins.setBegin(held);
+    } catch (cause) {
+      // Neither the old document nor a temporary one is harmed by what finds no space.
+      throw isFull(cause) ? full(cause) : cause;
+    }
+    this.#captured = held;
+    return held;
+  }
+
   async #capture(
     first: Sequence,
     position: AppliedPosition,
@@ -190,9 +332,15 @@ export class History {
     const before = this.#segments.list.at(-1)?.number;
     const set = { lineage: this.#options.lineage, first, position };
     const chunks = await appendSet(this.#segments, set, touched, images);
-    // Behind the sync: a row of a set that power loss took would answer for a later set with its numbers.
-    await this.#index.add(chunks);
-    if (this.#segments.list.at(-1)?.number !== before) await this.#index.settle(position.sequence);
+    try {
+      // Behind the sync: a row of a set that power loss took would answer for a later set with its numbers.
+      await this.#index.add(chunks);
+      if (this.#segments.list.at(-1)?.number !== before) await this.#index.settle(position.sequence);
+    } catch (error) {
+      // The set is there, and would be captured again: only the next open knows what to do with it.
+      this.#failed = error instanceof OperationalError ? error : indexUnwritten(error);
+      throw this.#failed;
+    }
     this.#captured = position;
   }
 
@@ -213,8 +361,7 @@ export class History {
       const chain = Buffer.from(point.chain).toString("hex");
       if (begins) {
         // Durable before the pin: nothing is ever pinned that steps do not care for.
-        await this.#pins.setBegin(held);
-        this.#captured = held;
+        await this.#begin(held);
       }
       await this.#pins.add({ id, sequence, chain, reason, timeMs: nowMs });
     });
@@ -323,12 +470,4 @@ export class History {
     await this.#segments.close();
     await this.#index.close();
   }
-}
-
-function pointUnknown(sequence: Sequence): OperationalError {
-  return refused("POINT_UNKNOWN", `${sequence} is not a point that can be opened`);
-}
-
-function refused(code: string, message: string): OperationalError {
-  return new OperationalError({ code, message, reaction: "refuse" });
 }

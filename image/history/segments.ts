@@ -77,6 +77,8 @@ export class Segments {
   #inSet = false;
   /** Where the set under way, or its part in the newest segment, began there. */
   #setStartsAt = 0;
+  /** What there was before the set under way. */
+  #before = { segments: 0, bytes: 0 };
   /** The set under way begins a new segment with its first chunk. */
   #rotates = false;
   /** Writes under way, in the order of their places. */
@@ -136,28 +138,9 @@ export class Segments {
         throw damaged(`segment ${number} does not continue the one before it`);
       }
       const { head } = chunk;
-      const bytes = await this.#lengthOf(number);
+      const bytes = await this.#reading(number, (file) => file.size());
       this.#segments.push({ number, bytes, from: fromOf(head), timeMs: head.position.timeMs });
     }
-  }
-
-  /** Length of a file by reading: the disk's interface knows no lengths. */
-  #lengthOf(number: number): Promise<number> {
-    return this.#reading(number, async (file) => {
-      let low = 0;
-      let high = this.#segmentBytes;
-      while ((await file.read(high - 1, 1)).byteLength === 1) {
-        low = high;
-        high *= 2;
-      }
-      // `low` bytes are there, `high` are not.
-      while (high - low > 1) {
-        const middle = Math.floor((low + high) / 2);
-        if ((await file.read(middle - 1, 1)).byteLength === 1) low = middle;
-        else high = middle;
-      }
-      return low;
-    });
   }
 
   /** Begins a set: in a new segment when the newest is long enough. */
@@ -168,16 +151,18 @@ export class Segments {
     const newest = this.#segments.at(-1);
     this.#rotates = newest === undefined || newest.bytes >= this.#segmentBytes;
     this.#setStartsAt = newest?.bytes ?? 0;
+    this.#before = { segments: this.#segments.length, bytes: this.#setStartsAt };
   }
 
   /**
    * Appends a chunk of the set that was begun; may settle before it is written. `bytes` must not change before
-   * `onWritten`, which is not called when the write fails.
+   * `onWritten`, which is not called when the write fails. OperationalError `HISTORY_FULL` (reaction `retry`): nothing
+   * of the set is left, and it may be begun again; `HISTORY_FAILED`, as every later call.
    */
   async append(head: ChunkIdentity, bytes: Uint8Array, onWritten?: () => void): Promise<ChunkPlace> {
     this.#admit();
     assert(this.#inSet, "chunks belong to a set that was begun");
-    return this.#guard("write", async () => {
+    return this.#whileThereIsSpace(async () => {
       // A few chunks are being written while the next is made: that bounds the memory.
       if (this.#writing.length >= writesMax) await this.#writing.shift();
       const newest = this.#segments.at(-1);
@@ -207,9 +192,10 @@ export class Segments {
   async #beginSegment(number: number, head: ChunkIdentity): Promise<void> {
     await this.#written();
     if (this.#file !== undefined) {
+      const file = this.#file;
       // Survives power loss before anything stands in the next one: only the newest segment can be torn.
-      await this.#file.syncData();
-      await this.#file.close();
+      await this.#guard("sync", () => file.syncData());
+      await file.close();
       this.#file = undefined;
     }
     const file = await this.#disk.open(this.#path(number), "replace");
@@ -218,19 +204,53 @@ export class Segments {
     this.#setStartsAt = 0;
     const from = fromOf(head);
     this.#segments.push({ number, bytes: 0, from, timeMs: head.position.timeMs });
-    await file.sync();
-    // The name survives power loss before the content is counted on.
-    await syncDirectory(this.#disk, this.#directory);
+    await this.#guard("sync", async () => {
+      await file.sync();
+      // The name survives power loss before the content is counted on.
+      await syncDirectory(this.#disk, this.#directory);
+    });
   }
 
-  /** Ends the set. When it settles, the set survives power loss: blocks may change now. */
+  /** Ends the set. When it settles, the set survives power loss: blocks may change now. Errors as of `append`. */
   async endSet(): Promise<void> {
     this.#admit();
-    await this.#guard("sync", async () => {
-      await this.#written();
-      // A failure here is final (`#guard`): the kernel may call the lost pages clean and let the next sync succeed.
-      await this.#file!.syncData();
-    });
+    await this.#whileThereIsSpace(() => this.#written());
+    // A failure here is final: the kernel may call the lost pages clean and let the next sync succeed.
+    await this.#guard("sync", () => this.#file!.syncData());
+    this.#inSet = false;
+  }
+
+  /** A write that finds no space loses nothing: no part of its set was synced or told of, and all of it is dropped. */
+  async #whileThereIsSpace<T>(run: () => Promise<T>): Promise<T> {
+    try {
+      return await run();
+    } catch (cause) {
+      if (this.#failed === undefined && isFull(cause)) {
+        await this.#guard("drop", () => this.#dropSet());
+        throw full(cause);
+      }
+      this.#failed ??= failure("write", cause);
+      throw this.#failed;
+    }
+  }
+
+  /** A crash in between leaves a set without its end, which the next open cuts. */
+  async #dropSet(): Promise<void> {
+    await Promise.allSettled(this.#writing);
+    this.#writing = [];
+    while (this.#segments.length > this.#before.segments) {
+      await this.#file?.close();
+      this.#file = undefined;
+      await this.#removeNewest();
+    }
+    const newest = this.#segments.at(-1);
+    if (newest !== undefined) {
+      this.#file ??= await this.#disk.open(this.#path(newest.number), "update");
+      await this.#file.truncate(this.#before.bytes);
+      // Its end must not come back behind a set that is written there next.
+      await this.#file.sync();
+      this.#segments[this.#segments.length - 1] = { ...newest, bytes: this.#before.bytes };
+    }
     this.#inSet = false;
   }
 
@@ -262,7 +282,15 @@ export class Segments {
     return head;
   }
 
-  /** Undefined where no valid head of this history stands. */
+  /** Undefined where no valid head of this history stands. OperationalError `HISTORY_FAILED` of the disk. */
+  async chunkAt(place: ChunkPlace): Promise<WalkedChunk | undefined> {
+    try {
+      return await this.#headAt(place);
+    } catch (cause) {
+      throw failure("read", cause);
+    }
+  }
+
   async #headAt(place: ChunkPlace): Promise<WalkedChunk | undefined> {
     try {
       const head = await this.#reading(place.segment, (file) => this.#readHead(file, place.offset));
@@ -397,13 +425,29 @@ function damaged(message: string, cause?: unknown): OperationalError {
   });
 }
 
-function failure(what: string, cause: unknown): OperationalError {
-  const full = errorCode(cause) === "ENOSPC" || errorCode(cause) === "EDQUOT";
+/** What a full disk or quota says. */
+export function isFull(cause: unknown): boolean {
+  return errorCode(cause) === "ENOSPC" || errorCode(cause) === "EDQUOT";
+}
+
+/** Before-images find no space; the images are as they were. */
+export function full(cause: unknown): OperationalError {
   return new OperationalError({
-    code: full ? "HISTORY_FULL" : "HISTORY_FAILED",
+    code: "HISTORY_FULL",
+    message: `before-images: cannot write: ${errorText(cause)}`,
+    reaction: "retry",
+    hint: "Free space on the file system of the history; applying goes on by itself.",
+    cause,
+  });
+}
+
+function failure(what: string, cause: unknown): OperationalError {
+  const noSpace = isFull(cause);
+  return new OperationalError({
+    code: noSpace ? "HISTORY_FULL" : "HISTORY_FAILED",
     message: `before-images: cannot ${what}: ${errorText(cause)}`,
     reaction: "reopen",
-    hint: full
+    hint: noSpace
       ? "Free space on the file system of the history; applying goes on by itself."
       : "Look at the disk that holds the history; what stands there is verified when it is opened again.",
     cause,

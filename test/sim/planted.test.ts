@@ -37,6 +37,8 @@ function withFile(disk: Disk, change: (file: DiskFile, path: string) => DiskFile
 function altered(file: DiskFile, changes: Partial<DiskFile>): DiskFile {
   return {
     read: (position, length) => file.read(position, length),
+    size: () => file.size(),
+    truncate: (length) => file.truncate(length),
     write: (position, bytes) => file.write(position, bytes),
     writeNow: (position, bytes) => file.writeNow(position, bytes),
     syncData: () => file.syncData(),

@@ -10,6 +10,7 @@ import { History } from "../../../image/history/history.ts";
 import { openView } from "../../../image/history/view.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import type { VolumeEntry } from "../../../protocol/ids.ts";
+import { errorCode } from "../../../runtime/errors.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
 import type { Life } from "../../sim/world/life.ts";
@@ -32,6 +33,8 @@ interface Counts {
   pins: number;
   reads: number;
   retained: number;
+  rolledBack: number;
+  undone: number;
 }
 
 function drawFrame(random: SeededRandom, source: FrameSource): Frame {
@@ -61,6 +64,24 @@ async function runSeed(seed: number, count: Counts): Promise<void> {
   let oldestMax = 0;
   let capturedMin = 0;
   let beginsAt: number | undefined;
+  /** A point to which the images were being taken back when the last life died. */
+  let backTo: number | undefined;
+
+  /** What was behind a frame's end never happened. */
+  const forget = (sequence: number): void => {
+    while (frames.length > 0 && frames.at(-1)!.last > sequence) frames.pop();
+    for (const known of [...copies.keys()]) if (known > sequence) copies.delete(known);
+    const last = frames.at(-1);
+    source.position =
+      last === undefined
+        ? origin
+        : {
+            sequence: last.last,
+            chain: last.chainAfter,
+            dataBytesTotal: last.dataBytesTotal,
+            timeMs: last.closedAtMs,
+          };
+  };
 
   const prepare = world.disk.view(world.life());
   await world.drive(prepare.makeDirectory(folder));
@@ -116,6 +137,14 @@ async function runSeed(seed: number, count: Counts): Promise<void> {
     });
     const history = image.history!;
     if (!life.alive) return;
+    if (backTo !== undefined && (history.captured ?? 0) <= backTo) {
+      assert.equal(image.applied.sequence, backTo, `seed ${seed}: half taken back`);
+      assert.equal(image.applyingLast, backTo);
+      forget(backTo);
+      capturedMin = Math.min(capturedMin, backTo);
+    }
+    backTo = undefined;
+    assert.equal(history.rollingBack, false);
     assert.equal(history.damage, undefined, `seed ${seed}: nothing was damaged`);
     const ids = history.pins.map(({ id }) => id);
     for (const id of pinned.keys()) assert.ok(ids.includes(id), `seed ${seed}: lost a pin`);
@@ -149,11 +178,26 @@ async function runSeed(seed: number, count: Counts): Promise<void> {
         count.reads += 1;
       }
     };
+    if (history.captured !== undefined && random.chance(0.3)) {
+      // The log has lost its end, perhaps in the middle of what a set covers.
+      const least = Math.max(image.applied.sequence, history.oldest!.sequence, ...pinned.values());
+      const lasts = frames.map(({ last }) => last).filter((last) => last >= least);
+      if (lasts.length > 0) {
+        forget(random.pick(lasts));
+        capturedMin = 0;
+      }
+    }
+    const logLast = source.position.sequence;
+    const isUndone = await image.undoBehind({ first: 1, last: logLast });
+    if (!life.alive) return;
+    if (isUndone) count.undone += 1;
+    assert.ok((history.captured ?? 0) <= logLast, `seed ${seed}: a set reaches behind the log`);
+    if (isUndone) assert.equal(image.applyingLast, history.captured);
+    capturedMin = Math.min(capturedMin, logLast);
     let next = frames.findIndex(({ first }) => first > image.held.sequence);
     if (next < 0) next = frames.length;
-    const behindAll = (): number => frames.length;
-    const redo = behindAll();
-    for (let step = 4 + random.below(12); step > 0 || next < redo; step -= 1) {
+    let redoTo = frames.length;
+    for (let step = 4 + random.below(12); step > 0 || next < redoTo; step -= 1) {
       const taken = Array.from({ length: 1 + random.below(3) }, (_, index) => frameAt(next + index));
       const last = taken.at(-1)!;
       if (random.chance(0.3)) await image.begin(last.last);
@@ -196,6 +240,30 @@ async function runSeed(seed: number, count: Counts): Promise<void> {
         maybe = id;
         await history.unpin(id!);
         maybe = undefined;
+      }
+      if (random.chance(0.1) && history.captured === image.held.sequence) {
+        const known = (await history.points(0, 1000)).map(({ sequence }) => sequence);
+        const sequence = random.pick(known);
+        const held = Math.max(0, ...pinned.values()) > sequence;
+        if (held) {
+          await assert.rejects(image.rollBack(sequence), (error) => errorCode(error) === "POINTS_PINNED");
+        } else {
+          backTo = sequence;
+          capturedMin = Math.min(capturedMin, sequence);
+          const position = await image.rollBack(sequence);
+          if (!life.alive) return;
+          backTo = undefined;
+          forget(sequence);
+          assert.deepEqual(position, sequence === 0 ? origin : source.position);
+          for (const { number } of volumes) {
+            const content = await image.read(number, 0, sizeBytes);
+            const wanted = copies.get(sequence)![number]!;
+            assert.equal(Buffer.compare(content, wanted), 0, `seed ${seed}: not what ${sequence} was`);
+          }
+          next = frames.length;
+          redoTo = Math.min(redoTo, next);
+          count.rolledBack += 1;
+        }
       }
       if (random.chance(0.3) && history.captured !== undefined) {
         const before = history.oldest!.sequence;
@@ -257,9 +325,19 @@ async function runSeed(seed: number, count: Counts): Promise<void> {
 
 test("F11: whatever step a crash hits, every retained point reads as its copy and no pin is lost", async (context) => {
   const seed = seedFromEnvironment();
-  const count: Counts = { crashes: 0, steps: 0, points: 0, pins: 0, reads: 0, retained: 0 };
+  const count: Counts = {
+    crashes: 0,
+    steps: 0,
+    points: 0,
+    pins: 0,
+    reads: 0,
+    retained: 0,
+    rolledBack: 0,
+    undone: 0,
+  };
   for (let run = 0; run < 12; run += 1) await runSeed((seed + run) >>> 0, count);
   context.diagnostic(`SEED=${seed} ${JSON.stringify(count)}`);
   const isBusy = count.crashes > 30 && count.reads > 300 && count.pins > 3 && count.retained > 3;
+  assert.ok(count.rolledBack > 3 && count.undone > 0, "images were taken back");
   assert.ok(isBusy, "the lives did what is judged here");
 });

@@ -154,6 +154,27 @@ class OpenFile implements DiskFile {
     });
   }
 
+  size(): Promise<number> {
+    if (this.#closed) return this.#refuse();
+    return this.#operations.run(this.#life, this.#path, "read", " size", {
+      act: (fault) => {
+        failOn(fault, this.#path);
+        return this.#file.length;
+      },
+    });
+  }
+
+  /** On the disk at once: where power loss brings the end back, it is as if the crash had come before. */
+  truncate(length: number): Promise<void> {
+    if (this.#closed) return this.#refuse();
+    return this.#operations.run(this.#life, this.#path, "truncate", ` to ${length}`, {
+      act: (fault) => {
+        failOn(fault, this.#path);
+        this.#file.shorten(length);
+      },
+    });
+  }
+
   write(position: number, bytes: Uint8Array): Promise<void> {
     if (this.#closed) return this.#refuse();
     return this.#operations.run(this.#life, this.#path, "write", ` ${bytes.byteLength} at ${position}`, {
@@ -237,6 +258,14 @@ class OpenFolder implements DiskFile {
 
   read(): Promise<Uint8Array> {
     return Promise.reject(systemError("EISDIR", this.#path));
+  }
+
+  size(): Promise<number> {
+    return Promise.reject(systemError("EISDIR", this.#path));
+  }
+
+  truncate(): Promise<void> {
+    return Promise.reject(systemError("EBADF", this.#path));
   }
 
   write(): Promise<void> {

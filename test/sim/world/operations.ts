@@ -19,6 +19,7 @@ export type Operation =
   | "list"
   | "write"
   | "zero"
+  | "truncate"
   | "syncData"
   | "sync"
   | "makeDirectory"
@@ -79,6 +80,7 @@ const latencyMs: Readonly<Record<Operation, readonly [number, number]>> = {
   list: [0.01, 0.05],
   write: [0.01, 0.1],
   zero: [0.01, 0.1],
+  truncate: [0.01, 0.1],
   syncData: [0.2, 2],
   sync: [0.2, 2],
   makeDirectory: [0.02, 0.1],
@@ -93,6 +95,7 @@ const steps: ReadonlySet<Operation> = new Set([
   "create",
   "write",
   "zero",
+  "truncate",
   "syncData",
   "sync",
   "makeDirectory",
