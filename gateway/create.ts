@@ -59,7 +59,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
   }
   if (
     input.unfinished === undefined &&
-    [paths.intake, paths.intakeWatermark, paths.marker].some((path) => disk.exists(path))
+    [paths.intake, paths.intakeWatermark, paths.marker, paths.history].some((path) => disk.exists(path))
   ) {
     throw new OperationalError({
       code: "STANDBY_LEFTOVERS",
@@ -82,7 +82,8 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
   // Survives a crash in any step below: what is found then is known to be half made and may be replaced.
   await writeDocument(disk, paths.state, document);
   await syncNamesOf(disk, paths.directory);
-  for (const leftover of [paths.intake, paths.intakeWatermark, paths.marker]) await disk.remove(leftover);
+  for (const leftover of [paths.intake, paths.intakeWatermark, paths.marker, paths.history])
+    await disk.remove(leftover);
   const origin: AppliedPosition = { sequence: 0, chain: genesis, dataBytesTotal: 0, timeMs: 0 };
   const image = await openImage({
     storage,
@@ -92,6 +93,8 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     mode: "create",
     origin,
     log,
+    // There is no past yet; it begins when the standby is first opened.
+    openHistory: undefined,
   });
   await image.close();
   const { log: intake } = await openFrameLog(

@@ -4,6 +4,7 @@
  * the hand-over record exists, and never changes the token except upwards, by failover.
  */
 import { dirname } from "node:path";
+import type { Past } from "../image/past.ts";
 import type { FailoverPlan, FailoverResult } from "../protocol/admin.ts";
 import { type BatchHeader, batchHeaderBytes, decodeBatchHeader } from "../protocol/batch.ts";
 import type {
@@ -193,6 +194,7 @@ export class StandbyGroup implements FailoverGround {
         document,
         paths: this.#paths,
         limits: this.#options.limits,
+        history: this.#options.settings.history,
         storage: this.#options.storage,
         clock: this.#clock,
         log: this.#log,
@@ -401,6 +403,11 @@ export class StandbyGroup implements FailoverGround {
     return over ? (failover.seal ?? undefined) : undefined;
   }
 
+  /** What the standby can go back to; undefined while its images are closed, and for ever once they are handed over. */
+  get past(): Past | undefined {
+    return this.#open?.past;
+  }
+
   status(): StandbyStatus {
     const { settings, limits } = this.#options;
     const open = this.#open;
@@ -421,6 +428,8 @@ export class StandbyGroup implements FailoverGround {
       },
       intakeBytesMax: limits.bytesMax,
       applied: applied ?? undefined,
+      history: open?.past?.status ?? null,
+      historyBytesMax: settings.history.bytesMax,
       volumes: settings.volumes.map((volume) => ({ volume: volume.name, sizeBytes: volume.sizeBytes })),
     };
     const condition = judgeCondition(facts);
@@ -529,6 +538,7 @@ export class StandbyGroup implements FailoverGround {
       dataBytesTotal: seal.dataBytesTotal,
       pointTimeMs: seal.timeMs,
       volumes: document.volumes,
+      history: this.#paths.history,
     };
     // Survives a crash: whoever starts next finds that the agent owns images and history from here on.
     await writeDocument(this.#disk, this.#paths.handover, record);

@@ -5,6 +5,7 @@
 import { systemImageFiles } from "../block/image-files.ts";
 import { boundAllocator } from "../block/libc.ts";
 import { levelEngine } from "../journal/level-engine.ts";
+import { openLevelOrderedStore } from "../journal/level-ordered-store.ts";
 import type { GroupKnowledge } from "../protocol/control.ts";
 import type { HandoverTarget } from "../protocol/handover.ts";
 import type { StandbyStatus } from "../protocol/status.ts";
@@ -74,7 +75,13 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
   const mine = settings.groups.filter((group) => group.home === site.name || group.standby === site.name);
   const hook = failpointFromEnvironment("gateway", log);
   const storage: StandbyStorage = observeStorage(
-    { disk: systemDisk, images: systemImageFiles, stores: levelEngine, bootId: bootId() },
+    {
+      disk: systemDisk,
+      images: systemImageFiles,
+      stores: levelEngine,
+      openIndex: (directory) => openLevelOrderedStore(directory, log),
+      bootId: bootId(),
+    },
     "gateway",
     hook,
   );

@@ -2,12 +2,15 @@
  * A standby that is open: its intake log, the receive lane in front of it and the apply loop behind it, as one life.
  * When the intake fails the whole is closed and another one is opened from disk; nothing of it is mended in place.
  */
+import type { Past } from "../image/past.ts";
+import { historyOpener } from "../image/past.ts";
 import type { FrameLog } from "../journal/frame-log.ts";
 import { openFrameLog } from "../journal/open.ts";
 import { bytesToHex } from "../protocol/ids.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Log } from "../runtime/log.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
+import type { HistorySettings } from "../runtime/settings/types.ts";
 import { Applier } from "./apply/applier.ts";
 import { openImage } from "./apply/open-image.ts";
 import type { IntakeLimits } from "./intake-options.ts";
@@ -22,6 +25,7 @@ export interface OpenStandbyInput {
   readonly document: StandbyDocument;
   readonly paths: GatewayGroupPaths;
   readonly limits: IntakeLimits;
+  readonly history: HistorySettings;
   readonly clock: Clock;
   readonly log: Log;
   /** The intake log failed; called at most once. */
@@ -35,7 +39,7 @@ export class OpenStandby {
   #broken = false;
 
   private constructor(input: OpenStandbyInput, intake: FrameLog) {
-    const { document, paths, storage, clock, log } = input;
+    const { document, paths, storage, history, clock, log } = input;
     const { lineage, origin } = intakeOptions(paths, document, input.limits, storage.bootId, "open");
     const broken = (error: unknown): void => {
       if (this.#broken) return;
@@ -54,7 +58,22 @@ export class OpenStandby {
           mode: "open",
           origin: { sequence: 0, chain: origin.chain, dataBytesTotal: 0, timeMs: 0 },
           log,
+          openHistory: historyOpener(
+            {
+              disk: storage.disk,
+              directory: paths.history,
+              openIndex: storage.openIndex,
+              settings: history,
+              reserveBytes: input.limits.reserveBytes,
+              log,
+              segmentBytes: storage.segmentBytes,
+            },
+            lineage,
+            // An intention is durable before each step, so the marker says how far the images may have got.
+            0,
+          ),
         }),
+      history,
       clock,
       log,
       onApplied: (sequence) => this.receiver?.appliedThrough(sequence),
@@ -92,6 +111,11 @@ export class OpenStandby {
     const open = new OpenStandby(input, intake);
     await open.applier.start();
     return open;
+  }
+
+  /** What the standby can go back to; undefined while the images are not open. */
+  get past(): Past | undefined {
+    return this.applier.past;
   }
 
   /** The end of what was received: where a seal would be. */

@@ -2,7 +2,13 @@
  * The standby's status document, computed from facts when it is asked for, so that silence grows while nothing moves.
  * Pure. It never says better than what is proven: protection needs an owner heard lately and images that keep up.
  */
-import type { ProtectionState, Reason, StandbyStatus, VolumeStatus } from "../protocol/status.ts";
+import type {
+  HistoryStatus,
+  ProtectionState,
+  Reason,
+  StandbyStatus,
+  VolumeStatus,
+} from "../protocol/status.ts";
 import { rfc3339 } from "../runtime/clock.ts";
 import type { FailoverPhase } from "./failover/machine.ts";
 import { ownerSilentMs } from "./heard.ts";
@@ -24,6 +30,9 @@ export interface StatusFacts {
     | undefined;
   readonly intakeBytesMax: number;
   readonly applied: { readonly sequence: number; readonly timeMs: number } | undefined;
+  /** null: none is kept, or the images are closed. */
+  readonly history: HistoryStatus | null;
+  readonly historyBytesMax: number;
   readonly volumes: readonly VolumeStatus[];
 }
 
@@ -98,11 +107,15 @@ export function describeStandby(
     since: rfc3339(sinceMs),
     position,
     consistent: point === null ? null : { sequence: point.sequence, time: rfc3339(point.timeMs) },
-    history: {
+    history: facts.history ?? {
       oldest: point?.sequence ?? 0,
       newest: point?.sequence ?? 0,
       points: point === null ? 0 : 1,
       bytes: 0,
+      maxBytes: facts.historyBytesMax,
+      oldestTime: point === null ? null : rfc3339(point.timeMs),
+      pins: [],
+      problem: null,
     },
     drills: [],
     intake: { bytes: intake?.bytes ?? 0, maxBytes: facts.intakeBytesMax },

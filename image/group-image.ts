@@ -125,6 +125,10 @@ export class GroupImage {
     return image;
   }
 
+  get volumes(): readonly VolumeEntry[] {
+    return [...this.#volumes.values()].map(({ entry }) => entry);
+  }
+
   /** Durable: every record up to here is in the images after any crash. */
   get applied(): AppliedPosition {
     return this.#marker.state.applied;

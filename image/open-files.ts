@@ -7,6 +7,7 @@ import type { ImageFiles } from "../block/image-files.ts";
 import type { LineageBytes, VolumeEntry } from "../protocol/ids.ts";
 import type { Disk } from "../runtime/disk.ts";
 import type { Log } from "../runtime/log.ts";
+import type { GroupImageOptions } from "./group-image.ts";
 import { GroupImage } from "./group-image.ts";
 import type { AppliedPosition } from "./marker.ts";
 
@@ -29,11 +30,13 @@ export interface OpenImageFilesOptions {
   /** As in `GroupImageOptions`. */
   readonly scanned?: "apply" | "held";
   readonly log: Log;
+  /** As of `GroupImageOptions`; undefined: none is kept. */
+  readonly openHistory: GroupImageOptions["openHistory"] | undefined;
 }
 
 /** OperationalErrors of `ImageFiles.open` and `GroupImage.open`. */
 export async function openImageFiles(options: OpenImageFilesOptions): Promise<GroupImage> {
-  const { disk, markerPath, lineage, mode, origin, scanned = "apply", log } = options;
+  const { disk, markerPath, lineage, mode, origin, scanned = "apply", log, openHistory } = options;
   const opened: { entry: VolumeEntry; device: BlockDevice }[] = [];
   try {
     for (const { number, name, sizeBytes, imagePath: path } of options.volumes) {
@@ -49,6 +52,7 @@ export async function openImageFiles(options: OpenImageFilesOptions): Promise<Gr
       origin,
       scanned,
       log,
+      ...(openHistory === undefined ? {} : { openHistory }),
     });
   } catch (error) {
     for (const { device } of opened) await device.close();

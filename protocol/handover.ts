@@ -11,6 +11,7 @@ import {
   lineageOf,
   malformed,
   nameOf,
+  nullOr,
   textOf,
   tokenOf,
   volumesOf,
@@ -35,6 +36,8 @@ export interface HandoverRecord {
   /** Wall-clock label of the point. */
   readonly pointTimeMs: number;
   readonly volumes: readonly HandoverVolume[];
+  /** Absolute path of the folder with what the images held before; null: none goes with them. */
+  readonly history: string | null;
 }
 
 /** Parses the stored record; RemoteProtocolError for anything this version did not write. */
@@ -51,6 +54,11 @@ export function parseHandoverRecord(value: unknown): HandoverRecord {
     volumes: volumesOf(record["volumes"], (row, entry) => {
       const imagePath = textOf(row["imagePath"], "image path");
       return isAbsolute(imagePath) ? { ...entry, imagePath } : malformed("image path");
+    }),
+    // Records written before there was a history do not say.
+    history: nullOr(record["history"] ?? null, (path) => {
+      const directory = textOf(path, "history path");
+      return isAbsolute(directory) ? directory : malformed("history path");
     }),
   };
 }

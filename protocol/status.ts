@@ -20,6 +20,22 @@ export interface VolumeStatus {
   readonly sizeBytes: number;
 }
 
+/** Points of the past that can be opened at this site. */
+export interface HistoryStatus {
+  /** Sequences of the oldest and the newest one. */
+  readonly oldest: number;
+  readonly newest: number;
+  /** How many; after a start those that are counted so far. */
+  readonly points: number;
+  /** What is kept for them. */
+  readonly bytes: number;
+  readonly maxBytes: number;
+  readonly oldestTime: string | null;
+  readonly pins: readonly { readonly id: string; readonly sequence: number }[];
+  /** What had to be given up when it was last opened, such as `HISTORY_DAMAGED`. */
+  readonly problem: Reason | null;
+}
+
 export interface OwnerStatus {
   readonly group: string;
   readonly role: "owner";
@@ -54,6 +70,8 @@ export interface OwnerStatus {
   readonly link: LinkStatus;
   readonly members: readonly { readonly member: string; readonly state: string }[];
   readonly scan: null;
+  /** null: none is kept, as at a site that has not taken a group over. */
+  readonly history: HistoryStatus | null;
   readonly volumes: readonly VolumeStatus[];
 }
 
@@ -80,12 +98,8 @@ export interface StandbyStatus {
   readonly since: string;
   readonly position: { readonly received: number; readonly durable: number; readonly applied: number };
   readonly consistent: { readonly sequence: number; readonly time: string } | null;
-  readonly history: {
-    readonly oldest: number;
-    readonly newest: number;
-    readonly points: number;
-    readonly bytes: number;
-  };
+  /** Without a history the one point that the images hold. */
+  readonly history: HistoryStatus;
   readonly drills: readonly never[];
   readonly intake: { readonly bytes: number; readonly maxBytes: number };
   /** What the owner had answered when it was last heard: the ground for stating loss. */

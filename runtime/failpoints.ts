@@ -7,6 +7,7 @@
  */
 import { OperationalError } from "./errors.ts";
 import type { Log } from "./log.ts";
+import type { OpenOrderedStore } from "./ordered-store.ts";
 import { fileKind } from "./paths.ts";
 
 export type Role = "agent" | "gateway";
@@ -19,6 +20,7 @@ const steps: ReadonlySet<string> = new Set([
   ...["write", "writeNow", "syncData", "sync", "rename", "remove", "touch", "makeDirectory"],
   ...["writeChanges", "zero", "trim", "flush"],
   ...["putFrame", "putHead", "deleteFrames", "compact"],
+  ...["settle", "clear"],
   ...["upload", "control"],
 ]);
 
@@ -61,18 +63,17 @@ async function observeStep(name: string, run: () => unknown, hook: StepHook): Pr
   return result;
 }
 
-/** What a role keeps things on: `Disk`, `ImageFiles` and `StoreEngine`. Untouched without a hook. */
-export function observeStorage<T extends { disk: object; images: object; stores: object }>(
-  storage: T,
-  role: Role,
-  hook: StepHook | null,
-): T {
+/** What a role keeps things on: `Disk`, `ImageFiles`, `StoreEngine` and indexes. Untouched without a hook. */
+export function observeStorage<
+  T extends { disk: object; images: object; stores: object; openIndex: OpenOrderedStore },
+>(storage: T, role: Role, hook: StepHook | null): T {
   if (hook === null) return storage;
   return {
     ...storage,
     disk: observeDisk(storage.disk, role, hook),
     images: observeImages(storage.images, role, hook),
     stores: observeStores(storage.stores, role, hook),
+    openIndex: observeIndexes(storage.openIndex, role, hook),
   };
 }
 
@@ -96,6 +97,11 @@ export function observeImages<T extends object>(images: T, role: Role, hook: Ste
 export function observeStores<T extends object>(stores: T, role: Role, hook: StepHook): T {
   const named = (step: string): string => `${role}.store.${step}`;
   return observe(stores, named, hook, (store) => observe(store, named, hook));
+}
+
+/** Ordered stores: their steps. */
+export function observeIndexes(open: OpenOrderedStore, role: Role, hook: StepHook): OpenOrderedStore {
+  return async (directory) => observe(await open(directory), (step) => `${role}.index.${step}`, hook);
 }
 
 /** A `Line`: batches leaving, control messages leaving, and their answers. */

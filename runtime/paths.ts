@@ -22,6 +22,8 @@ export interface AgentGroupPaths extends GroupPaths {
 export interface GatewayGroupPaths extends GroupPaths {
   readonly intake: string;
   readonly intakeWatermark: string;
+  /** What the images held before: goes with them to the agent that takes them over. */
+  readonly history: string;
   /** Hand-over record to the agent of the same site. */
   readonly handover: string;
   /** What the owner last said it had answered: the ground for stating loss after a restart. */
@@ -53,6 +55,7 @@ export function gatewayGroupPaths(dataDir: string, group: string): GatewayGroupP
     image: (volume) => join(directory, "images", `${volume}.img`),
     intake: join(directory, "intake"),
     intakeWatermark: join(directory, "intake-watermark"),
+    history: join(directory, "history"),
     handover: join(directory, "handover.json"),
     heard: join(directory, "heard.json"),
   };
@@ -70,7 +73,9 @@ export function fileKind(path: string): string {
   if (/\.log$/.test(name)) return basename(dirname(path)) === "intake" ? "intake-log" : "journal-log";
   if (/\.json$/.test(name)) return basename(dirname(path)) === "evidence" ? "evidence" : name.slice(0, -5);
   if (/\.opening$/.test(name)) return "trial-note";
-  if (["checkpoint", "applied", "intake", "intake-watermark", "images", "evidence"].includes(name))
+  if (/^\d{8}$/.test(name) && basename(dirname(path)) === "segments") return "segment";
+  if (name === "segments") return "segments";
+  if (["checkpoint", "applied", "intake", "intake-watermark", "images", "history", "evidence"].includes(name))
     return name;
   return "folder";
 }

@@ -9,6 +9,7 @@ import { nbdServerLimits } from "../block/nbd-limits.ts";
 import { NbdRequestMemory } from "../block/nbd-request-memory.ts";
 import { NbdServer } from "../block/nbd-server.ts";
 import { levelEngine } from "../journal/level-engine.ts";
+import { openLevelOrderedStore } from "../journal/level-ordered-store.ts";
 import { compressAside } from "../protocol/batch.ts";
 import type { AdoptedExport, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
@@ -94,7 +95,12 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
   const boot = bootId();
   const hook = failpointFromEnvironment("agent", log);
   const storage = observeStorage(
-    { disk: systemDisk, images: systemImageFiles, stores: levelEngine },
+    {
+      disk: systemDisk,
+      images: systemImageFiles,
+      stores: levelEngine,
+      openIndex: (directory) => openLevelOrderedStore(directory, log),
+    },
     "agent",
     hook,
   );
@@ -115,6 +121,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
           reserveBytes: agent.journal.reserveBytes,
           memoryTailBytes: share(memoryTailBytesSite, mine.length, memoryTailBytesGroupMin),
           writeBufferBytes: share(writeBufferBytesSite, mine.length, writeBufferBytesGroupMin),
+          history: group.history,
           bootId: boot,
           log: groupLog,
         },

@@ -6,12 +6,14 @@
  */
 import type { GroupImage } from "../../image/group-image.ts";
 import type { AppliedPosition } from "../../image/marker.ts";
+import { Past } from "../../image/past.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { Sequence } from "../../protocol/ids.ts";
 import type { Reason } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
+import type { HistorySettings } from "../../runtime/settings/types.ts";
 import { verifyAgainstIntake } from "./open-image.ts";
 
 /** Raw bytes of one step: some 0.2 s of folding and writing, so points stay dense and a restart repeats little. */
@@ -43,6 +45,7 @@ export interface ApplierOptions {
   readonly intake: FrameLog;
   /** Opens the images from disk. */
   readonly open: () => Promise<GroupImage>;
+  readonly history: HistorySettings;
   readonly clock: Clock;
   readonly log: Log;
   readonly onApplied: (sequence: Sequence) => void;
@@ -62,6 +65,7 @@ class IntakeFailure extends Error {}
 export class Applier {
   readonly #options: ApplierOptions;
   #applied: AppliedPosition | undefined;
+  #past: Past | undefined;
   #trouble: Reason | null = null;
   #final = false;
   #stopping = false;
@@ -84,6 +88,11 @@ export class Applier {
   /** Never above the truth: the intake is trimmed only behind what is applied. */
   get appliedSequence(): Sequence {
     return this.#applied?.sequence ?? this.#options.intake.head.sequence;
+  }
+
+  /** What the open images can go back to; undefined while they are closed. */
+  get past(): Past | undefined {
+    return this.#past;
   }
 
   /** Why nothing is applied now; null when at work. */
@@ -130,11 +139,16 @@ export class Applier {
       try {
         image = await this.#options.open();
         await verifyAgainstIntake(image, this.#options.intake);
+        const { history, clock, log } = this.#options;
+        const past = new Past(image, history, clock, log);
+        this.#past = past;
+        // Before the first step: on a disk that is full, old points make room for it.
+        await past.stepped();
         this.#advance(image.applied);
         this.#trouble = null;
         opened();
         const before = this.appliedSequence;
-        await this.#applyUntilStopped(image);
+        await this.#applyUntilStopped(image, past);
         if (this.appliedSequence > before) pauseMs = reopenMsMin;
       } catch (error) {
         this.#stumble(error);
@@ -147,7 +161,7 @@ export class Applier {
     }
   }
 
-  async #applyUntilStopped(image: GroupImage): Promise<void> {
+  async #applyUntilStopped(image: GroupImage, past: Past): Promise<void> {
     const { intake, clock } = this.#options;
     let steppedAtMs = Number.NEGATIVE_INFINITY;
     while (!this.#stopping) {
@@ -171,6 +185,7 @@ export class Applier {
       if (last === undefined) throw new IntakeFailure("intake holds no frame where one is durable");
       // Survives a crash in the middle of the next line: restart knows how far the images may be ahead.
       await image.begin(last);
+      // What the blocks held is kept, and survives power loss, before the first of them changes.
       await image.apply(frames);
       // Survives power loss before the marker says so.
       const position = await image.sync();
@@ -179,6 +194,7 @@ export class Applier {
       steppedAtMs = clock.monotonicMs();
       this.#advance(image.applied);
       await fromIntake(intake.trim(image.applied.sequence));
+      await past.stepped();
     }
   }
 
@@ -219,7 +235,10 @@ export class Applier {
   }
 
   async #close(image: GroupImage | undefined): Promise<void> {
+    const past = this.#past;
+    this.#past = undefined;
     try {
+      await past?.close();
       await image?.close();
     } catch (error) {
       // Nothing rests on it: what counts was synced before the marker moved.

@@ -4,6 +4,7 @@
  */
 import type { GroupImage } from "../../image/group-image.ts";
 import type { AppliedPosition } from "../../image/marker.ts";
+import type { OpenImageFilesOptions } from "../../image/open-files.ts";
 import { openImageFiles } from "../../image/open-files.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { LineageBytes } from "../../protocol/ids.ts";
@@ -22,6 +23,7 @@ export interface OpenImageInput {
   /** Genesis; only used by `create`. */
   readonly origin: AppliedPosition;
   readonly log: Log;
+  readonly openHistory: OpenImageFilesOptions["openHistory"];
 }
 
 /** Opens (`create`: makes sparse) every image and the marker. On failure nothing stays open. */

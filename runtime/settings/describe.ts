@@ -33,6 +33,10 @@ export function describeSettings(settings: Settings): unknown {
             },
             onLinkLoss: "continue",
             overflow: "hold",
+            history: {
+              window: group.history.windowMs === 0 ? "off" : formatDurationExact(group.history.windowMs),
+              maxBytes: formatSizeExact(group.history.bytesMax),
+            },
           },
         },
       ]),

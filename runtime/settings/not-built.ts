@@ -26,7 +26,10 @@ const rows: readonly Row[] = [
   key("pairs", "Remove it; every volume has a single writer for now."),
   key("groups.*.pair", "Remove it; every volume has a single writer for now."),
   key("groups.*.schedule", "Remove it; consistency checks and drills are not built yet."),
-  key("groups.*.protection.history", "Remove it; the standby keeps its newest point only."),
+  key(
+    "groups.*.protection.history.pointEvery",
+    "Remove it; every apply step is a point, up to five a second, and one spans more only while the standby catches up.",
+  ),
   key("sites.*.metrics", "Remove it; read `splitsite status --json` instead."),
   value("groups.*.protection.level", ["async"], ["sync", "periodic"], "Use `level: async`."),
   value("groups.*.protection.rpo.onBreach", ["alert"], ["throttle", "hold"], "Use `onBreach: alert`."),

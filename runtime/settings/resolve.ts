@@ -139,7 +139,7 @@ class Resolver {
   }
 
   group(name: string, group: ConfigFile["groups"][string]): GroupSettings {
-    const { rpo, durability } = group.protection;
+    const { rpo, durability, history } = group.protection;
     return {
       name,
       home: group.home,
@@ -152,6 +152,7 @@ class Resolver {
       })),
       durability,
       rpo: { ageMs: rpo.age ?? null, bytes: rpo.bytes ?? null },
+      history: { windowMs: history.window, bytesMax: history.maxBytes },
     };
   }
 

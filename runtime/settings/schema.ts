@@ -16,6 +16,7 @@ import {
   sizePattern,
   timeForm,
   timePattern,
+  windowPattern,
 } from "./units.ts";
 
 /** A text that `parse` must take; the pattern is for editors, the parser decides. */
@@ -63,6 +64,20 @@ const age = quantity(
   `${timeForm}, from 1s to 30d`,
   timePattern,
   bounded(parseDuration, 1_000, 30 * 86_400_000),
+);
+
+/** A window shorter than one look of the retention would give points back as soon as they are made. */
+const window = quantity(`off, or ${timeForm}, from 10s to 365d`, windowPattern, (text) =>
+  text === "off" ? 0 : bounded(parseDuration, 10_000, 365 * 86_400_000)(text),
+);
+/**
+ * Smallest history, bytes: two segments of 64 MiB (docs/history.md), because only whole ones are given back and the
+ * newest never is. Largest: beyond it, its index takes longer to make anew than a first sync of the volumes.
+ */
+const historySize = quantity(
+  `${sizeForm}, from 128MiB to 64TiB`,
+  sizePattern,
+  bounded(parseSize, 128 * 1024 ** 2, 64 * 1024 ** 4),
 );
 
 const text = (what: string) => z.string({ error: `must be ${what}` }).min(1, { error: `must be ${what}` });
@@ -133,6 +148,14 @@ const group = z.strictObject({
         .prefault({}),
       onLinkLoss: choice(["continue"]).default("continue"),
       overflow: choice(["hold"]).default("hold"),
+      history: z
+        .strictObject({
+          window: window.prefault("24h").describe("how far back points are kept at the standby; off: none"),
+          maxBytes: historySize
+            .prefault("10GiB")
+            .describe("of this group, beside its images; the oldest points go first"),
+        })
+        .prefault({}),
     })
     .prefault({}),
 });

@@ -51,6 +51,14 @@ export interface VolumeSettings {
   readonly standbyImage: string | null;
 }
 
+/** What a standby keeps to go back, and an owner that took a standby over. */
+export interface HistorySettings {
+  /** A point this old can still be opened, ms; 0: none is kept. */
+  readonly windowMs: number;
+  /** Before-images of the group, bytes; the oldest go first. */
+  readonly bytesMax: number;
+}
+
 export interface GroupSettings {
   readonly name: string;
   readonly home: string;
@@ -59,6 +67,7 @@ export interface GroupSettings {
   readonly volumes: readonly VolumeSettings[];
   readonly durability: "flush" | "write";
   readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null };
+  readonly history: HistorySettings;
 }
 
 export type LineCodec = "auto" | "lz4" | "brotli" | "none";

@@ -39,6 +39,7 @@ export const timeForm = "a number with ms, s, m, h or d, such as 15s";
 /** Shapes of the three, for editors; the parsers decide. */
 export const sizePattern = "^[0-9]+(\\.[0-9]+)? ?(B|KiB|MiB|GiB|TiB)$";
 export const ratePattern = "^([0-9]+(\\.[0-9]+)? ?(bit/s|kbit/s|Mbit/s|Gbit/s|KiB/s|MiB/s)|unlimited)$";
+export const windowPattern = "^([0-9]+(\\.[0-9]+)? ?(ms|s|m|h|d)|off)$";
 export const timePattern = "^[0-9]+(\\.[0-9]+)? ?(ms|s|m|h|d)$";
 
 /** 15 digits are exact in a double; more would be rounded in silence. */

@@ -7,23 +7,31 @@ import { dirname } from "node:path";
 import type { ImageFiles } from "../../block/image-files.ts";
 import type { GroupImage } from "../../image/group-image.ts";
 import { openImageFiles } from "../../image/open-files.ts";
+import { historyOpener } from "../../image/past.ts";
 import type { FrameLog, FrameLogRecovery, LogPosition } from "../../journal/frame-log.ts";
 import { openFrameLog } from "../../journal/open.ts";
 import type { StoreEngine } from "../../journal/store.ts";
-import type { LineageBytes } from "../../protocol/ids.ts";
+import type { LineageBytes, Sequence } from "../../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, lineageFromText } from "../../protocol/ids.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Disk } from "../../runtime/disk.ts";
 import { syncDirectory } from "../../runtime/disk.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
+import type { OpenOrderedStore } from "../../runtime/ordered-store.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import type { HistorySettings } from "../../runtime/settings/types.ts";
 import type { AgentGroupState, StateVolume } from "./state.ts";
 
 export interface FilesSettings {
   readonly disk: Disk;
   readonly images: ImageFiles;
   readonly stores: StoreEngine;
+  /** For the index of a history that was handed over with the images. */
+  readonly openIndex: OpenOrderedStore;
+  readonly history: HistorySettings;
+  /** Length of a segment of before-images; default as of `Segments`. */
+  readonly segmentBytes?: number;
   readonly clock: Clock;
   readonly paths: AgentGroupPaths;
   readonly journalBytesMax: number;
@@ -99,7 +107,7 @@ export async function makeFiles(state: AgentGroupState, settings: FilesSettings)
   await disk.remove(paths.marker);
   const create = state.role === "creating" ? "sparse" : "never";
   for (const volume of state.volumes) await disk.makeDirectory(dirname(volume.imagePath));
-  const image = await openImage(state, settings, "create", create);
+  const image = await openImage(state, settings, "create", create, undefined);
   await image.close();
   for (const volume of state.volumes) await syncDirectory(disk, dirname(volume.imagePath));
   const { log } = await openLog(state, settings, "create");
@@ -117,7 +125,10 @@ export async function openFiles(state: AgentGroupState, settings: FilesSettings)
   const { log, recovery } = await openLog(state, settings, "open");
   let image: GroupImage | undefined;
   try {
-    image = await openImage(state, settings, "open", "never");
+    // Only synced frames reach the images, so beyond the journal's tail they hold nothing.
+    image = await openImage(state, settings, "open", "never", log.tail.sequence);
+    // On a disk that is full, old points make room for the replay.
+    await image.history?.retain(settings.clock.wallMs());
     await replay(log, image, settings.log);
     return { log, image, recovery };
   } catch (error) {
@@ -154,6 +165,7 @@ function openImage(
   settings: FilesSettings,
   mode: "create" | "open",
   createImages: "sparse" | "never",
+  mayHold: Sequence | undefined,
 ): Promise<GroupImage> {
   return openImageFiles({
     disk: settings.disk,
@@ -167,6 +179,22 @@ function openImage(
     // What a scan put into this journal was read from these very images.
     scanned: "held",
     log: settings.log,
+    openHistory:
+      mayHold === undefined || state.history === null
+        ? undefined
+        : historyOpener(
+            {
+              disk: settings.disk,
+              directory: state.history,
+              openIndex: settings.openIndex,
+              settings: settings.history,
+              reserveBytes: settings.reserveBytes,
+              log: settings.log,
+              segmentBytes: settings.segmentBytes,
+            },
+            lineageBytes(state),
+            mayHold,
+          ),
   });
 }
 

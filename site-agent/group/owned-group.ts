@@ -5,6 +5,7 @@
  */
 import type { Extent } from "../../block/device.ts";
 import { BlockErrno, BlockError } from "../../block/device.ts";
+import { Past } from "../../image/past.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { CompressBatch } from "../../protocol/batch.ts";
 import { genesisChain } from "../../protocol/chain.ts";
@@ -123,6 +124,11 @@ export class OwnedGroup implements RecordSink {
       : { log: engine.log, epoch: this.#state.token.epoch };
   }
 
+  /** What an adopted group can go back to; undefined while it is not open, and for a group that is at home. */
+  get past(): Past | undefined {
+    return this.#engine?.past;
+  }
+
   start(): Promise<void> {
     return this.#step(() => this.#decide(false));
   }
@@ -228,6 +234,7 @@ export class OwnedGroup implements RecordSink {
         },
         noProgressMs: this.#stall.ms(clock.monotonicMs()),
         journal: { bytes: engine?.log.bytes ?? 0, maxBytes: this.#world.files.journalBytesMax },
+        history: engine?.past?.status ?? null,
         volumes: state?.volumes ?? [],
       },
       nowMs,
@@ -433,6 +440,8 @@ export class OwnedGroup implements RecordSink {
         dataBytesTotal: 0,
         timeMs: 0,
       },
+      // Nobody opens the past at the site where the disks are at home: the standby keeps it.
+      history: null,
       standby: settings.standby,
       unflushedMayBeLost: false,
       unflushedAcceptedIn: null,
@@ -453,6 +462,7 @@ export class OwnedGroup implements RecordSink {
         dataBytesTotal: handover.dataBytesTotal,
         timeMs: handover.pointTimeMs,
       },
+      history: handover.history,
       // The old site is behind or gone; until there is a way home this group has no standby.
       standby: null,
       unflushedMayBeLost: false,
@@ -503,6 +513,7 @@ export class OwnedGroup implements RecordSink {
     const engine = new Engine({
       log: journal,
       image,
+      past: image.history === undefined ? undefined : new Past(image, settings.history, clock, log),
       lineage: lineageBytes(state),
       pending: this.#pending,
       gate: this.#gate,

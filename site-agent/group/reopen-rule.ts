@@ -14,6 +14,10 @@ const passingCodes: ReadonlySet<string> = new Set([
   "IMAGE_WRITE_FAILED",
   "IMAGE_UNREADABLE",
   "DOCUMENT_UNREADABLE",
+  "HISTORY_FULL",
+  "HISTORY_FAILED",
+  "HISTORY_INDEX_DAMAGED",
+  "INDEX_FAILED",
   "ENOSPC",
   "EDQUOT",
 ]);

@@ -42,6 +42,8 @@ export interface AgentGroupState {
     readonly dataBytesTotal: number;
     readonly timeMs: number;
   };
+  /** Absolute path of the folder with what adopted images held before; null: nothing is kept. */
+  readonly history: string | null;
   /** The other site whose gateway must hold frames before they leave the journal; null: none until the way home. */
   readonly standby: string | null;
   /** Set after a power loss under `durability: flush` until an operator accepts it. */
@@ -84,6 +86,11 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
       dataBytesTotal: countOf(origin["dataBytesTotal"], "origin bytes"),
       timeMs: countOf(origin["timeMs"], "origin time"),
     },
+    // Documents written before there was a history do not say.
+    history: nullOr(state["history"] ?? null, (path) => {
+      const directory = textOf(path, "history path");
+      return isAbsolute(directory) ? directory : malformed("history path");
+    }),
     standby: nullOr(state["standby"], (name) => nameOf(name, "standby")),
     unflushedMayBeLost: state["unflushedMayBeLost"] === true,
     unflushedAcceptedIn: nullOr(state["unflushedAcceptedIn"], (boot) => textOf(boot, "boot")),

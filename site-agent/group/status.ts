@@ -3,7 +3,14 @@
  * so that `protected` is never said of anything that is not (promises 3 and 8).
  */
 import type { Token, VolumeEntry } from "../../protocol/ids.ts";
-import type { IoState, LinkStatus, OwnerStatus, ProtectionState, Reason } from "../../protocol/status.ts";
+import type {
+  HistoryStatus,
+  IoState,
+  LinkStatus,
+  OwnerStatus,
+  ProtectionState,
+  Reason,
+} from "../../protocol/status.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import type { Lag } from "../write-path/lag.ts";
 
@@ -42,6 +49,7 @@ export interface OwnerFacts {
   readonly lag: Lag;
   readonly noProgressMs: number;
   readonly journal: { readonly bytes: number; readonly maxBytes: number };
+  readonly history: HistoryStatus | null;
   readonly volumes: readonly VolumeEntry[];
 }
 
@@ -135,6 +143,7 @@ export function ownerStatus(facts: OwnerFacts, nowMs: number): Omit<OwnerStatus,
     link: facts.link,
     members: [],
     scan: null,
+    history: facts.history,
     volumes: facts.volumes.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes })),
   };
 }

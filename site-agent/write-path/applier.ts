@@ -4,6 +4,7 @@
  * checkpoint *and* acknowledged by the standby (if one is expected) leave the journal.
  */
 import type { GroupImage } from "../../image/group-image.ts";
+import type { Past } from "../../image/past.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import type { Sequence } from "../../protocol/ids.ts";
@@ -21,6 +22,7 @@ const checkpointIntervalMs = 3_000;
 export interface ApplierWorld {
   readonly log: FrameLog;
   readonly image: GroupImage;
+  readonly past: Past | undefined;
   readonly clock: Clock;
   /** Body bytes of appended frames that may wait for the image. */
   readonly unappliedBytesMax: number;
@@ -130,6 +132,7 @@ export class Applier {
     this.#bytes -= bytes;
     this.#durableCount -= count;
     this.#durableBytes -= bytes;
+    this.#world.past?.addNewest();
     this.#world.applied(step[count - 1]!.last);
     this.#checkpointTimer ??= this.#world.clock.after(checkpointIntervalMs, () => this.#startCheckpoint());
   }
@@ -152,6 +155,7 @@ export class Applier {
       }
       const through = Math.min(image.applied.sequence, this.#world.releasedByStandby());
       if (through > log.head.sequence) await log.trim(through);
+      await this.#world.past?.stepped();
       this.#world.trimmed();
     } catch (error) {
       this.#fail(error);

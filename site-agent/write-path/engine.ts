@@ -8,6 +8,7 @@ import type { Extent } from "../../block/device.ts";
 import type { GroupImage } from "../../image/group-image.ts";
 import type { ReadPiece } from "../../image/overlay.ts";
 import { mergeExtents, Overlay } from "../../image/overlay.ts";
+import type { Past } from "../../image/past.ts";
 import type { FrameLog, LogPosition } from "../../journal/frame-log.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import type { LineageBytes, Sequence, VolumeNumber } from "../../protocol/ids.ts";
@@ -34,6 +35,8 @@ export interface EngineWorld {
   readonly log: FrameLog;
   /** Open; applied up to the journal's tail. */
   readonly image: GroupImage;
+  /** Of the image; undefined when it keeps no history. The engine closes both. */
+  readonly past: Past | undefined;
   readonly lineage: LineageBytes;
   readonly pending: PendingWrites;
   readonly gate: DurableGate;
@@ -50,6 +53,7 @@ const unappliedRangesMax = 1_024;
 export class Engine {
   readonly log: FrameLog;
   readonly image: GroupImage;
+  readonly past: Past | undefined;
   readonly #world: EngineWorld;
   readonly #overlay = new Overlay();
   readonly #committer: Committer;
@@ -68,10 +72,12 @@ export class Engine {
     this.#world = world;
     this.log = world.log;
     this.image = world.image;
+    this.past = world.past;
     const failed = (error: unknown) => this.#fail(error);
     this.#applier = new Applier({
       log: world.log,
       image: world.image,
+      past: world.past,
       clock: world.clock,
       unappliedBytesMax: world.unappliedBytesMax,
       releasedByStandby: world.releasedByStandby,
@@ -201,6 +207,7 @@ export class Engine {
     try {
       await this.log.close(how);
     } finally {
+      await this.past?.close();
       await this.image.close();
     }
   }

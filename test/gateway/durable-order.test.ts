@@ -15,6 +15,7 @@ import { OpenStandby } from "../../gateway/open-standby.ts";
 import { parseStandbyDocument, type StandbyDocument } from "../../gateway/state.ts";
 import type { StandbyStorage } from "../../gateway/storage.ts";
 import { levelEngine } from "../../journal/level-engine.ts";
+import { openLevelOrderedStore } from "../../journal/level-ordered-store.ts";
 import { encodeBatch } from "../../protocol/batch.ts";
 import type { BatchAnswer } from "../../protocol/control.ts";
 import type { Frame } from "../../protocol/frame.ts";
@@ -22,7 +23,7 @@ import { systemClock } from "../../runtime/clock.ts";
 import type { Disk, DiskFile } from "../../runtime/disk.ts";
 import { systemDisk } from "../../runtime/disk.ts";
 import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
-import { observeDisk, observeImages, observeStores } from "../../runtime/failpoints.ts";
+import { observeDisk, observeImages, observeIndexes, observeStores } from "../../runtime/failpoints.ts";
 import type { HttpRequest } from "../../runtime/http.ts";
 import { silentLog } from "../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../runtime/paths.ts";
@@ -44,6 +45,7 @@ const settings: GroupSettings = {
   volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
   durability: "flush",
   rpo: { ageMs: null, bytes: null },
+  history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
 };
 
 /** A standby on real files whose steps are noted, with a door before the sync of its log and of its images. */
@@ -69,6 +71,7 @@ class Standby {
       disk: observeDisk(this.#disk(), "gateway", hook),
       images: observeImages(this.#images(), "gateway", hook),
       stores: observeStores(levelEngine, "gateway", hook),
+      openIndex: observeIndexes((directory) => openLevelOrderedStore(directory, silentLog), "gateway", hook),
       bootId: "11111111-1111-4111-8111-111111111111",
     };
     this.group = new StandbyGroup({
@@ -222,13 +225,19 @@ test("a batch is acknowledged when the intake and its promise are synced, and no
   ]);
 });
 
-test("an apply step: intention, images, their sync, marker, and only then the intake gives the records up", async () => {
+test("an apply step: intention, history, images, their sync, marker, and only then the intake gives the records up", async () => {
   await standby.batch(standby.source.write(2));
   await standby.applied(standby.source.last);
   await until("the trim", () => (standby.steps.includes("store.deleteFrames") ? true : undefined));
   const step = standby.steps.slice(standby.steps.indexOf("intake-watermark.syncData") + 1);
   assertOrder(step, [
     "applied.syncData",
+    // The first step begins the history, durably, and its first segment.
+    "pins.sync",
+    "pins.rename",
+    "segments.sync",
+    "segment.syncData",
+    "index.write",
     "image.writeChanges",
     "image.flush",
     "applied.syncData",
@@ -237,6 +246,7 @@ test("an apply step: intention, images, their sync, marker, and only then the in
   ]);
   assert.equal(step.filter((name) => name === "applied.syncData").length, 2, step.join(", "));
   assert.ok(step.indexOf("applied.syncData") < step.indexOf("image.writeChanges"));
+  assert.ok(step.indexOf("segment.syncData") < step.indexOf("image.writeChanges"), step.join(", "));
   assert.ok(step.lastIndexOf("applied.syncData") < step.indexOf("store.putHead"), step.join(", "));
 });
 
@@ -351,6 +361,7 @@ test("a fence that was raised before a restart stands from the first instant", a
     document: await standby.document(),
     paths: standby.paths,
     limits,
+    history: settings.history,
     storage: standby.storage,
     clock: systemClock,
     log: silentLog,

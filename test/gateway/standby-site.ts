@@ -197,6 +197,7 @@ export class StandbySite {
       volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
       durability: "flush",
       rpo: { ageMs: null, bytes: null },
+      history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
     };
     return { settings: { file: "test", sites: [site], groups: [group], links: [] }, site };
   }

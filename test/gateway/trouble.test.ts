@@ -145,6 +145,7 @@ test("after a failed sync the images are opened again and written again from the
   const applier = new Applier({
     intake,
     open,
+    history: { windowMs: 0, bytesMax: 1 },
     clock,
     log: silentLog,
     onApplied: () => {},

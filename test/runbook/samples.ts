@@ -28,6 +28,7 @@ export const owner: OwnerStatus = {
   },
   members: [],
   scan: null,
+  history: null,
   volumes: [{ volume: "data", sizeBytes: 67_108_864 }],
 };
 
@@ -42,7 +43,16 @@ export const standby: StandbyStatus = {
   since: owner.since,
   position: { received: 806, durable: 806, applied: 800 },
   consistent: { sequence: 800, time: "2026-03-02T10:14:06.000Z" },
-  history: { oldest: 800, newest: 800, points: 1, bytes: 0 },
+  history: {
+    oldest: 12,
+    newest: 800,
+    points: 97,
+    bytes: 3_145_728,
+    maxBytes: 10_737_418_240,
+    oldestTime: "2026-03-01T10:14:06.000Z",
+    pins: [],
+    problem: null,
+  },
   drills: [],
   intake: { bytes: 0, maxBytes: 8_589_934_592 },
   lastHeard: { time: "2026-03-02T10:14:07.000Z", answered: 812, dataBytesTotal: 1 },

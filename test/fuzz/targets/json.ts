@@ -113,10 +113,14 @@ export const documentsTarget: FuzzTarget = {
     };
     const fenced = { by: token, atMs: 1, written: 2, acknowledged: 1 };
     const standby = { version: 1, group: "erp", lineage, token, genesis: chain, volumes, phase: "standing" };
+    const sealed = { sealed: 9, chain, dataBytesTotal: 1, pointTimeMs: 2 };
+    const handover = { group: "erp", lineage, token, ...sealed, volumes };
     return [
       state,
+      { ...state, history: "/data/history" },
       { ...state, role: "fenced", standby: null, unflushedAcceptedIn: "boot", fenced },
-      { group: "erp", lineage, token, sealed: 9, chain, dataBytesTotal: 1, pointTimeMs: 2, volumes },
+      { ...handover, history: null },
+      { ...handover, history: "/data/history" },
       { ...standby, failover: null },
       { ...standby, failover },
       { ...standby, failover: { ...failover, progress: "fenced", heard: null, seal: null } },

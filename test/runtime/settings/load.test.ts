@@ -110,7 +110,7 @@ test("several problems are told at once, each with line, column, key and hint, i
 });
 
 test("a feature that is not built is told together with what is wrong besides", () => {
-  const history = "    standby: dr\n    protection: { history: { window: 24h } }\n";
+  const history = "    standby: dr\n    protection: { history: { pointEvery: 1s } }\n";
   assert.equal(refusal(good.replace("    standby: dr\n", history)).error.code, "NOT_BUILT");
   const both = refusal(good.replace("    standby: dr\n", history).replace("64MiB", "64"));
   assert.equal(both.error.code, "CONFIG_INVALID");
@@ -128,6 +128,20 @@ test("rpo with alert and overflow hold are taken", () => {
   const [group] = parseSettings("/x.yaml", text).groups;
   assert.deepEqual(group?.rpo, { ageMs: 5_000, bytes: 1024 ** 3 });
   assert.equal(group?.durability, "write");
+});
+
+test("a history is kept by default, within a bound, and can be turned off", () => {
+  const read = (protection: string) =>
+    parseSettings(
+      "/x.yaml",
+      good.replace("    standby: dr\n", `    standby: dr\n    protection: { ${protection} }\n`),
+    ).groups[0]?.history;
+  assert.deepEqual(read(""), { windowMs: 86_400_000, bytesMax: 10 * 1024 ** 3 });
+  assert.deepEqual(read("history: { window: 7d, maxBytes: 1TiB }"), {
+    windowMs: 7 * 86_400_000,
+    bytesMax: 1024 ** 4,
+  });
+  assert.equal(read("history: { window: off }")?.windowMs, 0);
 });
 
 test("hostile files are refused with one clear finding and pollute nothing", () => {

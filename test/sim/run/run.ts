@@ -89,6 +89,7 @@ export function drawPlan(seed: number): RunPlan {
     })),
     durability: random.chance(0.8) ? "flush" : "write",
     rpo: { ageMs: null, bytes: null },
+    history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
   });
   const groups = twoGroups ? [group("g", "a"), group("h", "b")] : [group("g", "a")];
   const small = 512 * 1024;

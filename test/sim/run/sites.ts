@@ -27,6 +27,7 @@ import type { WallOffset } from "../world/clock.ts";
 import { clockOf, randomOf } from "../world/clock.ts";
 import { SimDisk } from "../world/disk.ts";
 import { Life } from "../world/life.ts";
+import { openSimOrderedStore } from "../world/ordered-store.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { PowerCut } from "../world/tree.ts";
 import { isOwnFault, SimLog } from "./sim-log.ts";
@@ -60,6 +61,8 @@ const packNow: CompressBatch = async (codec, raw) =>
     : brotliCompressSync(raw, { params: { [constants.BROTLI_PARAM_QUALITY]: 2 } });
 
 const writeBufferBytes = 64 * 1024;
+/** A segment of before-images: short, so that some are begun and given back within a run. */
+const segmentBytes = 64 * 1024;
 /** Status is looked at this often, as the roles do, ms. */
 const observeIntervalMs = 1_000;
 
@@ -228,6 +231,9 @@ export class Sites {
           disk,
           images: site.disk.images(life),
           stores: this.#engine(site, "agent", life),
+          openIndex: openSimOrderedStore(disk),
+          segmentBytes,
+          history: settings.history,
           clock,
           paths,
           journalBytesMax: plan.journalBytesMax,
@@ -274,8 +280,11 @@ export class Sites {
     const { life, log } = this.#newLife(site, "gateway");
     const { scheduler, plan } = this;
     const clock = clockOf(scheduler, life, site.wall);
+    const disk = this.#disk(site, "gateway", life);
     const storage = {
-      disk: this.#disk(site, "gateway", life),
+      disk,
+      openIndex: openSimOrderedStore(disk),
+      segmentBytes,
       images: site.disk.images(life),
       stores: this.#engine(site, "gateway", life),
       bootId: site.disk.bootId,

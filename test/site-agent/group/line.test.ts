@@ -10,6 +10,7 @@ import { test } from "node:test";
 import { BlockErrno, BlockError } from "../../../block/device.ts";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
+import { openLevelOrderedStore } from "../../../journal/level-ordered-store.ts";
 import { compressAside, decodeBatchHeader } from "../../../protocol/batch.ts";
 import type { BatchAnswer, GroupKnowledge, Hello } from "../../../protocol/control.ts";
 import { systemClock } from "../../../runtime/clock.ts";
@@ -100,12 +101,15 @@ class Rig {
         volumes: [volume],
         durability: "flush",
         rpo: { ageMs: null, bytes: null },
+        history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
       },
       paths,
       files: {
         disk: observeDisk(this.#disk(), "agent", (name) => this.steps.push(name)),
         images: systemImageFiles,
         stores: levelEngine,
+        openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
+        history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
         clock: hastyClock,
         paths,
         journalBytesMax: 2 ** 26,

@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
+import { openLevelOrderedStore } from "../../../journal/level-ordered-store.ts";
 import type { StoreEngine } from "../../../journal/store.ts";
 import { compressAside } from "../../../protocol/batch.ts";
 import type { Lineage } from "../../../protocol/ids.ts";
@@ -52,12 +53,15 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
       })),
       durability: "flush",
       rpo: { ageMs: null, bytes: null },
+      history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
     },
     paths,
     files: {
       disk: systemDisk,
       images: systemImageFiles,
       stores: options.stores ?? levelEngine,
+      openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
+      history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
       clock: systemClock,
       paths,
       journalBytesMax: options.journalBytesMax ?? 2 ** 30,

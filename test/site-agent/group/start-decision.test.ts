@@ -18,6 +18,7 @@ function state(role: AgentRole, epoch = 1, owner = "primary"): AgentGroupState {
     token: { epoch, owner },
     volumes: [],
     origin: { sequence: 0, chain, dataBytesTotal: 0, timeMs: 0 },
+    history: null,
     standby: "dr",
     unflushedMayBeLost: false,
     unflushedAcceptedIn: null,
@@ -35,6 +36,7 @@ function handover(epoch: number, owner: string): HandoverRecord {
     dataBytesTotal: 0,
     pointTimeMs: 0,
     volumes: [],
+    history: null,
   };
 }
 

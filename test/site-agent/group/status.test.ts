@@ -32,6 +32,7 @@ function facts(change: Partial<OwnerFacts>): OwnerFacts {
     lag: { writes: 0, bytes: 0, ageMs: 0, oldestAtMs: null },
     noProgressMs: 10,
     journal: { bytes: 0, maxBytes: 1 },
+    history: null,
     volumes: [],
     ...change,
   };

@@ -11,6 +11,7 @@ import fc from "fast-check";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import type { FrameLog } from "../../../journal/frame-log.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
+import { openLevelOrderedStore } from "../../../journal/level-ordered-store.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import { bytesToHex, lineageFromText } from "../../../protocol/ids.ts";
 import type { BlockRecord } from "../../../protocol/record.ts";
@@ -49,6 +50,8 @@ class Bench {
       disk: systemDisk,
       images: systemImageFiles,
       stores: levelEngine,
+      openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
+      history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
       clock: systemClock,
       paths,
       journalBytesMax: 2 ** 30,
@@ -74,6 +77,7 @@ class Bench {
         dataBytesTotal: 0,
         timeMs: 0,
       },
+      history: null,
       standby: null,
       unflushedMayBeLost: false,
       unflushedAcceptedIn: null,
@@ -98,6 +102,7 @@ class Bench {
     this.#engine = new Engine({
       log: wrap(log),
       image,
+      past: undefined,
       lineage: lineageBytes(this.#state),
       pending: this.pending,
       gate: this.gate,

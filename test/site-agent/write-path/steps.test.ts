@@ -47,6 +47,7 @@ class Rig {
     this.engine = new Engine({
       log: this.log.asLog(),
       image: this.image.asImage(),
+      past: undefined,
       lineage,
       pending: this.#pending,
       gate: new DurableGate(),

@@ -1,0 +1,310 @@
+/**
+ * The past of a group's images as a role keeps it: opens the history beside them, gives back what nobody wants, says
+ * which points there are, and lets them be read until the images are closed. Both roles have one around each
+ * `GroupImage`. Never changes an image, and never lets a view outlive the images it reads.
+ */
+import { dirname } from "node:path";
+import type { BlockDevice } from "../block/device.ts";
+import type { LineageBytes, Sequence, VolumeNumber } from "../protocol/ids.ts";
+import type { HistoryStatus } from "../protocol/status.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { rfc3339 } from "../runtime/clock.ts";
+import type { Disk } from "../runtime/disk.ts";
+import { syncDirectory } from "../runtime/disk.ts";
+import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
+import type { Log } from "../runtime/log.ts";
+import type { OpenOrderedStore } from "../runtime/ordered-store.ts";
+import type { HistorySettings } from "../runtime/settings/types.ts";
+import type { GroupImage } from "./group-image.ts";
+import { History } from "./history/history.ts";
+import { openView } from "./history/view.ts";
+import type { AppliedPosition } from "./marker.ts";
+import { bucketPoints, PointTable } from "./point-table.ts";
+
+/**
+ * Between two looks at what may be given back, ms: each may log and ask the file system. The history may be longer than
+ * its limit by what is captured in between.
+ */
+const retainIntervalMs = 1_000;
+/** Points read from the index at once while they are counted. */
+const countPoints = 1_024;
+
+export interface PastFolder {
+  readonly disk: Disk;
+  /** Made when it is not there; the folder above it lasts. */
+  readonly directory: string;
+  readonly openIndex: OpenOrderedStore;
+  readonly settings: HistorySettings;
+  /** Free space of the file system that is left alone, bytes. */
+  readonly reserveBytes: number;
+  readonly log: Log;
+  /** Where histories are short, so that segments are begun and given back in them. */
+  readonly segmentBytes?: number | undefined;
+}
+
+/** What was given up before a history could even be opened, by the history that is there instead. */
+const givenUp = new WeakMap<History, OperationalError>();
+
+/**
+ * How `GroupImage` opens the history; undefined when there is none and none is wanted. One that is there is opened
+ * whatever the settings say: passed over, it could not be told later from one that reaches up to the images.
+ * `mayHold`: the images may hold records up to here in part, beyond what their marker says.
+ */
+export function historyOpener(
+  folder: PastFolder,
+  lineage: LineageBytes,
+  mayHold: Sequence,
+): ((applied: AppliedPosition, applyingLast: Sequence) => Promise<History>) | undefined {
+  const { disk, directory, settings, log } = folder;
+  if (settings.windowMs === 0 && !disk.exists(directory)) return undefined;
+  return async (applied, applyingLast) => {
+    let opened: History | undefined;
+    const open = async (): Promise<History> => {
+      opened = await History.open({
+        disk,
+        directory,
+        lineage,
+        applied,
+        mayHold: Math.max(mayHold, applyingLast),
+        openIndex: folder.openIndex,
+        windowMs: settings.windowMs,
+        // Asked anew each time: on a disk that fills up the oldest points go before anything has to wait for space.
+        get bytesMax() {
+          return opened === undefined ? settings.bytesMax : roomFor(folder, opened.bytes);
+        },
+        log,
+        ...(folder.segmentBytes === undefined ? {} : { segmentBytes: folder.segmentBytes }),
+      });
+      return opened;
+    };
+    try {
+      return await open();
+    } catch (error) {
+      if (errorCode(error) !== "DOCUMENT_DAMAGED") throw error;
+      const damage = new OperationalError({
+        code: "HISTORY_DAMAGED",
+        message: `what is pinned and where the history begins cannot be read; it was put aside as ${aside(directory)}`,
+        reaction: "reopen",
+        hint: "Points before now cannot be opened any more; images and newest point are not touched.",
+        cause: error,
+      });
+      log.error("HISTORY_DAMAGED", "the history is put aside and begun anew", damage);
+      await putAside(disk, directory);
+      const history = await open();
+      givenUp.set(history, damage);
+      return history;
+    }
+  };
+}
+
+function aside(directory: string): string {
+  return `${directory}.damaged`;
+}
+
+/** Kept for whoever wants to look at it; of several only the last. A crash in between puts it aside again. */
+async function putAside(disk: Disk, directory: string): Promise<void> {
+  await disk.remove(aside(directory));
+  await disk.rename(directory, aside(directory));
+  await syncDirectory(disk, dirname(directory));
+}
+
+/** What the history may have, bytes: its limit, or less where the file system would fall below the reserve. */
+function roomFor({ disk, directory, settings, reserveBytes }: PastFolder, bytes: number): number {
+  const room = bytes + disk.freeBytes(directory) - reserveBytes;
+  return Math.max(1, Math.min(settings.bytesMax, room));
+}
+
+/** One volume at a point, to be read and closed. */
+export interface PointView {
+  readonly sizeBytes: number;
+  /** OperationalError `POINT_CLOSED` (`retry`) once the images are being closed; else as the device. */
+  read(offset: number, length: number): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/** Which point is meant: the newest, the end of a sequence, or the newest at or before a time. */
+export type PointChoice = "latest" | { readonly sequence: Sequence } | { readonly timeMs: number };
+
+export class Past {
+  readonly #image: GroupImage;
+  readonly #history: History | undefined;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #bytesMax: number;
+  readonly #table = new PointTable();
+  readonly #counted: Promise<void>;
+  #isCounted = false;
+  #retainedMs = Number.NEGATIVE_INFINITY;
+  readonly #views = new Set<BlockDevice>();
+  /** Openings and reads under way; bounded by the views and who asks for them. */
+  readonly #underWay = new Set<Promise<unknown>>();
+  #closed = false;
+
+  constructor(image: GroupImage, settings: HistorySettings, clock: Clock, log: Log) {
+    this.#image = image;
+    this.#history = image.history;
+    this.#clock = clock;
+    this.#log = log;
+    this.#bytesMax = settings.bytesMax;
+    // A day of points takes a second to count: nobody waits for it, and status says how many are counted so far.
+    this.#counted = this.#count();
+  }
+
+  async #count(): Promise<void> {
+    const through = this.#history?.captured;
+    if (this.#history !== undefined && through !== undefined) {
+      try {
+        for (let from = 0; from <= through && !this.#closed; ) {
+          const points = await this.#history.points(from, countPoints);
+          for (const point of points) if (point.sequence <= through) this.#table.add(point);
+          from = (points.at(-1)?.sequence ?? through) + 1;
+        }
+      } catch (error) {
+        // The step that meets it next ends this history; it is counted again when it is opened again.
+        this.#log.warn("HISTORY_NOT_COUNTED", `the points could not be counted: ${errorText(error)}`);
+      }
+    }
+    this.#isCounted = true;
+    this.addNewest();
+  }
+
+  /** Behind each apply step: counts its point. */
+  addNewest(): void {
+    if (!this.#isCounted || this.#history === undefined) return;
+    const { oldest, newest } = this.#history;
+    if (oldest === undefined || newest === undefined) {
+      this.#table.clear();
+      return;
+    }
+    if (this.#table.count === 0) this.#table.add(oldest);
+    this.#table.add(newest);
+  }
+
+  /** Behind steps whose marker is durable, and once before the first: counts, and gives back what nobody wants. */
+  async stepped(): Promise<void> {
+    this.addNewest();
+    const nowMs = this.#clock.monotonicMs();
+    if (this.#history === undefined || nowMs - this.#retainedMs < retainIntervalMs) return;
+    this.#retainedMs = nowMs;
+    const before = this.#history.oldest?.sequence;
+    await this.#history.retain(this.#clock.wallMs());
+    const after = this.#history.oldest?.sequence;
+    if (after === before || after === undefined) return;
+    await this.#counted;
+    this.#table.keepFrom(await this.#history.points(after, bucketPoints));
+  }
+
+  /** null: no history is kept, and only what the images hold now can be opened. */
+  get status(): HistoryStatus | null {
+    const history = this.#history;
+    if (history === undefined) return null;
+    const { oldest, newest, bytes } = history;
+    const damage = givenUp.get(history) ?? history.damage;
+    const held = this.#image.held.sequence;
+    // A set that was captured before a crash is a point once the images have reached it again.
+    const ahead = (this.#table.newest ?? 0) > held ? 1 : 0;
+    return {
+      oldest: oldest?.sequence ?? held,
+      newest: Math.min(newest?.sequence ?? held, held),
+      points: Math.max(1, this.#table.count - ahead),
+      bytes,
+      maxBytes: this.#bytesMax,
+      oldestTime: rfc3339((oldest ?? this.#image.held).timeMs),
+      pins: history.pins.map(({ id, sequence }) => ({ id, sequence })),
+      problem: damage === undefined ? null : { code: damage.code, message: damage.message },
+    };
+  }
+
+  /** Points at or behind `from`, oldest first, at most `limit`; without `from` the newest. `POINTS_NONE` (`refuse`). */
+  async points(from: Sequence | undefined, limit: number): Promise<AppliedPosition[]> {
+    const history = this.#require();
+    await this.#counted;
+    const start = from ?? this.#table.beforeNewest(limit + 1);
+    const held = this.#image.held.sequence;
+    const found = await history.points(start, from === undefined ? limit + 1 + bucketPoints : limit);
+    const openable = found.filter(({ sequence }) => sequence <= held);
+    return from === undefined ? openable.slice(-limit) : openable;
+  }
+
+  /** The point that is meant. OperationalError `POINT_UNKNOWN`, `POINTS_NONE` (`refuse`). */
+  async find(choice: PointChoice): Promise<AppliedPosition> {
+    const history = this.#require();
+    await this.#counted;
+    const point =
+      choice === "latest"
+        ? (await this.points(undefined, 1)).at(-1)
+        : "sequence" in choice
+          ? await history.point(choice.sequence)
+          : await this.#atTime(choice.timeMs);
+    if (point !== undefined && point.sequence <= this.#image.held.sequence) return point;
+    throw new OperationalError({
+      code: "POINT_UNKNOWN",
+      message: "there is no such point that can be opened",
+      reaction: "refuse",
+      hint: "See: splitsite points GROUP.",
+    });
+  }
+
+  async #atTime(timeMs: number): Promise<AppliedPosition | undefined> {
+    const from = this.#table.beforeTime(timeMs);
+    if (from === undefined) return undefined;
+    const points = await this.points(from, bucketPoints);
+    return points.findLast((point) => point.timeMs <= timeMs);
+  }
+
+  #require(): History {
+    if (this.#history?.captured !== undefined) return this.#history;
+    throw new OperationalError({
+      code: "POINTS_NONE",
+      message: "no history is kept here, or nothing was applied since it is",
+      reaction: "refuse",
+      hint: "See `protection.history` in the configuration, and `splitsite status`.",
+    });
+  }
+
+  /** A volume as of `sequence`. OperationalErrors of `openView`, and `POINT_CLOSED` (`retry`). */
+  async openView(volume: VolumeNumber, sequence: Sequence): Promise<PointView> {
+    const device = await this.#track(async () => {
+      const opened = await openView(this.#image, volume, sequence);
+      this.#views.add(opened);
+      return opened;
+    });
+    return {
+      sizeBytes: device.sizeBytes,
+      read: (offset, length) => this.#track(() => device.read(offset, length)),
+      close: async () => {
+        if (this.#views.delete(device)) await device.close();
+      },
+    };
+  }
+
+  async #track<T>(run: () => Promise<T>): Promise<T> {
+    if (this.#closed) throw pointClosed();
+    const work = run();
+    this.#underWay.add(work);
+    try {
+      return await work;
+    } finally {
+      this.#underWay.delete(work);
+    }
+  }
+
+  /** Before the images are closed: nothing of them is read when it settles, and every view has let its point go. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled([...this.#underWay, this.#counted]);
+    for (const device of [...this.#views]) {
+      this.#views.delete(device);
+      await device.close();
+    }
+  }
+}
+
+function pointClosed(): OperationalError {
+  return new OperationalError({
+    code: "POINT_CLOSED",
+    message: "the images are being closed, and with them every point of theirs",
+    reaction: "retry",
+    hint: "Try again when `splitsite status` shows the group at work.",
+  });
+}
