@@ -1,9 +1,11 @@
 /**
- * The gateway's part of the admin endpoint: what a failover would do, and doing it. The run goes on when the caller
+ * The gateway's part of the admin endpoint: the points of its standbys, what a failover would do, and doing it. A run goes on when the caller
  * goes away; asking again tells that it is under way.
  */
+import { pastRoutes } from "../image/past-routes.ts";
 import { adminRoutes } from "../protocol/admin.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import type { Clock } from "../runtime/clock.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import type { HttpRequest, Route } from "../runtime/http.ts";
 import type { StandbyGroup } from "./group.ts";
@@ -12,7 +14,7 @@ import type { StandbyGroup } from "./group.ts";
 const requestBytesMax = 16 * 1024;
 const reasonLengthMax = 1_000;
 
-export function gatewayAdminRoutes(groups: ReadonlyMap<string, StandbyGroup>): Route[] {
+export function gatewayAdminRoutes(groups: ReadonlyMap<string, StandbyGroup>, clock: Clock): Route[] {
   const groupOf = (request: HttpRequest): StandbyGroup => {
     const group = groups.get(request.params["group"] ?? "");
     if (group !== undefined) return group;
@@ -24,6 +26,7 @@ export function gatewayAdminRoutes(groups: ReadonlyMap<string, StandbyGroup>): R
     });
   };
   return [
+    ...pastRoutes("gateway", (request) => groupOf(request).past, clock),
     {
       method: "GET",
       pattern: adminRoutes.failoverPlan(":group"),

@@ -124,7 +124,7 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
   return {
     statuses: () => [...groups.values()].filter((group) => group.hasPart).map((group) => group.status()),
     knows: (group) => groups.get(group)?.knowledge() ?? { known: false, lineage: null, token: null },
-    adminRoutes: gatewayAdminRoutes(groups),
+    adminRoutes: gatewayAdminRoutes(groups, clock),
     wanAddress,
     async close() {
       observer.cancel();

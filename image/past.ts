@@ -5,7 +5,8 @@
  */
 import { dirname } from "node:path";
 import type { BlockDevice } from "../block/device.ts";
-import type { LineageBytes, Sequence, VolumeNumber } from "../protocol/ids.ts";
+import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
+import type { PointChoice } from "../protocol/point.ts";
 import type { HistoryStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
@@ -122,9 +123,6 @@ export interface PointView {
   close(): Promise<void>;
 }
 
-/** Which point is meant: the newest, the end of a sequence, or the newest at or before a time. */
-export type PointChoice = "latest" | { readonly sequence: Sequence } | { readonly timeMs: number };
-
 export class Past {
   readonly #image: GroupImage;
   readonly #history: History | undefined;
@@ -194,6 +192,10 @@ export class Past {
     this.#table.keepFrom(await this.#history.points(after, bucketPoints));
   }
 
+  get volumes(): readonly VolumeEntry[] {
+    return this.#image.volumes;
+  }
+
   /** null: no history is kept, and only what the images hold now can be opened. */
   get status(): HistoryStatus | null {
     const history = this.#history;
@@ -230,12 +232,7 @@ export class Past {
   async find(choice: PointChoice): Promise<AppliedPosition> {
     const history = this.#require();
     await this.#counted;
-    const point =
-      choice === "latest"
-        ? (await this.points(undefined, 1)).at(-1)
-        : "sequence" in choice
-          ? await history.point(choice.sequence)
-          : await this.#atTime(choice.timeMs);
+    const point = await this.#choose(history, choice);
     if (point !== undefined && point.sequence <= this.#image.held.sequence) return point;
     throw new OperationalError({
       code: "POINT_UNKNOWN",
@@ -243,6 +240,17 @@ export class Past {
       reaction: "refuse",
       hint: "See: splitsite points GROUP.",
     });
+  }
+
+  async #choose(history: History, choice: PointChoice): Promise<AppliedPosition | undefined> {
+    switch (choice.kind) {
+      case "latest":
+        return (await this.points(undefined, 1)).at(-1);
+      case "sequence":
+        return history.point(choice.sequence);
+      case "time":
+        return this.#atTime(choice.timeMs);
+    }
   }
 
   async #atTime(timeMs: number): Promise<AppliedPosition | undefined> {

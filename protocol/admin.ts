@@ -5,6 +5,9 @@
  */
 import type { AdoptedExport } from "./handover.ts";
 
+/** Who keeps the past of a group at a site: its gateway as a standby, its agent once it has taken the group over. */
+export type PastRole = "agent" | "gateway";
+
 export const adminRoutes = {
   /** GET: SiteStatus. */
   status: "/v1/status",
@@ -14,6 +17,10 @@ export const adminRoutes = {
   failoverPlan: (group: string) => `/v1/groups/${group}/failover/plan`,
   /** POST FailoverRunRequest: lines, result FailoverResult. */
   failoverRun: (group: string) => `/v1/groups/${group}/failover/run`,
+  /** GET ?from=SEQUENCE&limit=N: PointList, of what this role keeps; without `from` the newest. */
+  points: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/points`,
+  /** GET ?volume=NAME&point=POINT: `data` lines with progress between, result ExportedPoint. */
+  pointContent: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/point-content`,
   /** POST {}: make a new group without asking the other site. */
   groupCreate: (group: string) => `/v1/groups/${group}/create`,
   /** POST GroupResumeRequest. */
@@ -60,6 +67,8 @@ export type AdminLine =
       readonly done?: number;
       readonly total?: number;
     }
+  /** Content that is not zeroes, in rising order of `offset`; everything between is zeroes. */
+  | { readonly type: "data"; readonly offset: number; readonly base64: string }
   | { readonly type: "result"; readonly result: unknown }
   | AdminError;
 
@@ -151,4 +160,27 @@ export interface JournalVerdict {
     readonly message: string;
     readonly sequence: number | null;
   } | null;
+}
+
+export interface PointList {
+  readonly group: string;
+  /** Oldest first. */
+  readonly points: readonly {
+    readonly sequence: number;
+    readonly time: string;
+    /** Data written since the point before it; null: that one is not in this list. */
+    readonly bytes: number | null;
+    /** Ids of the pins on it. */
+    readonly pins: readonly string[];
+  }[];
+}
+
+export interface ExportedPoint {
+  readonly group: string;
+  readonly volume: string;
+  readonly sequence: number;
+  readonly time: string;
+  readonly sizeBytes: number;
+  /** Of the whole content, hex. */
+  readonly sha256: string;
 }

@@ -67,11 +67,12 @@ export class AdminClient {
     return { ...first, groups: mergeStatuses(parts.flatMap((part) => part.groups)) };
   }
 
-  /** Long work: calls `progress` for each line and answers the result. */
+  /** Long work: calls `progress` for each such line, waits for `data` with each of those, and answers the result. */
   async follow<T>(
     role: Role,
     order: AdminOrder,
     progress: (line: Extract<AdminLine, { type: "progress" }>) => void,
+    data: (line: Extract<AdminLine, { type: "data" }>) => Promise<void> = unexpectedData,
   ): Promise<T> {
     return this.#withClient([null, role], async (client) => {
       const { status, lines } = await client.lines({
@@ -83,6 +84,7 @@ export class AdminClient {
       for await (const value of lines) {
         const line = decodeLine(value);
         if (line.type === "progress") progress(line);
+        if (line.type === "data") await data(line);
         if (line.type === "error") throw adminFailure(line);
         // The shape of a result belongs to the route; the daemon is of the same version.
         if (line.type === "result") return line.result as T;
@@ -212,13 +214,22 @@ function isAdminError(value: unknown): value is AdminError {
 function decodeLine(value: unknown): AdminLine {
   if (typeof value === "object" && value !== null && "type" in value) {
     const { type } = value;
-    if (type === "progress" || type === "result" || type === "error") return value as AdminLine;
+    if (type === "progress" || type === "data" || type === "result" || type === "error")
+      return value as AdminLine;
   }
-  throw new CommandFailure({
+  throw unknownLine();
+}
+
+function unknownLine(): CommandFailure {
+  return new CommandFailure({
     exit: ExitCode.failed,
     id: "ANSWER_UNKNOWN",
     message: "the daemon sent a line that this version does not know",
   });
+}
+
+async function unexpectedData(): Promise<void> {
+  throw unknownLine();
 }
 
 function parseAnswer(body: Uint8Array): unknown {

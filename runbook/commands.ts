@@ -7,8 +7,10 @@ import { doctor } from "./commands/doctor.ts";
 import { failoverPlan } from "./commands/failover-plan.ts";
 import { failoverRun } from "./commands/failover-run.ts";
 import { groupCreate, groupResume } from "./commands/group.ts";
+import { imageExport } from "./commands/image-export.ts";
 import { init } from "./commands/init.ts";
 import { journalStats, journalVerify } from "./commands/journal.ts";
+import { points } from "./commands/points.ts";
 import { run } from "./commands/run.ts";
 import { status } from "./commands/status.ts";
 import { throttleClear, throttleSet, throttleShow } from "./commands/throttle.ts";
@@ -27,6 +29,7 @@ export const commands: readonly CommandSpec[] = [
   doctor,
   status,
   watch,
+  points,
   attach,
   throttleShow,
   throttleSet,
@@ -37,5 +40,6 @@ export const commands: readonly CommandSpec[] = [
   groupResume,
   journalStats,
   journalVerify,
+  imageExport,
   version,
 ];

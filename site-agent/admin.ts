@@ -1,4 +1,5 @@
-/** The agent's admin routes: orders to one group, the throttle, and the journal's evidence. A thin translation. */
+/** The agent's admin routes: orders to one group, the throttle, the journal's evidence, and the points of a group that was taken over. A thin translation. */
+import { pastRoutes } from "../image/past-routes.ts";
 import { journalStats, verifyFrameLog } from "../journal/inspect.ts";
 import type { AdminLine, GroupResumeRequest, JournalStats } from "../protocol/admin.ts";
 import { adminRoutes, ExitCode } from "../protocol/admin.ts";
@@ -57,6 +58,7 @@ export function agentAdminRoutes(
     });
   };
   return [
+    ...pastRoutes("agent", (request) => find(request).past, clock),
     {
       method: "POST",
       pattern: adminRoutes.groupCreate(":group"),

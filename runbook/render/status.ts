@@ -4,6 +4,7 @@
  */
 import type {
   GroupStatus,
+  HistoryStatus,
   OwnerStatus,
   ProtectionState,
   SiteStatus,
@@ -91,7 +92,7 @@ export function groupSentence(group: GroupStatus): string {
   if (group.role === "standby") {
     const point =
       group.consistent === null ? "nothing to open yet" : `can be opened at ${group.consistent.time}`;
-    return `standby, ${group.state}, ${point}`;
+    return `standby, ${group.state}, ${point}${backText(group.history)}`;
   }
   const { lag } = group;
   if (group.state === "fenced") {
@@ -133,6 +134,7 @@ function ownerRows(group: OwnerStatus): string[][] {
       `${durationText(lag.ageMs)}, ${bytesText(lag.bytes)}, last progress ${durationText(lag.noProgressMs)} ago`,
     ],
     ["journal", `${bytesText(journal.bytes)} of ${bytesText(journal.maxBytes)}`],
+    ...(group.history === null ? [] : pointRows(group.history)),
     [
       "line",
       `${link.up ? "up" : `down, last contact ${link.lastContact ?? "never"}`}, limit ${rateText(link.limitBytesPerSecond)}${roundTrip}`,
@@ -157,6 +159,7 @@ function standbyRows(group: StandbyStatus): string[][] {
       "consistent",
       consistent === null ? "no point yet" : `${countText(consistent.sequence)}  ${consistent.time}`,
     ],
+    ...pointRows(group.history),
     [
       "last heard",
       lastHeard === null
@@ -166,6 +169,25 @@ function standbyRows(group: StandbyStatus): string[][] {
     ["intake", `${bytesText(group.intake.bytes)} of ${bytesText(group.intake.maxBytes)}`],
     ["volumes", volumesText(group)],
   ];
+}
+
+/** How far back one can go, where there is more than the newest point. */
+function backText({ points, oldestTime }: HistoryStatus): string {
+  return points > 1 && oldestTime !== null ? `, back to ${oldestTime}` : "";
+}
+
+function pointRows(history: HistoryStatus): string[][] {
+  const { points, oldest, oldestTime, bytes, maxBytes, pins, problem } = history;
+  const since =
+    points > 1 && oldestTime !== null ? `, back to ${countText(oldest)}  ${oldestTime}` : ", the newest only";
+  const rows = [
+    ["points", points === 0 ? "none yet" : `${plural(points, "point")}${since}`],
+    ["kept", `${bytesText(bytes)} of ${bytesText(maxBytes)}`],
+  ];
+  if (pins.length > 0)
+    rows.push(["pinned", pins.map(({ id, sequence }) => `${id} at ${countText(sequence)}`).join(", ")]);
+  if (problem !== null) rows.push(["given up", `${problem.message} (${problem.code})`]);
+  return rows;
 }
 
 function volumesText(group: GroupStatus): string {

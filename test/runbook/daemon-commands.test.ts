@@ -1,6 +1,8 @@
 /** Commands that talk to a daemon: what they ask, how they answer, which exit code they end with. */
 import assert from "node:assert/strict";
-import { mkdir } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { test } from "node:test";
@@ -45,6 +47,84 @@ test("status: plain words for people, the document for programs, 7 on demand", a
   assert.equal((await cli(["status", ...config])).exit, 0, "only on demand");
   const unknown = await cli(["status", "nosuch", "--json", ...config]);
   assert.equal(unknown.exit, 2);
+});
+
+test("status says how far back a standby can go, and what had to be given up", async (context) => {
+  const problem = { code: "HISTORY_DAMAGED", message: "older points are gone" };
+  const groups = [{ ...standby, history: { ...standby.history, problem } }];
+  const { config } = await stand(context, () => ({ json: site(groups) }));
+  const { out } = await cli(["status", "app", ...config]);
+  assert.match(out, /back to 2026-03-01T10:14:06\.000Z/);
+  assert.match(out, /points +97 points, back to 12/);
+  assert.match(out, /given up +older points are gone \(HISTORY_DAMAGED\)/);
+  const line = await cli(["watch", "--count", "1", ...config]);
+  assert.match(line.out, /can be opened at .*, back to 2026-03-01/);
+});
+
+test("points: asked of whoever keeps them; nobody does: 6", async (context) => {
+  let groups: SiteStatus["groups"] = [standby];
+  const list = {
+    group: "app",
+    points: [
+      { sequence: 795, time: standby.since, bytes: null, pins: [] },
+      { sequence: 800, time: standby.since, bytes: 4_096, pins: ["mark-a"] },
+    ],
+  };
+  const { config, asked } = await stand(context, ({ path }) => ({
+    json: path === "/v1/status" ? site(groups) : list,
+  }));
+  const ran = await cli(["points", "app", "--from", "790", "--limit", "2", ...config]);
+  assert.equal(ran.exit, 0, ran.err);
+  assert.equal(asked.at(-1)?.path, "/v1/groups/app/gateway/points?from=790&limit=2");
+  assert.match(ran.out, /800 +\S+ +4\.0 KiB +mark-a/);
+  groups = [{ ...owner, history: standby.history }];
+  const json = await cli(["points", "app", "--json", ...config]);
+  assert.deepEqual(JSON.parse(json.out), list);
+  assert.equal(asked.at(-1)?.path, "/v1/groups/app/agent/points?");
+  groups = [owner];
+  const none = await cli(["points", "app", "--json", ...config]);
+  assert.equal(none.exit, 6);
+  assert.equal(errorLine(none)["id"], "POINTS_NONE");
+  assert.equal((await cli(["points", "app", "--limit", "many", ...config])).exit, 2);
+});
+
+test("image export: the file is whole, sparse and proven, or not there", async (context) => {
+  const content = Buffer.alloc(3 * 65_536 + 512);
+  content.fill(7, 65_536, 65_536 + 5_000);
+  const sha256 = createHash("sha256").update(content).digest("hex");
+  const result = {
+    group: "app",
+    volume: "data",
+    sequence: 800,
+    time: standby.since,
+    sizeBytes: content.byteLength,
+  };
+  const data = { type: "data", offset: 65_536, base64: content.toString("base64", 65_536, 131_072) };
+  let lines: unknown[] = [data, { type: "result", result: { ...result, sha256 } }];
+  const { config, folder } = await stand(context, ({ path }) =>
+    path === "/v1/status" ? { json: site([standby]) } : { lines },
+  );
+  const file = join(folder, "out.img");
+  const words = ["image", "export", "app/data", file, "--point", "800", "--json", ...config];
+  const ran = await cli(words);
+  assert.equal(ran.exit, 0, ran.err);
+  assert.ok(content.equals(await readFile(file)));
+  const again = await cli(words);
+  assert.deepEqual([again.exit, errorLine(again)["id"]], [6, "FILE_EXISTS"]);
+  await rm(file);
+  lines = [
+    { ...data, offset: 0 },
+    { type: "result", result: { ...result, sha256 } },
+  ];
+  const damaged = await cli(words);
+  assert.deepEqual([damaged.exit, errorLine(damaged)["id"]], [1, "EXPORT_DAMAGED"]);
+  lines = [data];
+  assert.equal(errorLine(await cli(words))["id"], "ANSWER_CUT");
+  assert.equal(existsSync(file), false, "nothing unproven is left behind");
+  for (const point of ["yesterday", "mark:a", "2026-03-02T10:14:06"]) {
+    const wrong = await cli(["image", "export", "app/data", file, "--point", point, ...config]);
+    assert.equal(wrong.exit, 2, point);
+  }
 });
 
 test("held requests need attention although the group is protected", async (context) => {

@@ -34,6 +34,8 @@ const promised = [
   "group resume",
   "journal verify",
   "journal stats",
+  "points",
+  "image export",
   "version",
 ];
 const globals = ["--config", "--site", "--json", "--yes", "--dry-run", "--reason", "--timeout"];

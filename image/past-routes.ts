@@ -1,0 +1,153 @@
+/**
+ * The admin routes to a group's past, the same at both roles: which points there are, and the content of a volume at
+ * one of them. A thin translation; it reads only, and holds a point for as long as somebody listens.
+ */
+import { createHash } from "node:crypto";
+import type { AdminLine, ExportedPoint, PastRole, PointList } from "../protocol/admin.ts";
+import { adminRoutes } from "../protocol/admin.ts";
+import type { VolumeEntry } from "../protocol/ids.ts";
+import type { PointChoice } from "../protocol/point.ts";
+import { parsePoint, pointForm } from "../protocol/point.ts";
+import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { rfc3339 } from "../runtime/clock.ts";
+import { OperationalError } from "../runtime/errors.ts";
+import type { HttpRequest, Route } from "../runtime/http.ts";
+import type { Past } from "./past.ts";
+
+const limitDefault = 20;
+/** Points of one answer: some 150 bytes each. */
+const limitMax = 10_000;
+/** Read at once and, in Base64, at most one line: below the reader's limit of 1 MiB. */
+const readBytes = 512 * 1024;
+/** Zeroes are left out in pieces of this length: holes of the file that is made from it. */
+const pieceBytes = 64 * 1024;
+/** Progress is told this often, bytes read. */
+const progressBytes = 16 * 1024 * 1024;
+const zeroes = Buffer.alloc(pieceBytes);
+
+/** `find` throws for a group that is not there, and gives undefined while its images are closed. */
+export function pastRoutes(
+  role: PastRole,
+  find: (request: HttpRequest) => Past | undefined,
+  clock: Clock,
+): Route[] {
+  return [
+    {
+      method: "GET",
+      pattern: adminRoutes.points(role, ":group"),
+      run: async (request) => ({ status: 200, json: await listPoints(request, openPast(find(request))) }),
+    },
+    {
+      method: "GET",
+      pattern: adminRoutes.pointContent(role, ":group"),
+      run: async (request) => {
+        const past = openPast(find(request));
+        const choice = parsePoint(request.query.get("point") ?? "latest");
+        if (choice === undefined)
+          throw new RemoteProtocolError("REQUEST_MALFORMED", `point must be ${pointForm}`);
+        const volume = volumeOf(request, past);
+        const group = request.params["group"] ?? "";
+        return { status: 200, lines: contentLines({ group, volume, past, choice, clock }) };
+      },
+    },
+  ];
+}
+
+function openPast(past: Past | undefined): Past {
+  if (past !== undefined) return past;
+  throw new OperationalError({
+    code: "POINTS_NONE",
+    message: "the images are not open here, or no history is kept of them",
+    reaction: "refuse",
+    hint: "See `splitsite status` at the site that stands by, or that has taken the group over.",
+  });
+}
+
+function volumeOf(request: HttpRequest, past: Past): VolumeEntry {
+  const name = request.query.get("volume");
+  const volume = past.volumes.find((each) => each.name === name);
+  if (volume !== undefined) return volume;
+  throw new OperationalError({
+    code: "VOLUME_UNKNOWN",
+    message: `the group has no volume ${name}`,
+    reaction: "refuse",
+  });
+}
+
+function countIn(request: HttpRequest, name: string): number | undefined {
+  const text = request.query.get(name);
+  if (text === null) return undefined;
+  const count = Number(text);
+  if (/^\d{1,15}$/.test(text)) return count;
+  throw new RemoteProtocolError("REQUEST_MALFORMED", `${name} must be a whole number`);
+}
+
+async function listPoints(request: HttpRequest, past: Past): Promise<PointList> {
+  const limit = Math.min(countIn(request, "limit") ?? limitDefault, limitMax);
+  const points = await past.points(countIn(request, "from"), limit);
+  const pins = past.status?.pins ?? [];
+  return {
+    group: request.params["group"] ?? "",
+    points: points.map(({ sequence, timeMs, dataBytesTotal }, index) => {
+      const before = points[index - 1];
+      return {
+        sequence,
+        time: rfc3339(timeMs),
+        bytes: before === undefined ? null : dataBytesTotal - before.dataBytesTotal,
+        pins: pins.filter((pin) => pin.sequence === sequence).map(({ id }) => id),
+      };
+    }),
+  };
+}
+
+interface Content {
+  readonly group: string;
+  readonly volume: VolumeEntry;
+  readonly past: Past;
+  readonly choice: PointChoice;
+  readonly clock: Clock;
+}
+
+/** Asked for line by line, as the listener takes them: never more than one read is held. */
+async function* contentLines({ group, volume, past, choice, clock }: Content): AsyncGenerator<AdminLine> {
+  const point = await past.find(choice);
+  // Held only once somebody listens, and let go when nobody does any more.
+  const view = await past.openView(volume.number, point.sequence);
+  try {
+    const hash = createHash("sha256");
+    const time = rfc3339(point.timeMs);
+    for (let offset = 0; offset < view.sizeBytes; offset += readBytes) {
+      if (offset % progressBytes === 0) {
+        const message = `volume ${volume.name} at ${point.sequence}`;
+        const now = rfc3339(clock.wallMs());
+        yield { type: "progress", step: "export", message, time: now, done: offset, total: view.sizeBytes };
+      }
+      const bytes = await view.read(offset, Math.min(readBytes, view.sizeBytes - offset));
+      hash.update(bytes);
+      yield* dataLines(offset, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    }
+    const { name, sizeBytes } = volume;
+    const result: ExportedPoint = {
+      ...{ group, volume: name, sequence: point.sequence, time, sizeBytes },
+      sha256: hash.digest("hex"),
+    };
+    yield { type: "result", result };
+  } finally {
+    await view.close();
+  }
+}
+
+function* dataLines(offset: number, bytes: Buffer): Generator<AdminLine> {
+  for (let start = 0; start < bytes.byteLength; ) {
+    let end = start;
+    while (end < bytes.byteLength && !isZero(bytes.subarray(end, end + pieceBytes))) end += pieceBytes;
+    if (end > start)
+      yield { type: "data", offset: offset + start, base64: bytes.toString("base64", start, end) };
+    start = end + pieceBytes;
+  }
+}
+
+function isZero(bytes: Buffer): boolean {
+  return bytes.equals(zeroes.subarray(0, bytes.byteLength));
+}
