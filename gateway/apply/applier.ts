@@ -36,6 +36,7 @@ const finalCodes: ReadonlySet<string> = new Set([
   "IMAGE_DIVERGED",
   "IMAGE_RECORD_RANGE",
   "IMAGE_SIZE",
+  "HISTORY_UNDO_IMPOSSIBLE",
   "IMAGE_KIND",
   "MARKER_DAMAGED",
   "MARKER_LINEAGE",
@@ -138,7 +139,10 @@ export class Applier {
       let image: GroupImage | undefined;
       try {
         image = await this.#options.open();
-        await verifyAgainstIntake(image, this.#options.intake);
+        const { intake } = this.#options;
+        // What the intake lost of a step is taken out of the images again, where their history can.
+        await image.undoBehind({ first: intake.head.sequence + 1, last: intake.tail.sequence });
+        await verifyAgainstIntake(image, intake);
         const { history, clock, log } = this.#options;
         const past = new Past(image, history, clock, log);
         this.#past = past;

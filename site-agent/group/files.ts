@@ -127,6 +127,7 @@ export async function openFiles(state: AgentGroupState, settings: FilesSettings)
   try {
     // Only synced frames reach the images, so beyond the journal's tail they hold nothing.
     image = await openImage(state, settings, "open", "never", log.tail.sequence);
+    await image.undoBehind({ first: log.head.sequence + 1, last: log.tail.sequence });
     // On a disk that is full, old points make room for the replay.
     await image.history?.retain(settings.clock.wallMs());
     await replay(log, image, settings.log);

@@ -109,6 +109,7 @@ test("after a failed sync the images are opened again and written again from the
         return marker;
       },
       applyingLast: 0,
+      undoBehind: async () => false,
       begin: async (sequence: number) => void calls.push(`${mine} begin ${sequence}`),
       apply: async (applied: readonly unknown[]) => void calls.push(`${mine} apply ${applied.length}`),
       sync: async () => {
