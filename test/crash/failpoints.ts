@@ -45,11 +45,18 @@ export const gatewayMaking: readonly string[] = [
   "gateway.intake.remove",
   "gateway.intake-watermark.remove",
   "gateway.applied.remove",
+  "gateway.history.remove",
   ...replaced("gateway.applied"),
   ...replaced("gateway.intake-watermark"),
   "gateway.store.putHead",
   "gateway.intake-log.syncData",
   "gateway.intake.sync",
+  "gateway.segments.makeDirectory",
+  "gateway.segments.sync",
+  "gateway.history.sync",
+  ...replaced("gateway.pins"),
+  "gateway.index.clear",
+  "gateway.index.settle",
 ];
 
 export const gatewayUnderLoad: readonly string[] = [
@@ -59,6 +66,9 @@ export const gatewayUnderLoad: readonly string[] = [
   "gateway.intake-watermark.syncData",
   "gateway.applied.write",
   "gateway.applied.syncData",
+  "gateway.segment.write",
+  "gateway.segment.syncData",
+  "gateway.index.write",
   "gateway.image.writeChanges",
   "gateway.image.flush",
   "gateway.store.putHead",
@@ -73,6 +83,9 @@ export const takingOver: readonly (readonly [name: string, hit: number])[] = [
   ...replaced("gateway.handover").map((name) => [name, 1] as const),
   ["gateway.evidence.makeDirectory", 1],
   ...replaced("gateway.evidence").map((name) => [name, 1] as const),
+  // The history is opened with the images that were handed over.
+  ["agent.segments.sync", 1],
+  ["agent.history.sync", 1],
   ...agentMaking.filter((name) => !name.includes("images")).map((name) => [name, 1] as const),
 ];
 

@@ -29,6 +29,7 @@ import { silentLog } from "../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../runtime/paths.ts";
 import type { GroupSettings } from "../../runtime/settings/types.ts";
 import { Door } from "../support/door.ts";
+import { diskError } from "../support/hooked-disk.ts";
 import { until } from "../support/wait.ts";
 import { mebibyte, Source, volumes } from "./standby-site.ts";
 
@@ -60,6 +61,8 @@ class Standby {
   readonly stateRename = new Door();
   /** Timers that have come wait here: the pace between two apply steps. */
   readonly pace = new Door();
+  /** Nothing more fits on the disk of the history. */
+  historyIsFull = false;
   readonly storage: StandbyStorage;
   group: StandbyGroup;
 
@@ -105,7 +108,18 @@ class Standby {
       },
       open: async (path, mode) => {
         const file = await systemDisk.open(path, mode);
+        if (path.includes("/segments/")) return this.#filling(file);
         return path.endsWith(".log") ? held(file) : file;
+      },
+    };
+  }
+
+  #filling(file: DiskFile): DiskFile {
+    return {
+      ...file,
+      write: async (position, bytes) => {
+        if (this.historyIsFull) throw diskError("ENOSPC");
+        await file.write(position, bytes);
       },
     };
   }
@@ -248,6 +262,33 @@ test("an apply step: intention, history, images, their sync, marker, and only th
   assert.ok(step.indexOf("applied.syncData") < step.indexOf("image.writeChanges"));
   assert.ok(step.indexOf("segment.syncData") < step.indexOf("image.writeChanges"), step.join(", "));
   assert.ok(step.lastIndexOf("applied.syncData") < step.indexOf("store.putHead"), step.join(", "));
+});
+
+test("a history that cannot be written holds apply with its reason, changes nothing, and goes on by itself", async () => {
+  await standby.batch(standby.source.write(1));
+  await standby.applied(standby.source.last);
+  const before = standby.source.last;
+  standby.historyIsFull = true;
+  standby.steps.length = 0;
+  assert.equal((await standby.batch(standby.source.write(2))).kind, "acknowledged", "the intake has room");
+  const { state } = await until("the reason", () => {
+    const status = standby.group.status();
+    return status.reason?.code === "HISTORY_FULL" ? status : undefined;
+  });
+  assert.equal(state, "stopped");
+  assert.deepEqual([standby.told().applied, standby.group.status().consistent?.sequence], [before, before]);
+  assert.ok(!standby.steps.includes("image.writeChanges"), standby.steps.join(", "));
+  standby.historyIsFull = false;
+  await standby.applied(standby.source.last);
+  const { history, reason } = standby.group.status();
+  assert.notEqual(reason?.code, "HISTORY_FULL");
+  assert.deepEqual([history.newest, history.problem], [standby.source.last, null]);
+  for (const sequence of [before, standby.source.last]) {
+    const view = await standby.group.past!.openView(0, sequence);
+    const expected = standby.source.contents[sequence / 3]![0]!;
+    assert.ok(expected.equals(await view.read(0, view.sizeBytes)), `${sequence}`);
+    await view.close();
+  }
 });
 
 test("no position is told as applied before the images are synced up to it", async () => {

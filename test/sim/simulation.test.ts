@@ -34,7 +34,7 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
     [],
     "every kind of fault happened",
   );
-  for (const name of ["failovers", "diskFaults", "replayed", "compares", "returns"] as const)
+  for (const name of ["failovers", "diskFaults", "replayed", "compares", "points", "returns"] as const)
     assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
   noteEvidence("simulation", {
     seeds,
@@ -46,6 +46,7 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
     "writes answered": tally.sum("answered"),
     flushes: tally.sum("flushes"),
     "images compared": tally.sum("compares"),
+    "points of the past read": tally.sum("points"),
     "runs that proved too little": tally.invalid.length,
     ...nothingLost,
   });

@@ -108,6 +108,7 @@ export const documentsTarget: FuzzTarget = {
       origin: { sequence: 0, chain, dataBytesTotal: 0, timeMs: 0 },
       standby: "dr",
       unflushedMayBeLost: false,
+      history: null,
       unflushedAcceptedIn: null,
       fenced: null,
     };

@@ -20,6 +20,9 @@ const isMarker = (path: string): boolean => /\/(checkpoint|applied)$/.test(path)
 const isImage = (path: string): boolean => path.includes("/images/");
 const isDocument = (path: string): boolean => /\.json(\.new)?$/.test(path);
 
+const isSegment = (path: string): boolean => /\/segments\/\d{8}(\.new)?$/.test(path);
+const isIndex = (path: string): boolean => /\/history\/index\//.test(path);
+
 /** Twice where most of the promises are made. Beside each other: how a disk fails, and before or after which steps it is worst to lose power. */
 const kinds: readonly Omit<DiskTarget, "role">[] = [
   { match: isLog, operations: ["write"] },
@@ -35,6 +38,9 @@ const kinds: readonly Omit<DiskTarget, "role">[] = [
   { match: isMarker, operations: ["syncData", "sync"] },
   { match: isImage, operations: ["write", "zero"] },
   { match: isImage, operations: ["syncData"] },
+  { match: isSegment, operations: ["write"] },
+  { match: isSegment, operations: ["syncData", "sync"] },
+  { match: isIndex, operations: ["write", "sync", "rename"] },
   { match: isDocument, operations: ["write", "sync", "create"] },
   { match: isDocument, operations: ["rename"] },
   { match: () => true, operations: ["write", "zero", "syncData", "sync", "rename", "create", "remove"] },

@@ -45,6 +45,8 @@ export interface RunCounts {
   readonly powerCuts: number;
   readonly failovers: number;
   readonly compares: number;
+  /** Volumes read at points of the past. */
+  readonly points: number;
   readonly returns: number;
   readonly replayed: number;
   readonly diskFaults: number;
@@ -77,6 +79,12 @@ const flushesMin = 5;
 export function drawPlan(seed: number): RunPlan {
   const random = new SeededRandom(seed, 2);
   const twoGroups = random.chance(0.2);
+  // Drawn by itself, so that a seed keeps its faults. Short limits, so that points are given back within a run.
+  const past = new SeededRandom(seed, 8);
+  const history = {
+    windowMs: past.chance(0.7) ? past.pick([86_400_000, 10_000]) : 0,
+    bytesMax: past.pick([1 << 30, 200 * 1024]),
+  };
   const group = (name: string, home: SiteName): GroupSettings => ({
     name,
     home,
@@ -89,7 +97,7 @@ export function drawPlan(seed: number): RunPlan {
     })),
     durability: random.chance(0.8) ? "flush" : "write",
     rpo: { ageMs: null, bytes: null },
-    history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
+    history,
   });
   const groups = twoGroups ? [group("g", "a"), group("h", "b")] : [group("g", "a")];
   const small = 512 * 1024;
@@ -252,6 +260,7 @@ class Run {
       powerCuts: this.faults.powerCuts,
       failovers: this.truth.counts.adoptions,
       compares: this.truth.counts.compares,
+      points: this.truth.counts.points,
       returns: this.truth.counts.returns,
       replayed: this.sites.wan.counts.replayed + this.sites.wan.counts.duplicated,
       diskFaults: this.faults.diskFaultsFired,

@@ -5,6 +5,7 @@
  */
 import { brotliCompressSync, constants } from "node:zlib";
 import { StandbyGroup } from "../../../gateway/group.ts";
+import type { Past } from "../../../image/past.ts";
 import type { StoreEngine } from "../../../journal/store.ts";
 import type { CompressBatch } from "../../../protocol/batch.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
@@ -271,7 +272,9 @@ export class Sites {
 
   #look(site: SimSite, role: AgentRole, group: string): void {
     if (site.agent !== role || !role.life.alive) return;
-    this.#judge(() => this.#truth.observeOwner(site.name, group, role.groups.get(group)!));
+    const owned = role.groups.get(group)!;
+    this.#judge(() => this.#truth.observeOwner(site.name, group, owned));
+    this.#truth.observePast(site.name, group, owned.past);
   }
 
   startGateway(name: SiteName): void {
@@ -322,6 +325,7 @@ export class Sites {
       for (const [group, standby] of groups) {
         const status = standby.status();
         this.#judge(() => this.#truth.observeStandby(name, group, status, site));
+        this.#truth.observePast(name, group, standby.past);
       }
     });
   }
@@ -477,6 +481,12 @@ export class Sites {
 
   standbyStatus(name: SiteName, group: string): StandbyStatus | undefined {
     return this.site(name).gateway?.groups.get(group)?.status();
+  }
+
+  /** What can be gone back to at a site, by its standby or by an owner that took it over. */
+  past(name: SiteName, group: string): Past | undefined {
+    const site = this.site(name);
+    return site.agent?.groups.get(group)?.past ?? site.gateway?.groups.get(group)?.past;
   }
 
   /** The volume as a client reaches it now; undefined while it is not exported. */

@@ -2,11 +2,12 @@
  * Holds the model against what the product shows: takes every answer, batch and status of a run, and judges each with
  * the books of clients and standby. It is the only place where both are in one hand; it never influences the run.
  */
-
+import type { Past } from "../../../image/past.ts";
 import type { StandbyStatus } from "../../../protocol/status.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
 import type { GroupSettings } from "../../../runtime/settings/types.ts";
 import type { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
+import { SeededRandom } from "../../support/seeded.ts";
 import type { RequestKind, SenderToken } from "../link.ts";
 import { requireExact, requireWithin } from "../model/content.ts";
 import type { Op } from "../model/history.ts";
@@ -28,6 +29,7 @@ import type { WallOffset } from "../world/clock.ts";
 import { wallMsOf } from "../world/clock.ts";
 import type { Life } from "../world/life.ts";
 import type { Scheduler } from "../world/scheduler.ts";
+import { checkPast } from "./past-check.ts";
 import type { AgentRole, SimSite, SiteName } from "./sites.ts";
 
 /** The standby's images are compared in full at most this often, ms of virtual time. */
@@ -65,7 +67,7 @@ export interface GroupTruth {
 
 export class Truth {
   readonly groups = new Map<string, GroupTruth>();
-  readonly counts = { compares: 0, reads: 0, returns: 0, adoptions: 0 };
+  readonly counts = { compares: 0, reads: 0, returns: 0, adoptions: 0, points: 0 };
   readonly #seed: number;
   readonly #scheduler: Scheduler;
   /** Incarnations of an old owner that were told of a newer token, with the moment. */
@@ -74,9 +76,12 @@ export class Truth {
   /** Called when a gateway has acknowledged a batch, before anybody is told. */
   acknowledgedBy: ((site: SiteName) => void) | undefined;
   #number = 0;
+  readonly #looked = new WeakSet<Past>();
+  readonly #draws: SeededRandom;
 
   constructor(seed: number, scheduler: Scheduler, settings: readonly GroupSettings[]) {
     this.#seed = seed;
+    this.#draws = new SeededRandom(seed, 9);
     this.#scheduler = scheduler;
     for (const group of settings) {
       const home = group.home as SiteName;
@@ -354,6 +359,36 @@ export class Truth {
     truth.comparedAtMs = nowMs;
     truth.comparedAt = applied;
     this.compareStandby(group, applied, machine);
+  }
+
+  /**
+   * What a role keeps of the past, a few points of it, once after each start: crashes and cuts of power have hit the
+   * capture before. The standby's points are of the history at home, an owner's of its own.
+   */
+  observePast(site: SiteName, group: string, past: Past | undefined): void {
+    if (past === undefined || this.#looked.has(past)) return;
+    const truth = this.group(group);
+    const history = (truth.books.get(site) ?? this.homeBook(group)).history;
+    this.#looked.add(past);
+    checkPast({
+      ...{ what: `${group} at ${site}`, past, history, seed: this.#seed, random: this.#draws },
+      how: "glance",
+    }).then(
+      (read) => {
+        this.counts.points += read;
+      },
+      (error: unknown) => this.#scheduler.fail(error),
+    );
+  }
+
+  /** The same in the end, all volumes of more points. */
+  async requirePast(site: SiteName, group: string, past: Past): Promise<void> {
+    const { history } = this.group(group).books.get(site) ?? this.homeBook(group);
+    const read = await checkPast({
+      ...{ what: `${group} at ${site} in the end`, past, history, seed: this.#seed, random: this.#draws },
+      how: "whole",
+    });
+    this.counts.points += read;
   }
 
   /** Power was lost at a standby: of what it had called applied, its images have lost nothing (I4). */

@@ -6,7 +6,7 @@ import { requireExact } from "../model/content.ts";
 import { Violation } from "../model/violation.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { Operator } from "./operator.ts";
-import type { Sites } from "./sites.ts";
+import type { SiteName, Sites } from "./sites.ts";
 import { siteNames } from "./sites.ts";
 import type { Truth } from "./truth.ts";
 import type { Workload } from "./workload.ts";
@@ -101,5 +101,26 @@ export async function compareCopies(pair: Pair): Promise<void> {
       });
     }
     if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite));
+    await comparePast(pair, name, group.standbySite);
   }
+}
+
+/** Points of the past at the site that keeps them, and that nothing of it had to be given up. */
+async function comparePast(pair: Pair, name: string, site: SiteName): Promise<void> {
+  const { sites, truth, scheduler } = pair;
+  if (truth.group(name).settings.history.windowMs === 0) return;
+  const past = sites.past(site, name);
+  if (past === undefined) throw new Violation("I8", `${name} at ${site} has its past closed`);
+  const { problem } = past.status ?? { problem: null };
+  if (problem !== null && !sites.site(site).diskTroubled)
+    throw new Violation("I4", `${name} at ${site} gave up points: ${problem.code}, ${problem.message}`);
+  let done = false;
+  truth.requirePast(site, name, past).then(
+    () => {
+      done = true;
+    },
+    (error: unknown) => scheduler.fail(error),
+  );
+  await scheduler.run({ untilMs: scheduler.nowMs + 30_000, stop: () => done });
+  if (!done) throw new Violation("I8", `the past of ${name} at ${site} is not read in time`);
 }

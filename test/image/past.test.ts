@@ -1,0 +1,201 @@
+/**
+ * What a role keeps to go back, on real files: points are found by sequence and time, room is made where the disk runs
+ * out, damage is given up by name and touches nothing else, and no view outlives the images.
+ */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { systemImageFiles } from "../../block/image-files.ts";
+import type { GroupImage } from "../../image/group-image.ts";
+import { openImageFiles } from "../../image/open-files.ts";
+import { historyOpener, Past } from "../../image/past.ts";
+import { openLevelOrderedStore } from "../../journal/level-ordered-store.ts";
+import type { Frame } from "../../protocol/frame.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { systemDisk } from "../../runtime/disk.ts";
+import { silentLog } from "../../runtime/log.ts";
+import { until } from "../support/wait.ts";
+import { applyNaively, FrameSource, lineage, originOf, recordOf } from "./frames.ts";
+
+const sectorCount = 2_048;
+const sizeBytes = sectorCount * 512;
+const volumes = [0, 1].map((number) => ({ number, name: `v${number}`, sizeBytes }));
+const origin = originOf(volumes);
+const segmentBytes = 2 * 1024;
+
+let folder = "";
+let nowMs = 0;
+let freeBytes = 2 ** 40;
+let source: FrameSource;
+let copies: Map<number, Uint8Array[]>;
+let image: GroupImage;
+let past: Past;
+
+const clock: Clock = {
+  after: () => ({ cancel() {} }),
+  monotonicMs: () => nowMs,
+  wallMs: () => nowMs,
+};
+
+async function open(windowMs = 1_000_000): Promise<void> {
+  const settings = { windowMs, bytesMax: 2 ** 30 };
+  const directory = join(folder, "history");
+  image = await openImageFiles({
+    disk: systemDisk,
+    images: systemImageFiles,
+    volumes: volumes.map((volume) => ({ ...volume, imagePath: join(folder, `${volume.name}.img`) })),
+    markerPath: join(folder, "marker"),
+    lineage,
+    mode: existsSync(join(folder, "marker")) ? "open" : "create",
+    createImages: "sparse",
+    origin,
+    log: silentLog,
+    openHistory: historyOpener(
+      {
+        disk: { ...systemDisk, freeBytes: () => freeBytes },
+        directory,
+        openIndex: (path) => openLevelOrderedStore(path, silentLog),
+        settings,
+        reserveBytes: 2 ** 20,
+        log: silentLog,
+        segmentBytes,
+      },
+      lineage,
+      0,
+    ),
+  });
+  past = new Past(image, settings, clock, silentLog);
+  await past.stepped();
+}
+
+async function close(): Promise<void> {
+  await past.close();
+  await image.close();
+}
+
+/** `count` steps of one frame, a second apart: each changes 16 KiB in a place of its own and one hot block. */
+async function write(count: number): Promise<void> {
+  for (let step = 0; step < count; step += 1) {
+    const fill = 1 + (source.position.sequence % 255);
+    const sector = ((source.position.sequence * 16) % (sectorCount - 64)) & ~7;
+    const records = [
+      recordOf({ kind: "write", volume: 0, sector, sectors: 32, fill }),
+      recordOf({ kind: "write", volume: 1, sector: 0, sectors: 8, fill }),
+    ];
+    const frame: Frame = { ...source.next(records), closedAtMs: nowMs };
+    const copy = copies.get(frame.first - 1)!.map((bytes) => bytes.slice());
+    for (const record of records) applyNaively(copy, record);
+    copies.set(frame.last, copy);
+    await image.begin(frame.last);
+    await image.apply([frame]);
+    await image.commit(await image.sync());
+    nowMs += 1_000;
+    await past.stepped();
+  }
+}
+
+async function check(sequence: number): Promise<void> {
+  for (const { number } of volumes) {
+    const view = await past.openView(number, sequence);
+    const content = await view.read(0, sizeBytes);
+    assert.equal(Buffer.compare(content, copies.get(sequence)![number]!), 0, `volume ${number}, ${sequence}`);
+    await view.close();
+  }
+}
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "splitsite-past-"));
+  nowMs = 1_000_000;
+  freeBytes = 2 ** 40;
+  source = new FrameSource(origin);
+  copies = new Map([[0, volumes.map(() => new Uint8Array(sizeBytes))]]);
+  await open();
+});
+afterEach(async () => {
+  await close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+test("points are counted, listed, and found by sequence and time, also after a start", async () => {
+  await write(12);
+  for (const round of ["first", "after a start"]) {
+    await until("all points to be counted", () => (past.status?.points === 13 ? true : undefined));
+    const { oldest, newest, problem } = past.status!;
+    assert.deepEqual([oldest, newest, problem], [0, 24, null], round);
+    const sequences = async (from: number | undefined, limit: number) =>
+      (await past.points(from, limit)).map(({ sequence }) => sequence);
+    assert.deepEqual(await sequences(undefined, 3), [20, 22, 24]);
+    assert.deepEqual(await sequences(5, 2), [6, 8]);
+    assert.equal((await past.find({ kind: "latest" })).sequence, 24);
+    assert.equal((await past.find({ kind: "sequence", sequence: 8 })).sequence, 8);
+    assert.equal((await past.find({ kind: "time", timeMs: 1_003_500 })).sequence, 8);
+    await assert.rejects(past.find({ kind: "sequence", sequence: 7 }), { code: "POINT_UNKNOWN" });
+    await assert.rejects(past.find({ kind: "time", timeMs: -1 }), { code: "POINT_UNKNOWN" });
+    for (const sequence of [0, 8, 24]) await check(sequence);
+    if (round === "after a start") break;
+    await close();
+    await open();
+  }
+});
+
+test("where the file system falls below the reserve the oldest points go, and apply goes on", async () => {
+  await write(20);
+  const { bytes } = past.status!;
+  assert.ok(bytes > 4 * segmentBytes, `${bytes}`);
+  freeBytes = 2 ** 20 - bytes + 3 * segmentBytes;
+  await write(1);
+  const { oldest, points, bytes: left } = past.status!;
+  assert.ok(left <= 4 * segmentBytes && oldest > 0, `${left} bytes, from ${oldest}`);
+  assert.equal(points, (await past.points(0, 100)).length, "exact after some were given back");
+  await check(oldest);
+  await check(42);
+  freeBytes = 0;
+  await write(2);
+  await check(46);
+});
+
+test("a list of pins that cannot be read puts the history aside by name; the images are not touched", async () => {
+  await write(3);
+  await close();
+  await writeFile(join(folder, "history", "pins.json"), "{ half a docu");
+  await open();
+  assert.equal(past.status?.problem?.code, "HISTORY_DAMAGED");
+  assert.ok(existsSync(join(folder, "history.damaged", "segments")), "kept for whoever wants to look");
+  assert.equal(image.applied.sequence, 6);
+  await write(2);
+  for (const sequence of [6, 8, 10]) await check(sequence);
+  await assert.rejects(past.openView(0, 4), { code: "POINT_UNKNOWN" });
+  await close();
+  await open();
+  assert.equal(past.status?.problem, null, "told until the next start");
+  await check(6);
+});
+
+test("turned off it keeps nothing and gives back what there was; turned on again it begins anew", async () => {
+  await write(3);
+  await close();
+  await open(0);
+  await write(2);
+  assert.deepEqual([past.status?.bytes, past.status?.points], [0, 1]);
+  await assert.rejects(past.find({ kind: "latest" }), { code: "POINTS_NONE" });
+  await close();
+  await open();
+  await write(1);
+  assert.equal(past.status?.oldest, 10);
+  for (const sequence of [10, 12]) await check(sequence);
+});
+
+test("no view outlives the images: its reads end with a code, and its point is let go", async () => {
+  await write(3);
+  const view = await past.openView(0, 2);
+  const reading = view.read(0, sizeBytes);
+  const closing = past.close();
+  assert.equal(Buffer.compare(await reading, copies.get(2)![0]!), 0, "a read under way is finished");
+  await closing;
+  await assert.rejects(view.read(0, 512), { code: "POINT_CLOSED" });
+  await assert.rejects(past.openView(0, 2), { code: "POINT_CLOSED" });
+  await view.close();
+});
