@@ -61,6 +61,18 @@ const plants: Readonly<
     // The product notices by its watermark and stops: the promise is broken all the same.
     breaks: ["I1", "I3", "I8", "I4"],
   },
+  "before-images are not synced": {
+    plant: () => ({
+      disk: (disk) =>
+        withFile(disk, (file, path) =>
+          /\/segments\/\d{8}$/.test(path)
+            ? altered(file, { syncData: async () => {}, sync: async () => {} })
+            : file,
+        ),
+    }),
+    // Points that were kept are given up, or read as what the images held later.
+    breaks: ["I2", "I4"],
+  },
   "FLUSH is answered at once": {
     plant: () => ({
       owned: (group) => {
