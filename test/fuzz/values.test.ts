@@ -194,7 +194,7 @@ describe("nothing in a format with a checksum is ignored", () => {
     try {
       for (const [value, parse] of [
         [seeds[0], parseAgentGroupState],
-        [seeds[2], parseHandoverRecord],
+        [seeds[3], parseHandoverRecord],
       ] as const) {
         const path = join(folder, "document.json");
         await writeDocument(systemDisk, path, value);
