@@ -138,6 +138,10 @@ export class Segments {
         throw damaged(`segment ${number} does not continue the one before it`);
       }
       const { head } = chunk;
+      const before = this.#segments.at(-1);
+      if (before !== undefined && fromOf(head) < before.from) {
+        throw damaged(`segment ${number} has older sets than the one before it`);
+      }
       const bytes = await this.#reading(number, (file) => file.size());
       this.#segments.push({ number, bytes, from: fromOf(head), timeMs: head.position.timeMs });
     }

@@ -1,0 +1,245 @@
+/**
+ * What is damaged in a history: found, told by its code, and never more lost than it holds. Images and newest point stay
+ * as they are.
+ */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { BlockErrno, BlockError } from "../../../block/device.ts";
+import type { GroupImage } from "../../../image/group-image.ts";
+import { openView } from "../../../image/history/view.ts";
+import { errorCode, OperationalError } from "../../../runtime/errors.ts";
+import { folder, KeptImages, overlappingSteps, segmentPath, sizeBytes } from "./kept-images.ts";
+
+const steps = 10;
+
+async function made(): Promise<KeptImages> {
+  const kept = new KeptImages(3);
+  await kept.prepare();
+  await kept.world.drive(
+    (async () => {
+      const image = await kept.open("create");
+      for (const writes of overlappingSteps(steps)) await image.apply([kept.frame(writes)]);
+      await image.commit(await image.sync());
+      await image.close();
+    })(),
+  );
+  kept.crash("nothing", () => true);
+  return kept;
+}
+
+function opened(kept: KeptImages, work: (image: GroupImage) => Promise<void>): Promise<void> {
+  return kept.world.drive(
+    kept.open().then(async (image) => {
+      await work(image);
+      await image.close();
+    }),
+  );
+}
+
+/** Given up as a whole: told, the images untouched, and a new history begins with the next step. */
+async function isGivenUp(kept: KeptImages): Promise<void> {
+  await opened(kept, async (image) => {
+    const history = image.history!;
+    assert.equal(history.damage?.code, "HISTORY_DAMAGED");
+    assert.equal(history.captured, undefined);
+    const newest = kept.source.position.sequence;
+    assert.equal(image.applied.sequence, newest);
+    await kept.checkImages(image, newest, "untouched");
+    await image.apply([kept.frame(overlappingSteps(1)[0]!)]);
+    assert.deepEqual(await kept.checkPoints(image, "anew"), [newest, kept.source.position.sequence]);
+    await image.commit(await image.sync());
+  });
+  await opened(kept, async (image) => {
+    assert.equal(image.history!.damage, undefined);
+    assert.equal((await kept.checkPoints(image, "reopened")).length, 2);
+  });
+}
+
+/** Reads every point of volume `number`; the codes behind the errors, and the points that could be read. */
+async function readAll(image: GroupImage, kept: KeptImages, number: number) {
+  const codes = new Set<string>();
+  const good: number[] = [];
+  for (const sequence of kept.copies.keys()) {
+    const view = await openView(image, number, sequence);
+    try {
+      const content = await view.read(0, sizeBytes);
+      assert.equal(Buffer.compare(content, kept.copies.get(sequence)![number]!), 0, "read as another point");
+      good.push(sequence);
+    } catch (error) {
+      assert.ok(error instanceof BlockError && error.errno === BlockErrno.EIO, String(error));
+      codes.add(errorCode(error.cause));
+    }
+    await view.close();
+  }
+  return { codes: [...codes], good };
+}
+
+test("a segment that is missing, swapped, or begins with a damaged head costs the points, not the images", async () => {
+  const missing = await made();
+  missing.world.disk.lose(segmentPath(2));
+  await isGivenUp(missing);
+
+  const swapped = await made();
+  const disk = swapped.world.disk.view(swapped.life);
+  const [one, two] = [segmentPath(1), segmentPath(2)];
+  await swapped.world.drive(
+    (async () => {
+      await disk.rename(one, `${one}-`);
+      await disk.rename(two, one);
+      await disk.rename(`${one}-`, two);
+    })(),
+  );
+  await isGivenUp(swapped);
+
+  const flipped = await made();
+  flipped.world.disk.flipBit(segmentPath(2), 30, 1);
+  await isGivenUp(flipped);
+});
+
+test("a damaged payload is an error of the points that need it, and nothing else", async () => {
+  const kept = await made();
+  const { head } = kept.damagePayload(3);
+  const data = head.runs.find(({ kind }) => kind === "data")!;
+  await opened(kept, async (image) => {
+    // Only what is behind the marker is read when it is opened.
+    assert.equal(image.history!.damage, undefined);
+    const { codes, good } = await readAll(image, kept, data.volume);
+    assert.deepEqual(codes, ["HISTORY_DAMAGED"]);
+    assert.ok(good.includes(image.held.sequence));
+    const needed = [...kept.copies.keys()].filter((sequence) => sequence < head.first);
+    assert.ok(good.length >= kept.copies.size - needed.length && good.length < kept.copies.size);
+    await image.apply([kept.frame(overlappingSteps(1)[0]!)]);
+  });
+});
+
+test("a damaged index row ends the history for this time, and the next open makes the index anew", async () => {
+  const kept = await made();
+  const row = [...kept.store.content].find(([key]) => key.startsWith("62"))!;
+  const value = row[1].slice();
+  value[5]! ^= 4;
+  kept.store.content.set(row[0], value);
+  await opened(kept, async (image) => {
+    const { codes } = await readAll(image, kept, Number.parseInt(row[0].slice(2, 6), 16)).catch((error) => ({
+      codes: [errorCode(error)],
+    }));
+    assert.deepEqual(codes, ["HISTORY_INDEX_DAMAGED"]);
+    await kept.checkImages(image, kept.source.position.sequence, "untouched");
+    await assert.rejects(image.apply([kept.frame(overlappingSteps(1)[0]!)]), (error) => {
+      assert.ok(error instanceof OperationalError && error.reaction === "reopen");
+      return error.code === "HISTORY_INDEX_DAMAGED";
+    });
+  });
+  kept.crash("nothing", () => true);
+  await opened(kept, async (image) => {
+    assert.equal(image.history!.damage, undefined);
+    assert.equal((await kept.checkPoints(image, "made anew")).length, steps + 1);
+  });
+});
+
+test("damaged pins are never taken for none", async () => {
+  const kept = await made();
+  kept.world.disk.flipBit(join(folder, "history", "pins.json"), 60, 2);
+  await assert.rejects(kept.world.drive(kept.open()), (error) => {
+    assert.ok(error instanceof OperationalError && error.reaction === "stop");
+    return error.code === "DOCUMENT_DAMAGED";
+  });
+});
+
+test("reading it through tells every damaged chunk by its blocks, beside steps, and changes nothing", async () => {
+  const kept = await made();
+  const damaged = [kept.damagePayload(3), kept.damagePayload(5)];
+  await opened(kept, async (image) => {
+    const history = image.history!;
+    let before = -1;
+    let calls = 0;
+    const report = await history.verify(async ({ bytes, bytesTotal }) => {
+      assert.ok(bytes > before && bytes <= bytesTotal);
+      before = bytes;
+      calls += 1;
+      if (calls === 3) await image.apply([kept.frame(overlappingSteps(1)[0]!)]);
+    });
+    assert.equal(report.bytes, report.bytesTotal);
+    assert.deepEqual([report.chunks, report.isCut], [calls, false]);
+    assert.deepEqual(
+      report.damaged,
+      damaged.map(({ place, head }) => ({
+        place,
+        set: { first: head.first, last: head.position.sequence },
+        ranges: head.runs.map(({ volume, first, blocks }) => ({ volume, first, blocks })),
+      })),
+    );
+  });
+  const headless = await made();
+  await opened(headless, async (image) => {
+    headless.world.disk.flipBit(segmentPath(2), 40, 0);
+    const { damaged: found, chunks } = await image.history!.verify(() => undefined);
+    assert.deepEqual(found, [{ place: { segment: 2, offset: 0 }, set: undefined, ranges: [] }]);
+    assert.equal(chunks, steps - 1);
+  });
+});
+
+test("segments that are given back while they are read are not missed", async () => {
+  const kept = await made();
+  await opened(kept, async (image) => {
+    let calls = 0;
+    const report = await image.history!.verify(async () => {
+      calls += 1;
+      if (calls === 2) await image.rollBack([...kept.copies.keys()][3]!);
+    });
+    assert.deepEqual(report.damaged, []);
+    assert.ok(report.chunks < steps);
+  });
+});
+
+test("a full disk holds apply with HISTORY_FULL, touches nothing, and goes on when there is space", async () => {
+  for (let room = 0; room <= 14; room += 1) {
+    const kept = await made();
+    const { disk } = kept.world;
+    // Without neighbours: chunks that do not shrink, of several sectors.
+    const writes = Array.from({ length: 6 }, (_, index) => ({
+      volume: 0,
+      block: index * 3,
+      blocks: 2,
+      fill: index,
+    }));
+    await opened(kept, async (image) => {
+      const before = image.held.sequence;
+      const segments = disk.paths().filter((path) => path.includes("segments"));
+      const bytes = image.history!.bytes;
+      const frame = kept.frame(writes);
+      disk.capacityBytes = disk.usedBytes + room * 512;
+      let refused = 0;
+      for (let attempt = 0; attempt < 3; attempt += 1) {
+        try {
+          await image.apply([frame]);
+          break;
+        } catch (error) {
+          assert.ok(error instanceof OperationalError, String(error));
+          // Where before-images found room and the images did not, that is the images' own matter.
+          if (error.code === "IMAGE_FULL") break;
+          assert.deepEqual([error.code, error.reaction], ["HISTORY_FULL", "retry"]);
+          refused += 1;
+          await kept.checkImages(image, before, "untouched");
+          assert.equal(image.held.sequence, before);
+          assert.equal(image.history!.bytes, bytes, "nothing of the set is left");
+          assert.deepEqual(
+            disk.paths().filter((path) => path.includes("segments")),
+            segments,
+          );
+        }
+      }
+      if (room === 0) assert.equal(refused, 3);
+      disk.capacityBytes = 2 ** 30;
+      if (image.held.sequence === before) await image.apply([frame]);
+      assert.equal((await kept.checkPoints(image, "goes on")).length, steps + 2);
+      await image.apply([kept.frame(overlappingSteps(1)[0]!)]);
+      await image.commit(await image.sync());
+    });
+    kept.crash("nothing", () => false);
+    await opened(kept, async (image) => {
+      assert.equal(image.history!.damage, undefined);
+      assert.equal((await kept.checkPoints(image, "reopened")).length, steps + 3);
+    });
+  }
+});
