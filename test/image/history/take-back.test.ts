@@ -9,7 +9,7 @@ import type { GroupImage } from "../../../image/group-image.ts";
 import { openView } from "../../../image/history/view.ts";
 import { errorCode, OperationalError } from "../../../runtime/errors.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
-import { folder, KeptImages, overlappingSteps, volumes } from "./kept-images.ts";
+import { folder, KeptImages, overlappingSteps, segmentPath, volumes } from "./kept-images.ts";
 
 const steps = 8;
 
@@ -278,5 +278,45 @@ test("a marker in the middle of a set goes back with it, or nothing is touched",
       }
       await image.close();
     });
+  }
+});
+
+test("an order that a damaged history cannot finish stops, or is dropped when nothing was written", async () => {
+  for (const where of ["image", "marker"] as const) {
+    const kept = await made(4);
+    const { disk } = kept.world;
+    const newest = kept.source.position.sequence;
+    const target = [...kept.copies.keys()].sort((a, b) => a - b)[3]!;
+    await lived(kept, async () => {
+      const image = await kept.open();
+      disk.strikeAt({
+        match: (path, operation) =>
+          where === "marker" ? path.endsWith("marker") : path.endsWith(".img") && operation === "write",
+        after: 0,
+        when: where === "marker" ? "before" : "after",
+        act: () => disk.powerCut("everything"),
+      });
+      await image.rollBack(target);
+    });
+    assert.ok(!kept.life.alive);
+    kept.crash("everything", () => true);
+    disk.lose(segmentPath(3));
+    if (where === "image") {
+      await assert.rejects(kept.world.drive(kept.open()), (error) => {
+        assert.ok(error instanceof OperationalError && error.reaction === "stop");
+        return error.code === "ROLL_BACK_FAILED";
+      });
+      continue;
+    }
+    await kept.world.drive(
+      (async () => {
+        const image = await kept.open();
+        assert.equal(image.history!.damage?.code, "HISTORY_DAMAGED");
+        assert.equal(image.history!.rollingBack, false);
+        assert.equal(image.applied.sequence, newest);
+        await kept.checkImages(image, newest, "dropped");
+        await image.close();
+      })(),
+    );
   }
 });
