@@ -1,0 +1,235 @@
+/**
+ * Completeness against a naive standby that remembers, record by record, whether its content is whole: whatever scans come
+ * and go, and however steps, crashes and repeated folding cut the history, nothing is called openable that is not.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import {
+  afterMark,
+  type Incomplete,
+  incompleteFromStart,
+  isOpenable,
+  lackOf,
+  sameCompleteness,
+} from "../../../gateway/scan/completeness.ts";
+import { parseStandbyDocument } from "../../../gateway/state.ts";
+import type { ScanMarkRecord, ScanPurpose } from "../../../protocol/record.ts";
+
+/** What happens in a group's order, as far as it matters here. */
+type Entry =
+  | { readonly kind: "write" }
+  /** Frames are dropped at the owner; a resync has to follow before anything else is believed. */
+  | { readonly kind: "dropped" }
+  | { readonly kind: "begin"; readonly purpose: ScanPurpose }
+  | { readonly kind: "end" | "given-up" };
+
+const entries: fc.Arbitrary<Entry[]> = fc.array(
+  fc.oneof(
+    { weight: 2, arbitrary: fc.constant<Entry>({ kind: "write" }) },
+    { weight: 1, arbitrary: fc.constant<Entry>({ kind: "dropped" }) },
+    {
+      weight: 3,
+      arbitrary: fc
+        .constantFrom<ScanPurpose>("first-sync", "resync", "verify", "repair")
+        .map((purpose): Entry => ({ kind: "begin", purpose })),
+    },
+    { weight: 3, arbitrary: fc.constant<Entry>({ kind: "end" }) },
+    { weight: 1, arbitrary: fc.constant<Entry>({ kind: "given-up" }) },
+  ),
+  { maxLength: 40 },
+);
+
+interface Moment {
+  readonly mark: ScanMarkRecord | undefined;
+  /** The standby is the source at this sequence. */
+  readonly whole: boolean;
+  /** Nothing but the history wrote to the images, and it wrote all of it. */
+  readonly pure: boolean;
+}
+
+const markOf = (mark: ScanMarkRecord["mark"], purpose: ScanPurpose, begin: number): ScanMarkRecord => ({
+  kind: "scanMark",
+  volume: 0,
+  offset: 0,
+  length: 0,
+  mark,
+  purpose,
+  begin,
+});
+
+/** A true history of an owner that keeps to its own rules, and what a standby is at each of its sequences. */
+function live(plan: readonly Entry[], start: "whole" | "empty" | "unknown"): Moment[] {
+  const moments: Moment[] = [];
+  let scan: { readonly purpose: ScanPurpose; readonly begin: number } | undefined;
+  let lacksBeginning = start !== "whole";
+  let lacksDropped = false;
+  let pure = start === "empty";
+  const push = (mark?: ScanMarkRecord): void => {
+    moments.push({ mark, whole: !lacksBeginning && !lacksDropped, pure });
+  };
+  for (const entry of plan) {
+    switch (entry.kind) {
+      case "write":
+        push();
+        break;
+      case "dropped":
+        // Nothing of it is in the order; the owner gives up what was under way and says so with the next begin.
+        if (scan !== undefined) push(markOf("given-up", scan.purpose, scan.begin));
+        lacksDropped = true;
+        pure = false;
+        push(markOf("begin", "resync", 0));
+        scan = { purpose: "resync", begin: moments.length };
+        break;
+      case "begin":
+        if (scan !== undefined) break;
+        // A scan that copies content makes the standby a mixture until it ends, unless it was whole and lacks nothing.
+        if (entry.purpose === "first-sync") lacksBeginning = true;
+        if (entry.purpose === "resync") {
+          lacksDropped = true;
+          pure = false;
+        }
+        push(markOf("begin", entry.purpose, 0));
+        scan = { purpose: entry.purpose, begin: moments.length };
+        break;
+      case "end":
+        if (scan === undefined) break;
+        if (scan.purpose === "first-sync") {
+          lacksBeginning = false;
+          lacksDropped = false;
+          pure = false;
+        }
+        if (scan.purpose === "resync") lacksDropped = false;
+        push(markOf("end", scan.purpose, scan.begin));
+        scan = undefined;
+        break;
+      case "given-up":
+        if (scan === undefined) break;
+        push(markOf("given-up", scan.purpose, scan.begin));
+        scan = undefined;
+    }
+  }
+  return moments;
+}
+
+const initialOf = (start: "whole" | "empty" | "unknown"): Incomplete | null =>
+  start === "whole" ? null : incompleteFromStart(start);
+
+function fold(
+  state: Incomplete | null,
+  moments: readonly Moment[],
+  after: number,
+  through: number,
+  applied: number,
+): Incomplete | null {
+  let next = state;
+  for (let sequence = after + 1; sequence <= through; sequence += 1) {
+    const { mark } = moments[sequence - 1]!;
+    if (mark !== undefined) next = afterMark(next, mark, sequence, applied);
+  }
+  return next;
+}
+
+test("nothing is called openable that is not, in steps of any length, with crashes that take steps in again", () => {
+  fc.assert(
+    fc.property(
+      entries,
+      fc.constantFrom("whole" as const, "empty" as const, "unknown" as const),
+      fc.array(fc.record({ length: fc.integer({ min: 1, max: 7 }), crash: fc.boolean() }), { minLength: 1 }),
+      (plan, start, steps) => {
+        const moments = live(plan, start);
+        let document = initialOf(start);
+        let applied = 0;
+        for (let turn = 0; applied < moments.length; turn += 1) {
+          const { length, crash } = steps[turn % steps.length]!;
+          const last = Math.min(moments.length, applied + length);
+          document = fold(document, moments, applied, last, applied);
+          // What is on disk can be read back.
+          assert.deepEqual(parsed(document), document);
+          const before = moments[applied - 1]?.whole ?? start === "whole";
+          if (isOpenable(document, applied)) assert.ok(before, `at ${applied}, in the step to ${last}`);
+          // A step that was cut short is taken in again, in another length.
+          if (crash && turn < 200) continue;
+          applied = last;
+          const { whole } = moments[applied - 1]!;
+          if (isOpenable(document, applied)) assert.ok(whole, `${JSON.stringify(document)} at ${applied}`);
+          // Where a crash cut a longer step short it may know of a later end only.
+          else if (document?.seen !== undefined && document.seen <= applied) assert.ok(!whole);
+          if (lackOf(document) === "empty") assert.ok(moments[applied - 1]!.pure);
+        }
+      },
+    ),
+    { numRuns: 3_000 },
+  );
+});
+
+test("what was received is folded from any earlier document to the same answer as what was applied", () => {
+  fc.assert(
+    fc.property(
+      entries,
+      fc.constantFrom("whole" as const, "empty" as const, "unknown" as const),
+      fc.nat(40),
+      fc.nat(40),
+      (plan, start, one, other) => {
+        const moments = live(plan, start);
+        const documented = Math.min(moments.length, Math.max(one, other));
+        const head = Math.min(documented, one, other);
+        const document = fold(initialOf(start), moments, 0, documented, head);
+        // A log that was not trimmed yet holds marks that the document has seen already.
+        const atEnd = fold(document, moments, head, moments.length, 0);
+        const whole = moments.at(-1)?.whole ?? start === "whole";
+        assert.equal(isOpenable(atEnd, moments.length), whole, JSON.stringify({ document, atEnd, head }));
+      },
+    ),
+    { numRuns: 3_000 },
+  );
+});
+
+test("an end that names another scan, or is of another purpose, completes nothing", () => {
+  const begun = afterMark(incompleteFromStart("empty"), markOf("begin", "first-sync", 0), 4, 0);
+  for (const [purpose, begin] of [
+    ["first-sync", 3],
+    ["resync", 4],
+    ["verify", 4],
+    ["repair", 4],
+  ] as const)
+    assert.ok(sameCompleteness(afterMark(begun, markOf("end", purpose, begin), 9, 0), begun), purpose);
+  const ended = afterMark(begun, markOf("end", "first-sync", 4), 9, 0);
+  assert.deepEqual([isOpenable(ended, 8), isOpenable(ended, 9), lackOf(ended)], [false, true, undefined]);
+});
+
+test("a document without the field is one of a complete standby; one that contradicts itself is damaged", () => {
+  assert.equal(parseStandbyDocument({ ...document, incomplete: undefined }).incomplete, null);
+  const good = { purpose: "resync", since: 5, until: 9, scan: 5, seen: 9, holds: "unknown" };
+  assert.deepEqual(parseStandbyDocument({ ...document, incomplete: good }).incomplete, good);
+  for (const wrong of [
+    { purpose: "verify" },
+    { since: -1 },
+    { until: 5 },
+    { scan: 4 },
+    { scan: null },
+    { scan: 0 },
+    { seen: 8 },
+    { holds: "something" },
+    { until: "9" },
+  ])
+    assert.throws(
+      () => parseStandbyDocument({ ...document, incomplete: { ...good, ...wrong } }),
+      JSON.stringify(wrong),
+    );
+});
+
+const document = {
+  version: 1,
+  group: "erp",
+  lineage: "00000000-0000-4000-8000-000000000000",
+  token: { epoch: 1, owner: "primary" },
+  genesis: "00".repeat(32),
+  volumes: [{ number: 0, name: "data", sizeBytes: 4096, imagePath: "/x" }],
+  phase: "standing",
+  failover: null,
+};
+
+function parsed(incomplete: Incomplete | null): Incomplete | null {
+  return parseStandbyDocument(JSON.parse(JSON.stringify({ ...document, incomplete }))).incomplete;
+}
