@@ -30,6 +30,7 @@ const everyCheck: readonly Check[] = [
   checkImages,
   checkLinks,
   checkGroupsAreLinked,
+  checkSchedules,
 ];
 
 export function checkSettings(settings: Settings): Finding[] {
@@ -229,15 +230,24 @@ function checkLinks(settings: Settings, add: Parameters<Check>[1]): void {
       );
     seen.add(key);
     link.windows.forEach((window, place) => {
-      if (!validate(window.cron)) {
-        add(
-          [...at, "windows", place, "cron"],
-          `\`${window.cron}\` is no cron expression`,
-          "Write 5 fields, such as `0 8 * * 1-5`, or a nickname such as @daily.",
-        );
-      }
+      checkCron(window.cron, [...at, "windows", place, "cron"], add);
     });
   });
+}
+
+function checkCron(expression: string, path: KeyPath, add: Parameters<Check>[1]): void {
+  if (validate(expression)) return;
+  add(
+    path,
+    `\`${expression}\` is no cron expression`,
+    "Write 5 fields, such as `0 8 * * 1-5`, or a nickname such as @daily.",
+  );
+}
+
+function checkSchedules(settings: Settings, add: Parameters<Check>[1]): void {
+  for (const { name, scan } of settings.groups) {
+    if (scan.verifyCron !== null) checkCron(scan.verifyCron, ["groups", name, "schedule", "verify"], add);
+  }
 }
 
 function checkGroupsAreLinked(settings: Settings, add: Parameters<Check>[1]): void {

@@ -25,7 +25,7 @@ const value = (path: string, built: readonly string[], later: readonly string[],
 const rows: readonly Row[] = [
   key("pairs", "Remove it; every volume has a single writer for now."),
   key("groups.*.pair", "Remove it; every volume has a single writer for now."),
-  key("groups.*.schedule", "Remove it; consistency checks and drills are not built yet."),
+  key("groups.*.schedule.drill", "Remove it; drills are not built yet."),
   key(
     "groups.*.protection.history.pointEvery",
     "Remove it; every apply step is a point, up to five a second, and one spans more only while the standby catches up.",

@@ -139,7 +139,7 @@ class Resolver {
   }
 
   group(name: string, group: ConfigFile["groups"][string]): GroupSettings {
-    const { rpo, durability, history } = group.protection;
+    const { rpo, durability, history, scan } = group.protection;
     return {
       name,
       home: group.home,
@@ -153,6 +153,7 @@ class Resolver {
       durability,
       rpo: { ageMs: rpo.age ?? null, bytes: rpo.bytes ?? null },
       history: { windowMs: history.window, bytesMax: history.maxBytes },
+      scan: { bytesPerSecond: scan.rate, verifyCron: group.schedule.verify ?? null },
     };
   }
 

@@ -156,6 +156,18 @@ const group = z.strictObject({
             .describe("of this group, beside its images; the oldest points go first"),
         })
         .prefault({}),
+      scan: z
+        .strictObject({
+          rate: rate.prefault("64MiB/s").describe("what a first sync or a consistency check reads at most"),
+        })
+        .prefault({}),
+    })
+    .prefault({}),
+  schedule: z
+    .strictObject({
+      verify: text("a cron expression of 5 fields or an @nickname")
+        .optional()
+        .describe("when standby and owner are compared, in UTC; default: when ordered"),
     })
     .prefault({}),
 });

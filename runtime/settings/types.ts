@@ -59,6 +59,13 @@ export interface HistorySettings {
   readonly bytesMax: number;
 }
 
+export interface ScanSettings {
+  /** What a scan reads at most, bytes/s; null: as fast as it may. */
+  readonly bytesPerSecond: number | null;
+  /** When standby and owner are compared, in UTC; null: when ordered. */
+  readonly verifyCron: string | null;
+}
+
 export interface GroupSettings {
   readonly name: string;
   readonly home: string;
@@ -68,6 +75,7 @@ export interface GroupSettings {
   readonly durability: "flush" | "write";
   readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null };
   readonly history: HistorySettings;
+  readonly scan: ScanSettings;
 }
 
 export type LineCodec = "auto" | "lz4" | "brotli" | "none";

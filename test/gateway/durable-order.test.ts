@@ -47,6 +47,7 @@ const settings: GroupSettings = {
   durability: "flush",
   rpo: { ageMs: null, bytes: null },
   history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
+  scan: { bytesPerSecond: null, verifyCron: null },
 };
 
 /** A standby on real files whose steps are noted, with a door before the sync of its log and of its images. */

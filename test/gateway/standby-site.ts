@@ -198,6 +198,7 @@ export class StandbySite {
       durability: "flush",
       rpo: { ageMs: null, bytes: null },
       history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
+      scan: { bytesPerSecond: null, verifyCron: null },
     };
     return { settings: { file: "test", sites: [site], groups: [group], links: [] }, site };
   }

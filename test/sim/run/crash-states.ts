@@ -40,6 +40,7 @@ const group: GroupSettings = {
   durability: "flush",
   rpo: { ageMs: null, bytes: null },
   history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
+  scan: { bytesPerSecond: null, verifyCron: null },
 };
 const plan: SitePlan = {
   groups: [group],

@@ -98,6 +98,7 @@ export function drawPlan(seed: number): RunPlan {
     durability: random.chance(0.8) ? "flush" : "write",
     rpo: { ageMs: null, bytes: null },
     history,
+    scan: { bytesPerSecond: null, verifyCron: null },
   });
   const groups = twoGroups ? [group("g", "a"), group("h", "b")] : [group("g", "a")];
   const small = 512 * 1024;

@@ -102,6 +102,7 @@ class Rig {
         durability: "flush",
         rpo: { ageMs: null, bytes: null },
         history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
+        scan: { bytesPerSecond: null, verifyCron: null },
       },
       paths,
       files: {

@@ -54,6 +54,7 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
       durability: "flush",
       rpo: { ageMs: null, bytes: null },
       history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
+      scan: { bytesPerSecond: null, verifyCron: null },
     },
     paths,
     files: {
