@@ -14,6 +14,8 @@ import type { ChunkPlace } from "./segments.ts";
 
 /** Chunks kept unpacked: 4 MiB of blocks. */
 const chunksKeptMax = 16;
+/** Blocks whose chunks are asked for before they are put: at most as many chunks, and no more than are kept. */
+const blocksAhead = 8;
 
 interface ReadChunk {
   readonly head: ChunkHead;
@@ -41,10 +43,19 @@ export class AsOfReader {
     const content = Uint8Array.from(await this.#images.read(volume, offset, length));
     // A set was added meanwhile: what it changes has its rows by now. What has none had not changed when it was read.
     if (this.#history.captured !== capturedBefore) found = await this.#lookUp(volume, offset, length);
+    const ahead = found.values();
+    for (let count = 0; count < blocksAhead; count += 1) this.#readAhead(ahead);
     for (const [block, before] of found) {
+      this.#readAhead(ahead);
       await this.#history.asking(() => this.#put(content, offset, volume, block, before));
     }
     return content;
+  }
+
+  /** Begins to read the next chunk, so that several are under way; a failure is met by who waits for it. */
+  #readAhead(ahead: Iterator<FoundBefore>): void {
+    const next = ahead.next();
+    if (next.done !== true) void this.#chunk(next.value.place);
   }
 
   #lookUp(volume: VolumeNumber, offset: number, length: number): Promise<Map<number, FoundBefore>> {

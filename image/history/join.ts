@@ -23,7 +23,7 @@ export interface JoinOptions {
   readonly segments: Segments;
   /** Where the history begins: sets may reach back behind it, and must not begin after it. */
   readonly begin: AppliedPosition;
-  /** Segments whose sets end here or before are not looked at: they were when this was settled. */
+  /** Segments whose sets end before this are not looked at: they were when it was settled. */
   readonly settled: Sequence | undefined;
   /** Payloads of sets that end behind this are verified: power loss may keep a head and lose what follows. */
   readonly verifyBehind: Sequence;
@@ -115,7 +115,8 @@ export async function joinSets(options: JoinOptions): Promise<JoinedSets> {
   const { segments, settled } = options;
   const { list } = segments;
   let index = 0;
-  while (settled !== undefined && index + 1 < list.length && list[index + 1]!.from - 1 <= settled) index += 1;
+  // The set that ends at the mark is looked at: behind it there may be none that is whole.
+  while (settled !== undefined && index + 1 < list.length && list[index + 1]!.from - 1 < settled) index += 1;
   const joiner = new Joiner(options, index === 0);
   for (; index < list.length; index += 1) {
     const { number, bytes } = list[index]!;

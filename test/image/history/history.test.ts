@@ -178,10 +178,11 @@ async function runSeed(seed: number, count: Counts): Promise<void> {
         count.reads += 1;
       }
     };
-    if (history.captured !== undefined && random.chance(0.3)) {
+    if (history.captured !== undefined && random.chance(0.5)) {
       // The log has lost its end, perhaps in the middle of what a set covers.
       const least = Math.max(image.applied.sequence, history.oldest!.sequence, ...pinned.values());
-      const lasts = frames.map(({ last }) => last).filter((last) => last >= least);
+      const { captured } = history;
+      const lasts = frames.map(({ last }) => last).filter((last) => last >= least && last < captured);
       if (lasts.length > 0) {
         forget(random.pick(lasts));
         capturedMin = 0;
@@ -248,7 +249,8 @@ async function runSeed(seed: number, count: Counts): Promise<void> {
         if (held) {
           await assert.rejects(image.rollBack(sequence), (error) => errorCode(error) === "POINTS_PINNED");
         } else {
-          backTo = sequence;
+          // To the newest point nothing changes: whether it was ordered cannot be told.
+          backTo = sequence < history.captured ? sequence : undefined;
           capturedMin = Math.min(capturedMin, sequence);
           const position = await image.rollBack(sequence);
           if (!life.alive) return;
@@ -338,6 +340,6 @@ test("F11: whatever step a crash hits, every retained point reads as its copy an
   for (let run = 0; run < 12; run += 1) await runSeed((seed + run) >>> 0, count);
   context.diagnostic(`SEED=${seed} ${JSON.stringify(count)}`);
   const isBusy = count.crashes > 30 && count.reads > 300 && count.pins > 3 && count.retained > 3;
-  assert.ok(count.rolledBack > 3 && count.undone > 0, "images were taken back");
+  assert.ok(count.rolledBack > 2 && count.undone > 1, "images were taken back");
   assert.ok(isBusy, "the lives did what is judged here");
 });
