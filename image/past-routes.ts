@@ -14,6 +14,7 @@ import { rfc3339 } from "../runtime/clock.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import type { HttpRequest, Route } from "../runtime/http.ts";
 import type { Past } from "./past.ts";
+import { labelOf } from "./past.ts";
 
 const limitDefault = 20;
 /** Points of one answer: some 150 bytes each. */
@@ -89,11 +90,12 @@ async function listPoints(request: HttpRequest, past: Past): Promise<PointList> 
   const pins = past.status?.pins ?? [];
   return {
     group: request.params["group"] ?? "",
-    points: points.map(({ sequence, timeMs, dataBytesTotal }, index) => {
+    points: points.map((point, index) => {
+      const { sequence, dataBytesTotal } = point;
       const before = points[index - 1];
       return {
         sequence,
-        time: rfc3339(timeMs),
+        time: labelOf(point),
         bytes: before === undefined ? null : dataBytesTotal - before.dataBytesTotal,
         pins: pins.filter((pin) => pin.sequence === sequence).map(({ id }) => id),
       };
@@ -116,7 +118,7 @@ async function* contentLines({ group, volume, past, choice, clock }: Content): A
   const view = await past.openView(volume.number, point.sequence);
   try {
     const hash = createHash("sha256");
-    const time = rfc3339(point.timeMs);
+    const time = labelOf(point);
     for (let offset = 0; offset < view.sizeBytes; offset += readBytes) {
       if (offset % progressBytes === 0) {
         const message = `volume ${volume.name} at ${point.sequence}`;

@@ -211,7 +211,7 @@ export class Past {
       points: Math.max(1, this.#table.count - ahead),
       bytes,
       maxBytes: this.#bytesMax,
-      oldestTime: rfc3339((oldest ?? this.#image.held).timeMs),
+      oldestTime: labelOf(oldest ?? this.#image.held),
       pins: history.pins.map(({ id, sequence }) => ({ id, sequence })),
       problem: damage === undefined ? null : { code: damage.code, message: damage.message },
     };
@@ -306,6 +306,11 @@ export class Past {
       await device.close();
     }
   }
+}
+
+/** The beginning of a group has no time: nothing was written yet. */
+export function labelOf({ sequence, timeMs }: AppliedPosition): string | null {
+  return sequence === 0 ? null : rfc3339(timeMs);
 }
 
 function pointClosed(): OperationalError {

@@ -167,7 +167,8 @@ export interface PointList {
   /** Oldest first. */
   readonly points: readonly {
     readonly sequence: number;
-    readonly time: string;
+    /** null: the beginning of the group, before its first write. */
+    readonly time: string | null;
     /** Data written since the point before it; null: that one is not in this list. */
     readonly bytes: number | null;
     /** Ids of the pins on it. */
@@ -179,7 +180,7 @@ export interface ExportedPoint {
   readonly group: string;
   readonly volume: string;
   readonly sequence: number;
-  readonly time: string;
+  readonly time: string | null;
   readonly sizeBytes: number;
   /** Of the whole content, hex. */
   readonly sha256: string;

@@ -30,6 +30,7 @@ export interface HistoryStatus {
   /** What is kept for them. */
   readonly bytes: number;
   readonly maxBytes: number;
+  /** Label of the oldest one; null: none, or the beginning of the group, before its first write. */
   readonly oldestTime: string | null;
   readonly pins: readonly { readonly id: string; readonly sequence: number }[];
   /** What had to be given up when it was last opened, such as `HISTORY_DAMAGED`. */

@@ -69,7 +69,7 @@ export const imageExport: CommandSpec = {
     }
     answer(call, { ...result, file: path }, () => {
       const size = bytesText(result.sizeBytes);
-      return `${path}: ${group.name}/${volume.name} at ${countText(result.sequence)}  ${result.time}, ${size}\nsha256 ${result.sha256}\n`;
+      return `${path}: ${group.name}/${volume.name} at ${countText(result.sequence)}  ${result.time ?? "the beginning"}, ${size}\nsha256 ${result.sha256}\n`;
     });
     return ExitCode.done;
   },

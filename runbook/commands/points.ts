@@ -52,7 +52,7 @@ function pointsText({ points: found }: PointList): string {
     ["SEQUENCE", "TIME", "WRITTEN SINCE", "PINS"],
     ...found.map(({ sequence, time, bytes, pins }) => [
       countText(sequence),
-      time,
+      time ?? "the beginning",
       bytes === null ? "-" : bytesText(bytes),
       pins.join(", "),
     ]),

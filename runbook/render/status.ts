@@ -173,13 +173,13 @@ function standbyRows(group: StandbyStatus): string[][] {
 
 /** How far back one can go, where there is more than the newest point. */
 function backText({ points, oldestTime }: HistoryStatus): string {
-  return points > 1 && oldestTime !== null ? `, back to ${oldestTime}` : "";
+  return points > 1 ? `, back to ${oldestTime ?? "its beginning"}` : "";
 }
 
 function pointRows(history: HistoryStatus): string[][] {
   const { points, oldest, oldestTime, bytes, maxBytes, pins, problem } = history;
   const since =
-    points > 1 && oldestTime !== null ? `, back to ${countText(oldest)}  ${oldestTime}` : ", the newest only";
+    points > 1 ? `, back to ${countText(oldest)}  ${oldestTime ?? "its beginning"}` : ", the newest only";
   const rows = [
     ["points", points === 0 ? "none yet" : `${plural(points, "point")}${since}`],
     ["kept", `${bytesText(bytes)} of ${bytesText(maxBytes)}`],
