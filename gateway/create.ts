@@ -1,7 +1,8 @@
 /**
  * Makes a standby from nothing, on disk: document, images, marker, intake, and the document again as the last step.
  * Until that last step nothing was answered to anybody, so a crash in between is simply begun again. It never touches
- * an image that holds data, nor anything whose document does not say that it was being made.
+ * an image that holds data, nor anything whose document does not say that it was being made. Images that were carried
+ * here are taken over as they are, where the owner's held data at their beginning too: a first sync has to come.
  */
 import { dirname } from "node:path";
 import type { AppliedPosition } from "../image/marker.ts";
@@ -20,6 +21,7 @@ import type { GroupSettings } from "../runtime/settings/types.ts";
 import { openImage } from "./apply/open-image.ts";
 import type { IntakeLimits } from "./intake-options.ts";
 import { intakeOptions } from "./intake-options.ts";
+import { incompleteFromStart } from "./scan/completeness.ts";
 import type { StandbyDocument } from "./state.ts";
 import type { StandbyStorage } from "./storage.ts";
 
@@ -48,8 +50,13 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     const configured = group.home === hello.token.owner ? settings?.standbyImage : settings?.image;
     return { ...volume, imagePath: configured ?? paths.image(volume.name) };
   });
+  let seeded = false;
   for (const { imagePath, sizeBytes, name } of volumes) {
     if (!(await images.holdsData(imagePath, sizeBytes))) continue;
+    if (hello.initial === "data") {
+      seeded = true;
+      continue;
+    }
     throw new OperationalError({
       code: "IMAGE_HOLDS_DATA",
       message: `the image of volume ${name} at ${imagePath} already holds data`,
@@ -78,6 +85,8 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     volumes,
     phase: "creating",
     failover: null,
+    // Without data at the owner's beginning both sides begin with zeroes, and the history alone is the whole content.
+    incomplete: hello.initial === "data" ? incompleteFromStart(seeded ? "unknown" : "empty") : null,
   };
   // Survives a crash in any step below: what is found then is known to be half made and may be replaced.
   await writeDocument(disk, paths.state, document);
@@ -96,6 +105,9 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     // There is no past yet; it begins when the standby is first opened.
     openHistory: undefined,
   });
+  // What was carried here may still be in the page cache only. Once it was compared it counts as content, and from then
+  // on it has to survive a loss of power like everything that was applied.
+  if (seeded) for (const { number } of volumes) await image.device(number).flush();
   await image.close();
   const { log: intake } = await openFrameLog(
     intakeOptions(paths, document, input.limits, bootId, "create"),

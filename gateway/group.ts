@@ -14,9 +14,14 @@ import type {
   HeartbeatAnswer,
   Hello,
   HelloAnswer,
+  Refusal,
+  ScanAnswer,
+  ScanAsk,
 } from "../protocol/control.ts";
+import type { Frame } from "../protocol/frame.ts";
 import type { AdoptedExport, HandoverRecord, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
+import type { Lineage, Sequence, Token } from "../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
 import type { Reason, StandbyStatus } from "../protocol/status.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
@@ -44,6 +49,14 @@ import type { IntakeLimits } from "./intake-options.ts";
 import { OpenStandby } from "./open-standby.ts";
 import { refuseForeignToken } from "./receive/admission.ts";
 import { judgeToken } from "./receive/machine.ts";
+import {
+  afterFrames,
+  describeIncomplete,
+  type Incomplete,
+  isOpenable,
+  lackOf,
+  sameCompleteness,
+} from "./scan/completeness.ts";
 import type { FailoverDocument, HeardRecord, Seal, StandbyDocument } from "./state.ts";
 import { parseHeardRecord, parseStandbyDocument } from "./state.ts";
 import { describeStandby, judgeCondition, type StatusFacts } from "./status.ts";
@@ -96,6 +109,8 @@ export class StandbyGroup implements FailoverGround {
   #closing = false;
   /** Greetings, reopening and closing, one at a time. */
   #turn: Promise<unknown> = Promise.resolve();
+  /** Changes of the document, one at a time: apply and a failover both write it, each from what the other left. */
+  #writing: Promise<unknown> = Promise.resolve();
 
   constructor(options: StandbyGroupOptions) {
     this.#options = options;
@@ -198,6 +213,7 @@ export class StandbyGroup implements FailoverGround {
         storage: this.#options.storage,
         clock: this.#clock,
         log: this.#log,
+        beforeStep: (frames, applied) => this.#declareCompleteness(frames, applied),
         onBroken: (error) => this.#break(error),
       });
       this.#trouble = null;
@@ -264,6 +280,7 @@ export class StandbyGroup implements FailoverGround {
         this.#disk.exists(this.#paths.handover),
       durable: this.#open?.intake.durable,
       applied: this.#open?.applier.appliedSequence ?? 0,
+      lacks: lackOf(this.#incompleteAtEnd),
     });
     if (verdict.kind === "create") return this.#create(hello);
     const { answer } = verdict;
@@ -320,12 +337,40 @@ export class StandbyGroup implements FailoverGround {
     await this.#reopen();
     const { durable } = this.#open?.intake ?? {};
     if (durable === undefined) return this.#stoppedAnswer(this.#trouble);
+    const lacks = lackOf(this.#incompleteAtEnd);
     return {
       kind: "attached",
       durable: { sequence: durable.sequence, chain: bytesToHex(durable.chain) },
       applied: this.#open?.applier.appliedSequence ?? 0,
       token: hello.token,
+      ...(lacks === undefined ? {} : { lacks }),
     };
+  }
+
+  /** Once everything that was received is applied; what the document says where that is not known. */
+  get #incompleteAtEnd(): Incomplete | null {
+    return this.#open === undefined ? (this.#document?.incomplete ?? null) : this.#open.incompleteAtEnd;
+  }
+
+  async #declareCompleteness(frames: readonly Frame[], applied: Sequence): Promise<void> {
+    const before = this.#requireDocument().incomplete;
+    const incomplete = afterFrames(before, frames, applied);
+    if (sameCompleteness(before, incomplete)) return;
+    await this.#writeAlone(async () => {
+      const next: StandbyDocument = { ...this.#requireDocument(), incomplete };
+      // Survives a crash before the step that makes it true touches the images: until then it and the old one both hold.
+      await writeDocument(this.#disk, this.#paths.state, next);
+      this.#document = next;
+    });
+    this.#log.info("COMPLETENESS", incomplete === null ? "complete" : "a scan has begun or is over", {
+      ...incomplete,
+    });
+  }
+
+  #writeAlone<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#writing.then(work);
+    this.#writing = result.catch(() => undefined);
+    return result;
   }
 
   #stoppedAnswer(trouble: Reason | null) {
@@ -367,20 +412,32 @@ export class StandbyGroup implements FailoverGround {
     return undefined;
   }
 
-  heartbeat(heartbeat: Heartbeat): HeartbeatAnswer {
+  /** The answer to who is not the owner of this standby's history; undefined: it is. */
+  #answerForeign(lineage: Lineage, sent: Token) {
     const document = this.#document;
     if (document === undefined || document.phase === "creating") {
-      return this.#trouble === null ? { kind: "unknown" } : this.#stoppedAnswer(this.#trouble);
+      return this.#trouble === null ? ({ kind: "unknown" } as const) : this.#stoppedAnswer(this.#trouble);
     }
-    const token = judgeToken(heartbeat.token, document.token);
+    const token = judgeToken(sent, document.token);
     if (token !== undefined) return token;
-    if (heartbeat.lineage !== document.lineage) {
-      return {
-        kind: "refused",
-        code: "LINEAGE_FOREIGN",
-        message: `lineage ${document.lineage} is held here`,
-      };
-    }
+    if (lineage === document.lineage) return undefined;
+    const message = `lineage ${document.lineage} is held here`;
+    return { kind: "refused", code: "LINEAGE_FOREIGN", message } satisfies Refusal;
+  }
+
+  /** What a scan's digests have shown. The owner relies on nothing else, and asks again after any refusal. */
+  scan(ask: ScanAsk): ScanAnswer {
+    const foreign = this.#answerForeign(ask.lineage, ask.token);
+    if (foreign !== undefined) return foreign;
+    const applier = this.#open?.applier;
+    return (
+      applier?.findings?.collect(ask.after) ?? this.#stoppedAnswer(this.#trouble ?? applier?.trouble ?? null)
+    );
+  }
+
+  heartbeat(heartbeat: Heartbeat): HeartbeatAnswer {
+    const foreign = this.#answerForeign(heartbeat.lineage, heartbeat.token);
+    if (foreign !== undefined) return foreign;
     const open = this.#open;
     if (open === undefined) return this.#stoppedAnswer(this.#trouble);
     const applied = open.applier.appliedSequence;
@@ -454,6 +511,7 @@ export class StandbyGroup implements FailoverGround {
       phase: this.runner.phase,
       end: open?.end,
       applied: open?.applier.applied ?? this.#handedOver,
+      incomplete: this.#incompleteAtEnd,
       trouble: this.#trouble ?? open?.applier.trouble ?? null,
       heard: this.#heard.record,
       silenceMs: this.#heard.silenceMs(),
@@ -461,7 +519,11 @@ export class StandbyGroup implements FailoverGround {
     });
   }
 
-  async raiseToken(reason: string): Promise<void> {
+  raiseToken(reason: string): Promise<void> {
+    return this.#writeAlone(() => this.#raiseToken(reason));
+  }
+
+  async #raiseToken(reason: string): Promise<void> {
     const before = this.#requireDocument();
     const failover: FailoverDocument = {
       progress: "fenced",
@@ -499,8 +561,21 @@ export class StandbyGroup implements FailoverGround {
     const durable = await open.intake.sync();
     if (durable.sequence !== open.intake.tail.sequence)
       throw new RangeError("the intake grew behind the fence");
+    this.#requireOpenable(durable.sequence);
     // Survives a crash: the same seal is applied and handed over, whatever happens in between.
     await this.#writeFailover({ progress: "sealed", seal: open.end });
+  }
+
+  /** A scan can begin while the token is being written; images in the middle of one are handed over to nobody. */
+  #requireOpenable(sequence: Sequence): void {
+    const incomplete = this.#incompleteAtEnd;
+    if (incomplete === null || isOpenable(incomplete, sequence)) return;
+    throw new OperationalError({
+      code: "NOT_CONSISTENT",
+      message: describeIncomplete(incomplete),
+      reaction: "refuse",
+      hint: "The images lack content that only the old owner's site has; take it from there.",
+    });
   }
 
   async applyToSeal(progress: (done: number, total: number) => void): Promise<void> {
@@ -598,7 +673,11 @@ export class StandbyGroup implements FailoverGround {
     return result;
   }
 
-  async #writeFailover(change: Pick<FailoverDocument, "progress" | "seal">): Promise<void> {
+  #writeFailover(change: Pick<FailoverDocument, "progress" | "seal">): Promise<void> {
+    return this.#writeAlone(() => this.#writeProgress(change));
+  }
+
+  async #writeProgress(change: Pick<FailoverDocument, "progress" | "seal">): Promise<void> {
     const document = this.#requireDocument();
     if (document.failover === null) throw new TypeError("no failover under way");
     const next: StandbyDocument = { ...document, failover: { ...document.failover, ...change } };

@@ -19,6 +19,8 @@ export interface HelloFacts {
   /** Undefined while the intake is not open. */
   readonly durable: ChainPosition | undefined;
   readonly applied: Sequence;
+  /** What the images lack for certain until a first sync has ended. */
+  readonly lacks: "empty" | "unknown" | undefined;
 }
 
 export type HelloVerdict =
@@ -55,6 +57,7 @@ export function judgeHello(facts: HelloFacts): HelloVerdict {
     durable: { sequence: durable.sequence, chain: bytesToHex(durable.chain) },
     applied: facts.applied,
     token: document.token,
+    ...(facts.lacks === undefined ? {} : { lacks: facts.lacks }),
   });
 }
 

@@ -6,7 +6,8 @@ import type { Past } from "../image/past.ts";
 import { historyOpener } from "../image/past.ts";
 import type { FrameLog } from "../journal/frame-log.ts";
 import { openFrameLog } from "../journal/open.ts";
-import { bytesToHex } from "../protocol/ids.ts";
+import type { Frame } from "../protocol/frame.ts";
+import { bytesToHex, type Sequence } from "../protocol/ids.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Log } from "../runtime/log.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
@@ -17,6 +18,7 @@ import type { IntakeLimits } from "./intake-options.ts";
 import { intakeOptions } from "./intake-options.ts";
 import { startIntake, step } from "./receive/machine.ts";
 import { Receiver } from "./receive/receiver.ts";
+import { afterFrames, type Incomplete } from "./scan/completeness.ts";
 import type { Seal, StandbyDocument } from "./state.ts";
 import type { StandbyStorage } from "./storage.ts";
 
@@ -28,6 +30,8 @@ export interface OpenStandbyInput {
   readonly history: HistorySettings;
   readonly clock: Clock;
   readonly log: Log;
+  /** As in `ApplierOptions`. */
+  readonly beforeStep: (frames: readonly Frame[], applied: Sequence) => Promise<void>;
   /** The intake log failed; called at most once. */
   readonly onBroken: (error: unknown) => void;
 }
@@ -37,8 +41,9 @@ export class OpenStandby {
   readonly receiver: Receiver;
   readonly applier: Applier;
   #broken = false;
+  #incompleteAtEnd: Incomplete | null;
 
-  private constructor(input: OpenStandbyInput, intake: FrameLog) {
+  private constructor(input: OpenStandbyInput, intake: FrameLog, incompleteAtEnd: Incomplete | null) {
     const { document, paths, storage, history, clock, log } = input;
     const { lineage, origin } = intakeOptions(paths, document, input.limits, storage.bootId, "open");
     const broken = (error: unknown): void => {
@@ -47,6 +52,7 @@ export class OpenStandby {
       input.onBroken(error);
     };
     this.intake = intake;
+    this.#incompleteAtEnd = incompleteAtEnd;
     this.applier = new Applier({
       intake,
       open: () =>
@@ -76,6 +82,7 @@ export class OpenStandby {
       history,
       clock,
       log,
+      beforeStep: input.beforeStep,
       onApplied: (sequence) => this.receiver?.appliedThrough(sequence),
       onIntakeBroken: broken,
     });
@@ -92,6 +99,9 @@ export class OpenStandby {
       intake,
       clock,
       log,
+      onAppended: (frame) => {
+        this.#incompleteAtEnd = afterFrames(this.#incompleteAtEnd, [frame], 0);
+      },
       onDurable: () => this.applier.wake(),
       onBroken: broken,
       stallReason: () => {
@@ -103,12 +113,19 @@ export class OpenStandby {
 
   /** Opens and verifies the log; the images open behind it, and their trouble is the applier's to report. */
   static async open(input: OpenStandbyInput): Promise<OpenStandby> {
+    let { incomplete } = input.document;
     const { log: intake } = await openFrameLog(
       intakeOptions(input.paths, input.document, input.limits, input.storage.bootId, "open"),
       input.log,
-      { ...input.storage, clock: input.clock },
+      {
+        ...input.storage,
+        clock: input.clock,
+        onFrame: (frame) => {
+          incomplete = afterFrames(incomplete, [frame], 0);
+        },
+      },
     );
-    const open = new OpenStandby(input, intake);
+    const open = new OpenStandby(input, intake, incomplete);
     await open.applier.start();
     return open;
   }
@@ -127,6 +144,11 @@ export class OpenStandby {
       dataBytesTotal: tail.dataBytesTotal,
       timeMs: tail.closedAtMs,
     };
+  }
+
+  /** Whether the images can be opened once everything that was received is applied. */
+  get incompleteAtEnd(): Incomplete | null {
+    return this.#incompleteAtEnd;
   }
 
   /** Answers what waits with `busy`, ends the apply step under way, closes images and log. */

@@ -17,6 +17,7 @@ import {
   volumesOf,
 } from "../protocol/fields.ts";
 import type { Lineage, Token, VolumeEntry } from "../protocol/ids.ts";
+import type { Incomplete } from "./scan/completeness.ts";
 
 export interface StandbyVolume extends VolumeEntry {
   /** Absolute path of the image file or block device. */
@@ -69,6 +70,8 @@ export interface StandbyDocument {
   /** `creating`: images, marker and intake may be half made; nothing was ever acknowledged. */
   readonly phase: "creating" | "standing";
   readonly failover: FailoverDocument | null;
+  /** null: every applied position can be opened. */
+  readonly incomplete: Incomplete | null;
 }
 
 function oneOf<T extends string>(value: unknown, legal: readonly T[], what: string): T {
@@ -113,6 +116,24 @@ function parseFailover(value: unknown): FailoverDocument {
   };
 }
 
+function parseIncomplete(value: unknown): Incomplete {
+  const fields = fieldsOf(value, "incomplete");
+  const since = countOf(fields["since"], "incomplete since");
+  const until = nullOr(fields["until"], (each) => countOf(each, "incomplete until"));
+  const scan = nullOr(fields["scan"], (each) => countOf(each, "incomplete scan"));
+  const seen = countOf(fields["seen"], "incomplete seen");
+  if (scan !== null && (scan === 0 || scan < since || scan > seen)) malformed("incomplete scan");
+  if (until !== null && (scan === null || until <= scan || until > seen)) malformed("incomplete until");
+  return {
+    purpose: oneOf(fields["purpose"], ["first-sync", "resync"] as const, "incomplete purpose"),
+    since,
+    until,
+    scan,
+    seen,
+    holds: oneOf(fields["holds"], ["empty", "unknown"] as const, "incomplete holds"),
+  };
+}
+
 /** RemoteProtocolError for anything that is not a StandbyDocument of this version. */
 export function parseStandbyDocument(value: unknown): StandbyDocument {
   const fields = fieldsOf(value, "standby document");
@@ -129,5 +150,7 @@ export function parseStandbyDocument(value: unknown): StandbyDocument {
     }),
     phase: oneOf(fields["phase"], ["creating", "standing"] as const, "phase"),
     failover: nullOr(fields["failover"], parseFailover),
+    // Documents from before there were scans do not have it: their images began empty with their history.
+    incomplete: nullOr(fields["incomplete"] ?? null, parseIncomplete),
   };
 }

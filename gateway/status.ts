@@ -12,6 +12,7 @@ import type {
 import { rfc3339 } from "../runtime/clock.ts";
 import type { FailoverPhase } from "./failover/machine.ts";
 import { ownerSilentMs } from "./heard.ts";
+import { describeIncomplete, type Incomplete, isOpenable } from "./scan/completeness.ts";
 import type { HeardRecord, StandbyDocument } from "./state.ts";
 
 export interface StatusFacts {
@@ -70,17 +71,30 @@ export function judgeCondition(facts: StatusFacts): StandbyCondition {
   if (document?.phase !== "standing") return atRisk("NO_STANDBY", `${facts.owner} has not attached yet`);
   if (silenceMs === null)
     return atRisk("OWNER_SILENT", `${facts.owner} was not heard since this gateway started`);
-  if (silenceMs >= ownerSilentMs)
-    return atRisk(
-      "OWNER_SILENT",
-      `${facts.owner} was last heard ${seconds(silenceMs)} ago; if it is lost: splitsite failover plan ${facts.group}`,
-    );
+  const incomplete = incompleteNow(facts);
+  if (silenceMs >= ownerSilentMs) {
+    const advice =
+      incomplete === null
+        ? `if it is lost: splitsite failover plan ${facts.group}`
+        : describeIncomplete(incomplete);
+    return atRisk("OWNER_SILENT", `${facts.owner} was last heard ${seconds(silenceMs)} ago; ${advice}`);
+  }
+  if (incomplete !== null) {
+    const code = incomplete.purpose === "first-sync" ? "FIRST_SYNC" : "RESYNC";
+    return { state: "catching-up", reason: { code, message: describeIncomplete(incomplete) } };
+  }
   if (facts.isBehind)
     return {
       state: "catching-up",
       reason: { code: "BEHIND", message: "older writes are still on their way" },
     };
   return { state: "protected", reason: null };
+}
+
+/** What keeps the images from being opened as they are applied; null: nothing. */
+function incompleteNow({ document, applied }: StatusFacts): Incomplete | null {
+  const incomplete = document?.incomplete ?? null;
+  return isOpenable(incomplete, applied?.sequence ?? 0) ? null : incomplete;
 }
 
 export function describeStandby(
@@ -95,7 +109,8 @@ export function describeStandby(
     durable: intake?.durable ?? seal?.sequence ?? applied?.sequence ?? 0,
     applied: applied?.sequence ?? 0,
   };
-  const point = applied === undefined || applied.sequence === 0 ? null : applied;
+  const nothing = applied === undefined || applied.sequence === 0 || incompleteNow(facts) !== null;
+  const point = nothing ? null : applied;
   return {
     group: facts.group,
     role: "standby",

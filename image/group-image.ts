@@ -139,6 +139,11 @@ export class GroupImage {
     return this.#marker.state.applyingLast;
   }
 
+  /** Digests at or before this are never told to `compare`: what a step cut short left of later records is not known. */
+  get digestsToldBehind(): Sequence {
+    return this.#leftThrough;
+  }
+
   /** What a reader of the images finds now: the last frame applied by this process; not durable yet. */
   get held(): AppliedPosition {
     return this.#held;
@@ -219,8 +224,10 @@ export class GroupImage {
       const end = Math.min(frame.last, through);
       for (let sequence = Math.max(frame.first, after + 1); sequence <= end; sequence += 1) {
         const record = frame.records[sequence - frame.first]!;
-        if (record.kind === "scanDigest") yield portion({ record, sequence });
-        else if (isImageRecord(record, this.#scanned)) records.push(record);
+        if (record.kind === "scanDigest") {
+          this.#checkRange(record.volume, [{ offset: record.offset, length: record.length, data: null }]);
+          yield portion({ record, sequence });
+        } else if (isImageRecord(record, this.#scanned)) records.push(record);
         if (records.length === foldRecordsMax) yield portion();
       }
     }

@@ -4,6 +4,7 @@
  * promised is refused with what is wrong and where; it is never repaired, shortened or continued.
  */
 import { dirname } from "node:path";
+import type { Frame } from "../protocol/frame.ts";
 import type { Sequence } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
@@ -51,6 +52,8 @@ export interface FrameLogWorld {
   readonly stores: StoreEngine;
   readonly clock: Clock;
   readonly onProgress?: (progress: OpenProgress) => void;
+  /** Told of every frame that opening finds and verifies, in order. */
+  readonly onFrame?: (frame: Frame) => void;
 }
 
 /**
@@ -92,7 +95,7 @@ async function openVerified(
     const { reading } = opened;
     const head = await readHead(store, options);
     const lostPower = !reading.sameBoot && !reading.durable.clean;
-    const verified = await verify(store, head, reading, lostPower, options, world.onProgress);
+    const verified = await verify(store, head, reading, lostPower, options, world);
     const boot = bootBytes(options.bootId);
     if (verified.stranded.length > 0) {
       log.warn(
@@ -229,7 +232,7 @@ async function verify(
   reading: WatermarkReading,
   lostPower: boolean,
   options: FrameLogOptions,
-  onProgress: ((progress: OpenProgress) => void) | undefined,
+  { onProgress, onFrame }: FrameLogWorld,
 ): Promise<Verified> {
   const demands = demandsOf(reading);
   const expected = Math.max(...demands.map((demand) => demand.position.sequence));
@@ -251,6 +254,7 @@ async function verify(
     const frame = check.take(first, value);
     meet(demands, check.position);
     memory.push(frame);
+    onFrame?.(frame);
     index.push({
       first,
       last: frame.last,

@@ -8,12 +8,15 @@ import type { GroupImage } from "../../image/group-image.ts";
 import type { AppliedPosition } from "../../image/marker.ts";
 import { Past } from "../../image/past.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
+import type { Frame } from "../../protocol/frame.ts";
 import type { Sequence } from "../../protocol/ids.ts";
 import type { Reason } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { HistorySettings } from "../../runtime/settings/types.ts";
+import { ScanComparer } from "../scan/compare.ts";
+import { Findings } from "../scan/findings.ts";
 import { verifyAgainstIntake } from "./open-image.ts";
 
 /** Raw bytes of one step: some 0.2 s of folding and writing, so points stay dense and a restart repeats little. */
@@ -49,6 +52,8 @@ export interface ApplierOptions {
   readonly history: HistorySettings;
   readonly clock: Clock;
   readonly log: Log;
+  /** Makes durable what the marks of a scan in a step say of the images, which are at `applied` and not touched yet. */
+  readonly beforeStep: (frames: readonly Frame[], applied: Sequence) => Promise<void>;
   readonly onApplied: (sequence: Sequence) => void;
   /** The intake log failed while it was read or trimmed. */
   readonly onIntakeBroken: (error: unknown) => void;
@@ -67,6 +72,7 @@ export class Applier {
   readonly #options: ApplierOptions;
   #applied: AppliedPosition | undefined;
   #past: Past | undefined;
+  #findings: Findings | undefined;
   #trouble: Reason | null = null;
   #final = false;
   #stopping = false;
@@ -94,6 +100,11 @@ export class Applier {
   /** What the open images can go back to; undefined while they are closed. */
   get past(): Past | undefined {
     return this.#past;
+  }
+
+  /** What a scan's digests have shown since the images were opened; undefined while they are not. */
+  get findings(): Findings | undefined {
+    return this.#findings;
   }
 
   /** Why nothing is applied now; null when at work. */
@@ -165,8 +176,21 @@ export class Applier {
     }
   }
 
+  /** Digests up to where a step was cut short are not compared: the images may hold what came after them. */
+  #comparer(image: GroupImage): ScanComparer {
+    const findings = new Findings(Math.max(image.applied.sequence, image.digestsToldBehind));
+    this.#findings = findings;
+    return new ScanComparer({
+      read: (volume, offset, length) => image.read(volume, offset, length),
+      findings,
+      // A failover, or the end of the gateway, never waits for a scan.
+      hasTime: () => !this.#stopping && this.#waiters.length === 0,
+    });
+  }
+
   async #applyUntilStopped(image: GroupImage, past: Past): Promise<void> {
     const { intake, clock } = this.#options;
+    const { compare } = this.#comparer(image);
     let steppedAtMs = Number.NEGATIVE_INFINITY;
     while (!this.#stopping) {
       // Read before the check, so that a wake between check and sleep is not lost: both happen in one turn.
@@ -187,10 +211,11 @@ export class Applier {
       );
       const last = frames.at(-1)?.last;
       if (last === undefined) throw new IntakeFailure("intake holds no frame where one is durable");
+      await this.#options.beforeStep(frames, applied);
       // Survives a crash in the middle of the next line: restart knows how far the images may be ahead.
       await image.begin(last);
       // What the blocks held is kept, and survives power loss, before the first of them changes.
-      await image.apply(frames);
+      await image.apply(frames, compare);
       // Survives power loss before the marker says so.
       const position = await image.sync();
       // Survives power loss before the intake gives these records up.
@@ -241,6 +266,7 @@ export class Applier {
   async #close(image: GroupImage | undefined): Promise<void> {
     const past = this.#past;
     this.#past = undefined;
+    this.#findings = undefined;
     try {
       await past?.close();
       await image?.close();

@@ -6,6 +6,7 @@ import type { FailoverPlan, LossStatement } from "../../protocol/admin.ts";
 import type { Reason } from "../../protocol/status.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import { ownerSilentMs } from "../heard.ts";
+import { describeIncomplete, type Incomplete, isOpenable } from "../scan/completeness.ts";
 import type { HeardRecord, Seal, StandbyDocument } from "../state.ts";
 import type { FailoverPhase } from "./machine.ts";
 import { isRunning } from "./machine.ts";
@@ -19,6 +20,8 @@ export interface PlanFacts {
   /** End of what would be taken over: everything in the intake; undefined while it is not open. */
   readonly end: Seal | undefined;
   readonly applied: { readonly sequence: number; readonly dataBytesTotal: number } | undefined;
+  /** At `end`. */
+  readonly incomplete: Incomplete | null;
   /** Why the group is stopped or does not apply. */
   readonly trouble: Reason | null;
   readonly heard: HeardRecord | null;
@@ -112,13 +115,15 @@ function checkRun({ phase }: PlanFacts): Check {
   );
 }
 
-function checkConsistent({ document, end, trouble, phase }: PlanFacts): Check {
+function checkConsistent({ document, end, trouble, phase, incomplete }: PlanFacts): Check {
   const id = "NOT_CONSISTENT";
   const handedOver =
     document?.failover?.progress === "handed-over" || document?.failover?.progress === "adopted";
   if (handedOver || phase.name === "done") return pass(id, "the images were handed over at the seal");
   if (trouble !== null) return fail(trouble.code, trouble.message);
   if (document?.phase !== "standing" || end === undefined) return fail(id, "the standby is not complete");
+  if (incomplete !== null && !isOpenable(incomplete, end.sequence))
+    return fail(id, describeIncomplete(incomplete));
   if (end.sequence === 0) return fail(id, "nothing has been received yet: the images are empty");
   return pass(id, `the standby can be opened at sequence ${end.sequence}`);
 }

@@ -26,6 +26,8 @@ export interface ReceiverOptions {
   readonly intake: FrameLog;
   readonly clock: Clock;
   readonly log: Log;
+  /** In the log, in order; not durable yet. */
+  readonly onAppended: (frame: Frame) => void;
   /** New frames are durable. */
   readonly onDurable: () => void;
   /** The intake log failed; the group must be opened again from disk. */
@@ -224,7 +226,10 @@ export class Receiver {
   async #append(id: number, frames: readonly Frame[]): Promise<void> {
     const { intake } = this.#options;
     try {
-      for (const frame of frames) await intake.append(frame);
+      for (const frame of frames) {
+        await intake.append(frame);
+        this.#options.onAppended(frame);
+      }
     } catch (error) {
       const code = errorCode(error);
       if (code === "JOURNAL_FULL" || code === "JOURNAL_RESERVE") this.#roomShort(id);

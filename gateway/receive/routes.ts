@@ -2,7 +2,13 @@
  * The WAN routes of the gateway: who is it, which group, what does it want. Identity is checked here, before a byte of
  * the body is read; everything else is the group's business.
  */
-import { controlBytesMax, parseHeartbeat, parseHello, wanRoutes } from "../../protocol/control.ts";
+import {
+  controlBytesMax,
+  parseHeartbeat,
+  parseHello,
+  parseScanAsk,
+  wanRoutes,
+} from "../../protocol/control.ts";
 import type { HttpAnswer, HttpRequest, Route } from "../../runtime/http.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { StandbyGroup } from "../group.ts";
@@ -47,6 +53,14 @@ export function wanRoutesOf(groups: ReadonlyMap<string, StandbyGroup>, log: Log)
         return (
           refuseForeignToken(heartbeat.token, group.peer) ?? { status: 200, json: group.heartbeat(heartbeat) }
         );
+      }),
+    },
+    {
+      method: "POST",
+      pattern: wanRoutes.scan(":group"),
+      run: admitted(async (group, request) => {
+        const ask = parseScanAsk(await request.body(controlBytesMax));
+        return refuseForeignToken(ask.token, group.peer) ?? { status: 200, json: group.scan(ask) };
       }),
     },
     {

@@ -160,6 +160,7 @@ const document: StandbyDocument = {
   volumes: [{ number: 0, name: "data", sizeBytes: 4096, imagePath: "/x" }],
   phase: "standing",
   failover: null,
+  incomplete: null,
 };
 const facts: PlanFacts = {
   group: "erp",
@@ -169,6 +170,7 @@ const facts: PlanFacts = {
   phase: { name: "standing" },
   end: { sequence: 10, chain: "11".repeat(32), dataBytesTotal: 40_960, timeMs: 1_700_000_000_000 },
   applied: { sequence: 8, dataBytesTotal: 32_768 },
+  incomplete: null,
   trouble: null,
   heard: { atMs: 1_700_000_001_000, answered: 13, dataBytesTotal: 53_248 },
   silenceMs: 60_000,

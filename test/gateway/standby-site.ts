@@ -68,26 +68,29 @@ export class Source {
 
   write(frameCount: number, recordsPerFrame = 3, recordBytesMax = 16 * 1024): Frame[] {
     const made: Frame[] = [];
-    for (let index = 0; index < frameCount; index += 1) {
-      const before = this.frames.at(-1);
-      const records = Array.from({ length: recordsPerFrame }, () => this.#record(recordBytesMax));
-      const frame = buildFrame({
-        lineage: this.lineage,
-        first: this.last + 1,
-        chainBefore: this.chain,
-        dataBytesBefore: before?.dataBytesTotal ?? 0,
-        openedAtMs: 1_700_000_000_000 + this.last,
-        closedAtMs: 1_700_000_000_001 + this.last,
-        records,
-      });
-      this.frames.push(frame);
-      made.push(frame);
-      if (this.keepContents) this.contents.push(this.#after(records));
-    }
+    for (let index = 0; index < frameCount; index += 1)
+      made.push(this.put(Array.from({ length: recordsPerFrame }, () => this.record(recordBytesMax))));
     return made;
   }
 
-  #record(bytesMax: number): BlockRecord {
+  /** The next frame, of these records. */
+  put(records: readonly BlockRecord[]): Frame {
+    const frame = buildFrame({
+      lineage: this.lineage,
+      first: this.last + 1,
+      chainBefore: this.chain,
+      dataBytesBefore: this.frames.at(-1)?.dataBytesTotal ?? 0,
+      openedAtMs: 1_700_000_000_000 + this.last,
+      closedAtMs: 1_700_000_000_001 + this.last,
+      records,
+    });
+    this.frames.push(frame);
+    if (this.keepContents) this.contents.push(this.#after(records));
+    return frame;
+  }
+
+  /** A client's record, as the seed has it. */
+  record(bytesMax: number): BlockRecord {
     const volume = volumes[this.#random() < 0.8 ? 0 : 1]!;
     const length = 512 * (1 + Math.floor(this.#random() * (bytesMax / 512)));
     const offset = 512 * Math.floor(this.#random() * ((volume.sizeBytes - length) / 512));
@@ -102,7 +105,7 @@ export class Source {
     for (const record of records) {
       const { volume, offset, length } = record;
       if (record.kind === "write") next[volume]!.set(record.data, offset);
-      else next[volume]!.fill(0, offset, offset + length);
+      else if (record.kind === "zeroes") next[volume]!.fill(0, offset, offset + length);
     }
     return next;
   }

@@ -149,6 +149,7 @@ test("after a failed sync the images are opened again and written again from the
     history: { windowMs: 0, bytesMax: 1 },
     clock,
     log: silentLog,
+    beforeStep: async () => {},
     onApplied: () => {},
     onIntakeBroken: (error) => assert.fail(String(error)),
   });

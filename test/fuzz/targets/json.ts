@@ -125,6 +125,16 @@ export const documentsTarget: FuzzTarget = {
       { ...standby, failover: null },
       { ...standby, failover },
       { ...standby, failover: { ...failover, progress: "fenced", heard: null, seal: null } },
+      {
+        ...standby,
+        failover: null,
+        incomplete: { purpose: "first-sync", since: 0, until: 9, scan: 3, seen: 9, holds: "empty" },
+      },
+      {
+        ...standby,
+        failover: null,
+        incomplete: { purpose: "resync", since: 5, until: null, scan: null, seen: 7, holds: "unknown" },
+      },
       heard,
     ].map(json);
   },

@@ -1,0 +1,281 @@
+/**
+ * In which order a step that carries a scan's marks or digests is done, with one step cut short: completeness is on disk
+ * before the intention, a digest in a step that was cut short is unknown, and nothing is sealed in the middle of a scan.
+ */
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { BlockErrno, BlockError } from "../../../block/device.ts";
+import { systemImageFiles } from "../../../block/image-files.ts";
+import { StandbyGroup } from "../../../gateway/group.ts";
+import { parseStandbyDocument } from "../../../gateway/state.ts";
+import { levelEngine } from "../../../journal/level-engine.ts";
+import { encodeBatch } from "../../../protocol/batch.ts";
+import { lineageToText } from "../../../protocol/ids.ts";
+import type { BlockRecord, ScanMark, ScanPurpose } from "../../../protocol/record.ts";
+import { chunkDigest, leafDigests, scanChunkBytes } from "../../../protocol/scan-digest.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { systemDisk } from "../../../runtime/disk.ts";
+import { readDocument } from "../../../runtime/durable-document.ts";
+import { observeDisk } from "../../../runtime/failpoints.ts";
+import type { HttpRequest } from "../../../runtime/http.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { gatewayGroupPaths } from "../../../runtime/paths.ts";
+import { Door } from "../../support/door.ts";
+import { until } from "../../support/wait.ts";
+import { mebibyte, Source, volumes } from "../standby-site.ts";
+
+const mark = (of: ScanMark, purpose: ScanPurpose, begin: number): BlockRecord => ({
+  kind: "scanMark",
+  volume: 0,
+  offset: 0,
+  length: 0,
+  mark: of,
+  purpose,
+  begin,
+});
+
+/** Digest of the first chunk of volume 0 when it holds nothing but `first` in its first sector. */
+function digestOf(first: number): BlockRecord {
+  const content = new Uint8Array(scanChunkBytes);
+  content.fill(first, 0, 512);
+  const digests = chunkDigest(leafDigests(content));
+  return { kind: "scanDigest", volume: 0, offset: 0, length: scanChunkBytes, level: "chunk", digests };
+}
+
+const write = (byte: number): BlockRecord => ({
+  kind: "write",
+  volume: 0,
+  offset: 0,
+  length: 512,
+  data: new Uint8Array(512).fill(byte),
+});
+
+class Rig {
+  readonly dataDir = mkdtempSync(join(tmpdir(), "splitsite-scan-steps-"));
+  readonly paths = gatewayGroupPaths(this.dataDir, "erp");
+  readonly source = new Source(17);
+  readonly steps: string[] = [];
+  readonly stateRename = new Door();
+  /** Before the images are synced. */
+  readonly imageSync = new Door();
+  failSync = false;
+  failRead = false;
+  readonly group: StandbyGroup;
+
+  constructor() {
+    const hook = (name: string): void => {
+      if (name.endsWith(".after")) this.steps.push(name.slice("gateway.".length, -".after".length));
+    };
+    const disk = {
+      ...systemDisk,
+      rename: async (from: string, to: string) => {
+        if (to === this.paths.state) await this.stateRename.pass();
+        await systemDisk.rename(from, to);
+      },
+    };
+    this.group = new StandbyGroup({
+      site: "dr",
+      dataDir: this.dataDir,
+      settings: {
+        name: "erp",
+        home: "primary",
+        standby: "dr",
+        volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
+        durability: "flush",
+        rpo: { ageMs: null, bytes: null },
+      },
+      limits: {
+        bytesMax: 64 * mebibyte,
+        reserveBytes: 0,
+        memoryTailBytes: 4 * mebibyte,
+        writeBufferBytes: mebibyte,
+      },
+      target: null,
+      storage: {
+        disk: observeDisk(disk, "gateway", hook),
+        images: { ...systemImageFiles, open: (options) => this.#open(options) },
+        stores: levelEngine,
+        bootId: "11111111-1111-4111-8111-111111111111",
+      },
+      clock: systemClock,
+      log: silentLog,
+    });
+  }
+
+  async #open(options: Parameters<typeof systemImageFiles.open>[0]) {
+    const device = await systemImageFiles.open(options);
+    return new Proxy(device, {
+      get: (from, name) => {
+        const real: unknown = Reflect.get(from, name, from);
+        if (typeof real !== "function") return real;
+        return async (...args: unknown[]) => {
+          if (name === "flush") await this.imageSync.pass();
+          if ((name === "flush" && this.failSync) || (name === "read" && this.failRead)) {
+            this.failSync = false;
+            this.failRead = false;
+            throw new BlockError(BlockErrno.EIO, "medium error");
+          }
+          return Reflect.apply(real, from, args);
+        };
+      },
+    });
+  }
+
+  async batch(records: readonly BlockRecord[]): Promise<void> {
+    const bytes = await encodeBatch([this.source.put(records)], this.source.token, "none");
+    let at = 0;
+    const request: HttpRequest = {
+      method: "POST",
+      path: "",
+      params: {},
+      query: new URLSearchParams(),
+      sites: ["primary"],
+      contentLength: bytes.byteLength,
+      take: async (length) => {
+        at += length;
+        return bytes.subarray(at - length, at);
+      },
+      body: async () => bytes,
+      signal: new AbortController().signal,
+    };
+    const answer = await this.group.batch(request, "primary");
+    assert.ok("json" in answer && (answer.json as { kind: string }).kind === "acknowledged");
+  }
+
+  applied(): Promise<true> {
+    return until("applied", () => {
+      const answer = this.group.heartbeat(this.source.heartbeat());
+      return answer.kind === "alive" && answer.applied >= this.source.last ? true : undefined;
+    });
+  }
+
+  findings(after: number) {
+    const { lineage, token } = this.source;
+    const answer = this.group.scan({ lineage: lineageToText(lineage), token, after });
+    assert.ok(answer.kind === "findings", JSON.stringify(answer));
+    return answer;
+  }
+
+  async incomplete() {
+    return (await readDocument(systemDisk, this.paths.state, parseStandbyDocument))!.incomplete;
+  }
+}
+
+let rig: Rig;
+beforeEach(async () => {
+  rig = new Rig();
+  await rig.group.start();
+  assert.equal((await rig.group.hello(rig.source.hello())).kind, "attached");
+  rig.steps.length = 0;
+});
+afterEach(async () => {
+  rig.imageSync.open();
+  rig.stateRename.open();
+  await rig.group.close();
+  rmSync(rig.dataDir, { recursive: true, force: true });
+});
+
+test("what the marks of a step say is on disk before its intention, and so before the images are touched", async () => {
+  rig.stateRename.close();
+  await rig.batch([write(1), mark("begin", "resync", 0), write(2)]);
+  await until("the document", () => (rig.stateRename.waiting > 0 ? true : undefined));
+  assert.ok(!rig.steps.includes("applied.syncData"), rig.steps.join(", "));
+  assert.equal(readFileSync(rig.paths.image("data"))[0], 0);
+  rig.stateRename.open();
+  await rig.applied();
+  assert.ok(rig.steps.indexOf("state.rename") < rig.steps.indexOf("applied.syncData"));
+  assert.deepEqual(await rig.incomplete(), {
+    purpose: "resync",
+    since: 2,
+    until: null,
+    scan: 2,
+    seen: 2,
+    holds: "unknown",
+  });
+  await rig.batch([mark("end", "resync", 2)]);
+  await rig.applied();
+  assert.equal((await rig.incomplete())?.until, 4);
+  assert.equal(rig.group.status().consistent?.sequence, 4);
+});
+
+test("the end of a scan makes nothing recoverable before it is applied, and lets a failover go that applies it", async () => {
+  await rig.batch([mark("begin", "resync", 0), write(2)]);
+  await rig.applied();
+  rig.imageSync.close();
+  await rig.batch([write(3), mark("end", "resync", 1)]);
+  await until("the sync of the images", () => (rig.imageSync.waiting > 0 ? true : undefined));
+  assert.equal((await rig.incomplete())?.until, 4, "written before");
+  assert.equal(rig.group.status().consistent, null);
+  assert.equal(rig.group.plan().checks.find(({ id }) => id === "NOT_CONSISTENT")?.outcome, "pass");
+  rig.imageSync.open();
+  await rig.applied();
+  assert.equal(rig.group.status().consistent?.sequence, 4);
+});
+
+test("digests of a step that was cut short are unknown afterwards, not equal, and later ones are compared", async () => {
+  await rig.batch([write(1)]);
+  await rig.applied();
+  rig.failSync = true;
+  // The digest says 9 where the images hold 1: were it ever taken for equal, this would show.
+  await rig.batch([digestOf(9), write(2)]);
+  await rig.applied();
+  const unknown = rig.findings(0);
+  assert.deepEqual([unknown.since, unknown.differing], [3, []]);
+  await rig.batch([digestOf(2), digestOf(9), write(3)]);
+  await rig.applied();
+  const found = rig.findings(0);
+  assert.deepEqual([found.since, found.through], [3, 5]);
+  assert.deepEqual(found.differing, [{ sequence: 5, bits: "01" }]);
+});
+
+test("a digest is compared with what the images hold before the records behind it, in the same step", async () => {
+  await rig.batch([write(1), digestOf(1), write(2), digestOf(1), digestOf(2), write(3)]);
+  await rig.applied();
+  const { since, through, differing } = rig.findings(0);
+  assert.deepEqual([since, through, differing], [0, 5, [{ sequence: 4, bits: "01" }]]);
+});
+
+test("an image that cannot be read stops apply until it is opened again, and is no difference", async () => {
+  rig.failRead = true;
+  await rig.batch([digestOf(0), write(2)]);
+  await until("the trouble", () =>
+    rig.group.status().reason?.code === "IMAGE_READ_FAILED" ? true : undefined,
+  );
+  const { lineage, token } = rig.source;
+  const ask = { lineage: lineageToText(lineage), token, after: 0 };
+  const meanwhile = rig.group.scan(ask);
+  assert.ok(meanwhile.kind === "refused" && meanwhile.code === "IMAGE_READ_FAILED");
+  await rig.applied();
+  const { since, through, differing } = rig.findings(0);
+  assert.deepEqual([since, through, differing], [2, 2, []]);
+});
+
+test("a digest that reaches beyond its volume stops the group for good, as a write does", async () => {
+  const digests = new Uint8Array(5 * 32);
+  await rig.batch([
+    { kind: "scanDigest", volume: 0, offset: 0, length: 5 * mebibyte, level: "chunk", digests },
+  ]);
+  await until("the trouble", () =>
+    rig.group.status().reason?.code === "IMAGE_RECORD_RANGE" ? true : undefined,
+  );
+});
+
+test("a scan that begins while the token is being written is not sealed in its middle", async () => {
+  await rig.batch([write(1)]);
+  await rig.applied();
+  rig.stateRename.close();
+  const raised = rig.group.raiseToken("test");
+  await until("the token", () => (rig.stateRename.waiting > 0 ? true : undefined));
+  await rig.batch([mark("begin", "resync", 0), write(2)]);
+  rig.stateRename.open();
+  await raised;
+  await assert.rejects(rig.group.drainAndSeal(), { code: "NOT_CONSISTENT" });
+  // Both wrote the document, and neither took back what the other wrote.
+  await until("the begin", async () => ((await rig.incomplete())?.since === 2 ? true : undefined));
+  const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
+  assert.deepEqual([document?.token.epoch, document?.failover?.progress], [2, "fenced"]);
+  assert.equal(document?.failover?.seal, null);
+});
