@@ -25,6 +25,7 @@ import { FrameSource, lineage, originOf } from "../../image/frames.ts";
 import { clockOf } from "../../sim/world/clock.ts";
 import type { DiskSnapshot } from "../../sim/world/disk.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
+import { openSimOrderedStore } from "../../sim/world/ordered-store.ts";
 import type { PowerCut } from "../../sim/world/tree.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 
@@ -145,6 +146,8 @@ class Standby {
         volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
         durability: "flush",
         rpo: { ageMs: null, bytes: null },
+        history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
+        scan: { bytesPerSecond: null, verifyCron: null },
       },
       limits: {
         bytesMax: 2 ** 24,
@@ -160,6 +163,7 @@ class Standby {
           open: world.disk.store(life),
           guard: (_directory, _watermark, _bytes, open) => open(),
         },
+        openIndex: openSimOrderedStore(world.disk.view(life)),
         bootId: world.disk.bootId,
       },
       clock: clockOf(world.scheduler, life),

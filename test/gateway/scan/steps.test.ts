@@ -12,6 +12,7 @@ import { systemImageFiles } from "../../../block/image-files.ts";
 import { StandbyGroup } from "../../../gateway/group.ts";
 import { parseStandbyDocument } from "../../../gateway/state.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
+import { openLevelOrderedStore } from "../../../journal/level-ordered-store.ts";
 import { encodeBatch } from "../../../protocol/batch.ts";
 import { lineageToText } from "../../../protocol/ids.ts";
 import type { BlockRecord, ScanMark, ScanPurpose } from "../../../protocol/record.ts";
@@ -86,6 +87,8 @@ class Rig {
         volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
         durability: "flush",
         rpo: { ageMs: null, bytes: null },
+        history: { windowMs: 0, bytesMax: 1 << 30 },
+        scan: { bytesPerSecond: null, verifyCron: null },
       },
       limits: {
         bytesMax: 64 * mebibyte,
@@ -98,6 +101,7 @@ class Rig {
         disk: observeDisk(disk, "gateway", hook),
         images: { ...systemImageFiles, open: (options) => this.#open(options) },
         stores: levelEngine,
+        openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
         bootId: "11111111-1111-4111-8111-111111111111",
       },
       clock: systemClock,
