@@ -7,6 +7,7 @@ import { intakeBugs } from "./bugs/intake.ts";
 import { journalBugs } from "./bugs/journal.ts";
 import { nbdBugs } from "./bugs/nbd.ts";
 import { ownerBugs } from "./bugs/owner.ts";
+import { scanBugs } from "./bugs/scan.ts";
 import { shippingBugs } from "./bugs/shipping.ts";
 import { writePathBugs } from "./bugs/write-path.ts";
 import type { PlantedBug } from "./planted-bug.ts";
@@ -21,5 +22,6 @@ export const plantedBugs: readonly PlantedBug[] = [
   ...shippingBugs,
   ...intakeBugs,
   ...applyBugs,
+  ...scanBugs,
   ...failoverBugs,
 ];

@@ -1,0 +1,69 @@
+/** Planted bugs of a standby under a scan: what is compared with what, what is told, and what may be opened. */
+import type { PlantedBug } from "../planted-bug.ts";
+
+const steps = "test/gateway/scan/steps.test.ts";
+
+export const scanBugs: readonly PlantedBug[] = [
+  {
+    id: "scan/compared-with-the-whole-step",
+    does: "Digests are compared with what the images hold after the whole step.",
+    file: "gateway/apply/applier.ts",
+    find: "      await image.apply(frames, compare);\n",
+    replace:
+      '      await image.apply(frames);\n      for (const { records, first } of frames)\n        for (const [index, record] of records.entries())\n          if (record.kind === "scanDigest") await compare(record, first + index);\n',
+    caughtBy: [{ file: steps, only: "in the same step" }],
+    budgetSeconds: 30,
+  },
+  {
+    id: "scan/unknown-taken-for-equal",
+    does: "After a step that was cut short its digests count as compared.",
+    file: "gateway/apply/applier.ts",
+    find: "new Findings(Math.max(image.applied.sequence, image.applyingLast))",
+    replace: "new Findings(image.applied.sequence)",
+    caughtBy: [{ file: steps, only: "cut short are unknown" }],
+    budgetSeconds: 30,
+  },
+  {
+    id: "scan/passed-over-taken-for-equal",
+    does: "A digest that was passed over counts as compared when the next one is.",
+    file: "gateway/scan/compare.ts",
+    find: "    if (ours === undefined) findings.missed(sequence);\n",
+    replace: "    if (ours === undefined) return;\n",
+    caughtBy: [{ file: "test/gateway/scan/compare.test.ts", only: "a digest is passed over" }],
+    budgetSeconds: 30,
+  },
+  {
+    id: "scan/end-before-its-begin",
+    does: "The end of the scan before stands when the next one begins.",
+    file: "gateway/scan/completeness.ts",
+    find: "    until: null,\n    scan: sequence,\n",
+    replace: "    until: before?.until ?? null,\n    scan: sequence,\n",
+    caughtBy: [{ file: "test/gateway/scan/completeness.test.ts" }],
+    budgetSeconds: 30,
+  },
+  {
+    id: "scan/completeness-after-the-step",
+    does: "What the marks of a step say is written after the step.",
+    file: "gateway/apply/applier.ts",
+    find: "      await this.#options.beforeStep(frames, applied);\n",
+    replace: "",
+    also: [
+      {
+        find: "      await image.commit(position);\n",
+        replace:
+          "      await image.commit(position);\n      await this.#options.beforeStep(frames, applied);\n",
+      },
+    ],
+    caughtBy: [{ file: steps, only: "before its intention" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "scan/failover-in-its-midst",
+    does: "A failover takes over images in the middle of a scan that copies content.",
+    file: "gateway/failover/plan.ts",
+    find: "  if (incomplete !== null && !isOpenable(incomplete, end.sequence))\n",
+    replace: "  if (incomplete !== null && !isOpenable(null, end.sequence))\n",
+    caughtBy: [{ file: "test/gateway/scan/standby-scan.test.ts", only: "lacks dropped frames" }],
+    budgetSeconds: 60,
+  },
+];
