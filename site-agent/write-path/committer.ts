@@ -120,6 +120,8 @@ export class Committer {
     }
     // Readers must find the content before its writer hears that it is written.
     appended(frame, gate.count > waitersBefore);
+    notePlaced(frame, items);
+    this.#world.pending.settled(items.length);
     if (durability === "write") return;
     for (const item of items) if (item.request !== null && !item.request.durable) item.request.resolve();
   }
@@ -134,4 +136,9 @@ export class Committer {
       this.#recheck = this.#world.clock.after(reserveRecheckMs, () => this.kick());
     }
   }
+}
+
+/** Tells whoever asked under which number its record is in the journal. */
+export function notePlaced(frame: Frame, items: readonly PendingRecord[]): void {
+  for (let index = 0; index < items.length; index += 1) items[index]!.request?.placed?.(frame.first + index);
 }

@@ -16,7 +16,7 @@ import { bytesEqual } from "../../protocol/ids.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { Applier } from "./applier.ts";
 import type { HoldCode, InFlight } from "./committer.ts";
-import { Committer } from "./committer.ts";
+import { Committer, notePlaced } from "./committer.ts";
 import type { DurableGate } from "./durable-gate.ts";
 import type { PendingWrites, WriteRequest } from "./pending-writes.ts";
 import { Syncer } from "./syncer.ts";
@@ -221,6 +221,8 @@ export class Engine {
       const { frame, items } = unsettled;
       const { tail } = this.log;
       if (tail.sequence === frame.last && bytesEqual(tail.chain, frame.chainAfter)) {
+        notePlaced(frame, items);
+        this.#world.pending.settled(items.length);
         for (const item of items) item.request?.resolve();
       } else {
         this.#world.pending.putBack(items);
@@ -236,8 +238,10 @@ export class Engine {
 
   /** No engine follows: the writes of a put that failed get no other answer than this. */
   refuseUnsettled(error: Error): void {
-    for (const item of this.#unsettled?.items ?? []) item.request?.reject(error);
+    const items = this.#unsettled?.items ?? [];
     this.#unsettled = null;
+    for (const item of items) item.request?.reject(error);
+    this.#world.pending.settled(items.length);
   }
 
   #fail(error: unknown): void {

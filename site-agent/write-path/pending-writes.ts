@@ -6,6 +6,7 @@
  * Bound: the NBD server admits at most its request memory (512 MiB for the process), and every request here is one
  * that it still counts.
  */
+import type { Sequence } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
 import { recordBytes } from "../../protocol/record.ts";
 
@@ -13,6 +14,8 @@ import { recordBytes } from "../../protocol/record.ts";
 export interface WriteRequest {
   /** Answer only when the records survive power loss, not merely a kill of the process. */
   readonly durable: boolean;
+  /** Told of the number of its last record once that is in the journal; it may not be durable yet. */
+  readonly placed?: (sequence: Sequence) => void;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
@@ -25,10 +28,22 @@ export interface PendingRecord {
   readonly request: WriteRequest | null;
 }
 
+/** Waits until the first `target` records that ever came here have left for good. */
+interface Barrier {
+  readonly target: number;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
 export class PendingWrites {
   #items: PendingRecord[] = [];
   #head = 0;
   #bytes = 0;
+  /** Records ever added, and how many of them are in the journal or were refused: the first ones, always. */
+  #arrived = 0;
+  #left = 0;
+  /** Targets only rise. Few: one for each read of a scan. */
+  #barriers: Barrier[] = [];
 
   /** Encoded bytes waiting. */
   get bytes(): number {
@@ -42,6 +57,7 @@ export class PendingWrites {
   /** Takes the records of one request, at least one. */
   add(records: readonly BlockRecord[], request: WriteRequest, arrivedAtMs: number): void {
     const last = records.length - 1;
+    this.#arrived += records.length;
     for (let index = 0; index <= last; index += 1) {
       const record = records[index]!;
       this.#items.push({ record, arrivedAtMs, request: index === last ? request : null });
@@ -77,12 +93,32 @@ export class PendingWrites {
     for (const item of items) this.#bytes += recordBytes(item.record);
   }
 
+  /** `count` records that were taken are in the journal and can be read, or were refused: they never come back. */
+  settled(count: number): void {
+    this.#left += count;
+    while (this.#barriers.length > 0 && this.#barriers[0]!.target <= this.#left)
+      this.#barriers.shift()!.resolve();
+  }
+
+  /**
+   * Settles when every record that has come here is in the journal and can be read, whichever engine put it there; rejects
+   * when the queue is emptied first.
+   */
+  whenJournalled(): Promise<void> {
+    if (this.#left === this.#arrived) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#barriers.push({ target: this.#arrived, resolve, reject }));
+  }
+
   /** Empties the queue, refusing every request with a record in it. */
   rejectAll(error: Error): void {
     const items = this.#items.slice(this.#head);
+    const barriers = this.#barriers;
     this.#items = [];
     this.#head = 0;
     this.#bytes = 0;
+    this.#barriers = [];
+    this.#left += items.length;
     for (const item of items) item.request?.reject(error);
+    for (const barrier of barriers) barrier.reject(error);
   }
 }

@@ -7,6 +7,7 @@ import type { GroupImage } from "../../../image/group-image.ts";
 import type { AppliedPosition } from "../../../image/marker.ts";
 import type { FrameLog, LogPosition } from "../../../journal/frame-log.ts";
 import type { Frame } from "../../../protocol/frame.ts";
+import { isOfScan } from "../../../protocol/record.ts";
 import { Door } from "../../support/door.ts";
 
 export interface Doors {
@@ -101,6 +102,7 @@ export class HeldImage {
     await this.#doors.apply.pass();
     for (const frame of frames) {
       for (const record of frame.records) {
+        if (isOfScan(record)) continue;
         if (record.kind === "write") this.content.set(record.data, record.offset);
         else this.content.fill(0, record.offset, record.offset + record.length);
       }
