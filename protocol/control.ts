@@ -66,6 +66,8 @@ export interface Hello {
   readonly initial?: "data";
 }
 
+export type StandbyLack = "empty" | "unknown";
+
 /** `at` is the gateway's durable position: the sender must find the same chain value at that sequence. */
 export type HelloAnswer =
   | {
@@ -77,7 +79,7 @@ export type HelloAnswer =
        * The standby lacks content and needs a scan. `empty`: its images were made for this history and hold only what it
        * brought. `unknown`: they may hold anything. Absent: it lacks nothing.
        */
-      readonly lacks?: "empty" | "unknown";
+      readonly lacks?: StandbyLack;
     }
   | { readonly kind: "unknown" }
   | { readonly kind: "superseded"; readonly token: Token }
@@ -250,7 +252,7 @@ export function parseHelloAnswer(body: Uint8Array): HelloAnswer {
   }
 }
 
-function lackOf(value: unknown): { lacks?: "empty" | "unknown" } {
+function lackOf(value: unknown): { lacks?: StandbyLack } {
   if (value === undefined) return {};
   return value === "empty" || value === "unknown" ? { lacks: value } : malformed("lacks");
 }

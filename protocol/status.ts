@@ -70,10 +70,55 @@ export interface OwnerStatus {
   readonly journal: { readonly bytes: number; readonly maxBytes: number };
   readonly link: LinkStatus;
   readonly members: readonly { readonly member: string; readonly state: string }[];
-  readonly scan: null;
   /** null: none is kept, as at a site that has not taken a group over. */
   readonly history: HistoryStatus | null;
+  readonly scan: ScanStatus | null;
   readonly volumes: readonly VolumeStatus[];
+}
+
+/** A scan under way; `reason` says why it waits. */
+export interface ScanStatus {
+  readonly purpose: "verify" | "first-sync" | "resync" | "repair";
+  readonly state: "running" | "waiting" | "paused";
+  readonly reason: Reason | null;
+  /** Being walked; null: before the first, or behind the last. */
+  readonly volume: string | null;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  /** Over the last ten seconds. */
+  readonly bytesPerSecond: number;
+  /** null: it does not move. */
+  readonly etaMs: number | null;
+  readonly differingBlocks: number;
+  /** Put into the write order, uncompressed. */
+  readonly digestBytes: number;
+  readonly contentBytes: number;
+}
+
+/** Bytes of a volume, by its name. */
+export interface ScanRange {
+  readonly volume: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** What a scan of purpose `verify` found. */
+export interface VerifyResult {
+  /** Positions of its begin and its end; end null: it was given up. */
+  readonly begin: number;
+  readonly end: number | null;
+  readonly outcome: "done" | "given-up";
+  readonly startedAt: string;
+  readonly durationMs: number;
+  /** Compared, each byte at its own position between begin and end. */
+  readonly checkedBytes: number;
+  readonly uncheckedBytes: number;
+  /** Blocks of 4 KiB in which the standby differs. */
+  readonly differingBlocks: number;
+  /** Chunks of 1 MiB that differed and were written over before it was known where: they are right since. */
+  readonly overwrittenChunks: number;
+  /** Where they are; the first 256 ranges. */
+  readonly differences: readonly ScanRange[];
 }
 
 export interface LinkStatus {

@@ -17,6 +17,10 @@ export interface GroupPaths {
 export interface AgentGroupPaths extends GroupPaths {
   readonly journal: (epoch: number) => string;
   readonly watermark: (epoch: number) => string;
+  /** The scan under way. */
+  readonly scan: string;
+  /** Results of the last scans of purpose `verify`. */
+  readonly verify: string;
 }
 
 export interface GatewayGroupPaths extends GroupPaths {
@@ -43,6 +47,8 @@ export function agentGroupPaths(dataDir: string, group: string): AgentGroupPaths
     image: (volume) => join(directory, "images", `${volume}.img`),
     journal: (epoch) => join(directory, `journal-${epoch}`),
     watermark: (epoch) => join(directory, `watermark-${epoch}`),
+    scan: join(directory, "scan.json"),
+    verify: join(directory, "verify.json"),
   };
 }
 

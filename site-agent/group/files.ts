@@ -73,24 +73,22 @@ export function journalExists({ disk, paths }: FilesSettings, epoch: number): bo
   return disk.exists(paths.journal(epoch));
 }
 
-/** Refuses images that already hold data: a standby made from nothing would not contain it. */
-export async function refuseImagesWithData(
+/** What the images hold before the first record: anything but zeroes reaches a standby by a first sync only. */
+export async function initialContent(
   volumes: readonly StateVolume[],
   { images, log }: FilesSettings,
-): Promise<void> {
+): Promise<AgentGroupState["initial"]> {
   for (const volume of volumes) {
     const holdsData = await images.holdsData(volume.imagePath, volume.sizeBytes, (done, total) =>
       log.info("IMAGE_CHECK", "looking for data in the image", { volume: volume.name, done, total }),
     );
     if (!holdsData) continue;
-    throw new OperationalError({
-      code: "IMAGE_HAS_DATA",
-      message: `${volume.imagePath} already holds data`,
-      reaction: "refuse",
-      hint: "Use an empty image and copy the data in through the NBD export, so that the standby gets it too.",
-      details: { volume: volume.name },
+    log.info("IMAGE_HOLDS_DATA", "the image holds data: its standby needs a first sync", {
+      volume: volume.name,
     });
+    return "data";
   }
+  return "zeroes";
 }
 
 /**

@@ -22,14 +22,16 @@ import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { GroupSettings } from "../../runtime/settings/types.ts";
+import { GroupScans } from "../scan/group-scans.ts";
 import type { Line } from "../ship/line.ts";
 import { Shipper } from "../ship/shipper.ts";
 import { DurableGate } from "../write-path/durable-gate.ts";
 import { Engine } from "../write-path/engine.ts";
+import { Entrance } from "../write-path/entrance.ts";
 import { LagTrail, Stall } from "../write-path/lag.ts";
 import { PendingWrites } from "../write-path/pending-writes.ts";
 import type { FilesSettings } from "./files.ts";
-import { journalExists, lineageBytes, makeFiles, openFiles, openLog, refuseImagesWithData } from "./files.ts";
+import { initialContent, journalExists, lineageBytes, makeFiles, openFiles, openLog } from "./files.ts";
 import { mayPass } from "./reopen-rule.ts";
 import type { PeerAnswer } from "./start-decision.ts";
 import { decideStart } from "./start-decision.ts";
@@ -69,6 +71,8 @@ export class OwnedGroup implements RecordSink {
   readonly #world: OwnedGroupWorld;
   readonly #pending = new PendingWrites();
   readonly #gate = new DurableGate();
+  readonly #entrance: Entrance;
+  readonly #scans: GroupScans;
   readonly #since = new Since();
   #phase: Phase = { kind: "starting" };
   #state: AgentGroupState | undefined;
@@ -90,6 +94,28 @@ export class OwnedGroup implements RecordSink {
 
   constructor(world: OwnedGroupWorld) {
     this.#world = world;
+    const { clock, settings, files, paths, log, link } = world;
+    this.#entrance = new Entrance(
+      this.#pending,
+      () => clock.wallMs(),
+      () => this.#engine?.kick(),
+    );
+    this.#scans = new GroupScans({
+      group: settings.name,
+      disk: files.disk,
+      paths,
+      clock,
+      log,
+      link,
+      entrance: this.#entrance,
+      room: () => this.#noRoomForScan(),
+      superseded: (token) => this.#superseded(token),
+    });
+  }
+
+  /** The group's scans: ordered, paused and asked for by an operator. */
+  get scans(): Pick<GroupScans, "verify" | "repair" | "pause" | "giveUp" | "status" | "results"> {
+    return this.#scans;
   }
 
   get name(): string {
@@ -172,8 +198,7 @@ export class OwnedGroup implements RecordSink {
     if (refusal !== null) return Promise.reject(refusal);
     return new Promise((resolve, reject) => {
       const settle = () => (this.#fencedBy === null ? resolve() : reject(shutdownError()));
-      this.#pending.add(records, { durable, resolve: settle, reject }, this.#world.clock.wallMs());
-      this.#engine?.kick();
+      this.#entrance.enter(records, { durable, resolve: settle, reject });
     });
   }
 
@@ -216,6 +241,8 @@ export class OwnedGroup implements RecordSink {
         standby: state?.standby ?? null,
         shipStopped: shipping?.state === "stopped" || shipping?.state === "waiting" ? shipping.reason : null,
         attached: shipping?.state === "attached",
+        firstSync: this.#scans.firstSync,
+        scan: this.#scans.status(),
         link: shipping?.link ?? this.#lineAlone(),
         durability: settings.durability,
         rpo: settings.rpo,
@@ -272,6 +299,7 @@ export class OwnedGroup implements RecordSink {
       await this.#stopShipping();
       // Said before the last steps, not after: while they take their time nobody may read that clients are served.
       this.#enter({ kind: "closed" });
+      await this.#scans.closing();
       const engine = this.#engine;
       if (engine !== null) await engine.close(sound && (await engine.drain()) ? "clean" : "abandon");
       this.#refuseWaiting(shutdownError());
@@ -427,7 +455,7 @@ export class OwnedGroup implements RecordSink {
       imagePath: volume.image ?? paths.image(volume.name),
       imageIdentity: null,
     }));
-    await refuseImagesWithData(volumes, files);
+    const initial = await initialContent(volumes, files);
     const lineage = random.uuidBytes();
     await this.#make({
       role: "creating",
@@ -442,6 +470,7 @@ export class OwnedGroup implements RecordSink {
       },
       // Nobody opens the past at the site where the disks are at home: the standby keeps it.
       history: null,
+      initial,
       standby: settings.standby,
       unflushedMayBeLost: false,
       unflushedAcceptedIn: null,
@@ -463,6 +492,8 @@ export class OwnedGroup implements RecordSink {
         timeMs: handover.pointTimeMs,
       },
       history: handover.history,
+      // Those of the records before the hand-over, which this journal does not hold.
+      initial: "data",
       // The old site is behind or gone; until there is a way home this group has no standby.
       standby: null,
       unflushedMayBeLost: false,
@@ -530,6 +561,7 @@ export class OwnedGroup implements RecordSink {
         },
         held: (code) => {
           this.#hold = code === null ? null : { code, message: holdMessages[code] };
+          this.#scans.kick();
         },
         failed: (error) => this.#stepAlone(() => this.#reopen(error)),
       },
@@ -539,6 +571,22 @@ export class OwnedGroup implements RecordSink {
     this.#enter({ kind: "serving" });
     engine.inherit(before);
     this.#ship(state, engine);
+    this.#scans.opened({
+      engine,
+      lineage: state.lineage,
+      token: state.token,
+      volumes: state.volumes,
+      journalBytesMax: files.journalBytesMax,
+      hasStandby: state.standby !== null,
+    });
+  }
+
+  /** Why a scan has to wait, whatever it waits for itself. */
+  #noRoomForScan(): Reason | null {
+    const shipping = this.#shipper?.status();
+    if (shipping?.state !== "attached") return { code: "NOT_ATTACHED", message: "no standby is attached" };
+    if (!shipping.link.up) return { code: "LINK_DOWN", message: "the standby does not answer" };
+    return this.#hold;
   }
 
   #ship(state: AgentGroupState, engine: Engine): void {
@@ -551,6 +599,7 @@ export class OwnedGroup implements RecordSink {
         lineage,
         token: state.token,
         volumes: state.volumes.map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes })),
+        imagesHeldData: state.initial === "data",
         genesis: genesisChain(lineage, state.volumes),
         durable: () => engine.log.durable,
         headSequence: () => engine.log.head.sequence,
@@ -561,14 +610,15 @@ export class OwnedGroup implements RecordSink {
       listener: {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
         superseded: (token) => this.#superseded(token),
-        attached: () => {
+        attached: (lacks) => {
           this.#stall.moved(clock.monotonicMs());
+          this.#scans.attached(lacks);
         },
         stopped: (code, message) => {
           // Two owners of one epoch: neither may go on answering until an operator has decided (I4).
           if (code === "EPOCH_CONFLICT") this.#stepAlone(() => this.#stopForConflict(message));
         },
-        linkChanged: () => {},
+        linkChanged: () => this.#scans.kick(),
       },
       link,
       compress,
@@ -587,6 +637,7 @@ export class OwnedGroup implements RecordSink {
       this.#engine?.standbyAdvanced();
     }
     this.#appliedAtStandby = applied;
+    this.#scans.standbyAdvanced(durable, applied);
   }
 
   /** A put or sync failed: the handle is not believed any more. Close, open, verify, and go on from what is true. */
@@ -597,6 +648,7 @@ export class OwnedGroup implements RecordSink {
     log.error("ENGINE_FAILED", "journal or image failed; opening and verifying again", cause);
     this.#enter({ kind: "reopening", reason: { code: errorCode(cause), message: errorText(cause) } });
     await this.#stopShipping();
+    await this.#scans.closing();
     const failed = this.#engine;
     if (failed !== null) {
       try {
@@ -650,7 +702,7 @@ export class OwnedGroup implements RecordSink {
       role: "fenced",
       fenced: { by, atMs: clock.wallMs(), ...left },
     };
-    await Promise.all([this.#save(fenced), stopped]);
+    await Promise.all([this.#save(fenced), stopped, this.#scans.closing()]);
     if (engine !== null) {
       this.#engine = null;
       // The unsent tail stays in this epoch's journal, durable, for whoever has to look at it.
@@ -693,6 +745,7 @@ export class OwnedGroup implements RecordSink {
     if (this.#phase.kind === "closed" || this.#phase.kind === "fenced") return;
     this.#stop(new OperationalError({ code: "OWNER_CONFLICT", message, reaction: "stop" }));
     await this.#stopShipping();
+    await this.#scans.closing();
     const engine = this.#engine;
     await engine?.close("abandon");
     // What was on its way into the journal when the rest was refused.
@@ -731,6 +784,7 @@ export class OwnedGroup implements RecordSink {
   }
 
   #refuseWaiting(error: Error): void {
+    this.#entrance.rejectWaiting(error);
     this.#engine?.refuseUnsettled(error);
     this.#pending.rejectAll(error);
     this.#gate.rejectAll(error);

@@ -44,6 +44,8 @@ export interface AgentGroupState {
   };
   /** Absolute path of the folder with what adopted images held before; null: nothing is kept. */
   readonly history: string | null;
+  /** What the images held before the first record of this journal; a standby gets `data` by a first sync only. */
+  readonly initial: "zeroes" | "data";
   /** The other site whose gateway must hold frames before they leave the journal; null: none until the way home. */
   readonly standby: string | null;
   /** Set after a power loss under `durability: flush` until an operator accepts it. */
@@ -91,6 +93,7 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
       const directory = textOf(path, "history path");
       return isAbsolute(directory) ? directory : malformed("history path");
     }),
+    initial: initialOf(state["initial"]),
     standby: nullOr(state["standby"], (name) => nameOf(name, "standby")),
     unflushedMayBeLost: state["unflushedMayBeLost"] === true,
     unflushedAcceptedIn: nullOr(state["unflushedAcceptedIn"], (boot) => textOf(boot, "boot")),
@@ -105,4 +108,10 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
       };
     }),
   };
+}
+
+/** Absent in a document from before images with data were taken. */
+function initialOf(value: unknown): AgentGroupState["initial"] {
+  if (value === undefined) return "zeroes";
+  return value === "zeroes" || value === "data" ? value : malformed("initial");
 }

@@ -42,6 +42,9 @@ export interface OwnerFacts {
   /** Replication has stopped for a reason that retrying does not mend. */
   readonly shipStopped: Reason | null;
   readonly attached: boolean;
+  /** The standby lacks content that only a scan brings: nothing there can be opened yet. */
+  readonly firstSync: boolean;
+  readonly scan: OwnerStatus["scan"];
   readonly link: LinkStatus;
   readonly durability: "flush" | "write";
   readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null };
@@ -102,6 +105,12 @@ function judge(facts: OwnerFacts, breached: boolean, nowMs: number): Verdict {
   if (!facts.link.up) return say("at-risk", "LINK_DOWN", `site ${facts.standby} does not answer`);
   if (!facts.attached)
     return say("catching-up", "ATTACHING", `positions are being compared with site ${facts.standby}`);
+  if (facts.firstSync)
+    return say(
+      "catching-up",
+      "FIRST_SYNC",
+      "not recoverable yet: the standby is receiving what it lacks for the first time",
+    );
   if (facts.unflushedMayBeLost) {
     return say(
       "at-risk",
@@ -142,8 +151,8 @@ export function ownerStatus(facts: OwnerFacts, nowMs: number): Omit<OwnerStatus,
     journal: facts.journal,
     link: facts.link,
     members: [],
-    scan: null,
     history: facts.history,
+    scan: facts.scan,
     volumes: facts.volumes.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes })),
   };
 }

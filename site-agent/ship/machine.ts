@@ -14,7 +14,7 @@
  *   any ──► stopped (diverged, lost, ahead, conflict, damaged journal)   any ──► superseded   any ──► closed
  */
 import { strict as assert } from "node:assert";
-import type { BatchAnswer, HeartbeatAnswer, HelloAnswer } from "../../protocol/control.ts";
+import type { BatchAnswer, HeartbeatAnswer, HelloAnswer, StandbyLack } from "../../protocol/control.ts";
 import { heartbeatIntervalMs, peerSilenceMs } from "../../protocol/control.ts";
 import type { Lineage, Sequence, Token } from "../../protocol/ids.ts";
 import type { SendMark, WindowState } from "./window.ts";
@@ -194,7 +194,7 @@ export type ShipEffect =
   /** End the request and drop the bytes; no event is wanted any more. */
   | { readonly kind: "abortBatch"; readonly id: number }
   | { readonly kind: "sendHeartbeat" }
-  | { readonly kind: "reportAttached" }
+  | { readonly kind: "reportAttached"; readonly lacks: StandbyLack | null }
   | { readonly kind: "reportAcknowledged"; readonly acknowledged: Sequence; readonly applied: Sequence }
   | { readonly kind: "reportSuperseded"; readonly token: Token }
   | { readonly kind: "reportStopped"; readonly reason: StopReason };
@@ -571,15 +571,14 @@ function helloAnswered(turn: Turn, event: EventOf<"helloAnswered">) {
         ? turn.backOff({ code: "STANDBY_UNKNOWN", message: "the other site does not have this group yet" })
         : turn.greet(true);
     case "attached":
-      return attach(turn, event, answer.durable, answer.applied);
+      return attach(turn, event, answer);
   }
 }
 
 function attach(
   turn: Turn,
   event: EventOf<"helloAnswered">,
-  theirs: { readonly sequence: Sequence; readonly chain: string },
-  applied: Sequence,
+  { durable: theirs, applied, lacks }: Extract<HelloAnswer, { kind: "attached" }>,
 ) {
   const { state } = turn;
   const floor = Math.max(state.acknowledged, event.head);
@@ -611,7 +610,7 @@ function attach(
     heartbeatDueMs: turn.nowMs,
     heartbeatSentMs: undefined,
   });
-  turn.order({ kind: "reportAttached" });
+  turn.order({ kind: "reportAttached", lacks: lacks ?? null });
   turn.set({ acknowledged: theirs.sequence });
   if (theirs.sequence > state.acknowledged) turn.set({ failures: 0 });
   turn.order({ kind: "reportAcknowledged", acknowledged: theirs.sequence, applied: turn.state.applied });

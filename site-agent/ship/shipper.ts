@@ -5,7 +5,7 @@
  */
 import type { CompressBatch } from "../../protocol/batch.ts";
 import { batchRawBytesTarget, encodeBatch } from "../../protocol/batch.ts";
-import type { Heartbeat, Hello } from "../../protocol/control.ts";
+import type { Heartbeat, Hello, StandbyLack } from "../../protocol/control.ts";
 import {
   parseBatchAnswer,
   parseHeartbeatAnswer,
@@ -50,6 +50,8 @@ export interface ShipSource {
   readonly lineage: LineageBytes;
   readonly token: Token;
   readonly volumes: readonly VolumeEntry[];
+  /** The images held data before the first record: a standby needs a first sync. */
+  readonly imagesHeldData: boolean;
   /** Chain value before the first record of the lineage. */
   readonly genesis: ChainValue;
   /** Newest synced position: nothing beyond it is shipped. */
@@ -72,7 +74,7 @@ export interface ShipListener {
   superseded(token: Token): void;
   /** Nothing is shipped until `attached` is called again (a refusal that may be mended), or at all. */
   stopped(code: string, message: string): void;
-  attached(): void;
+  attached(lacks: StandbyLack | null): void;
   linkChanged(up: boolean): void;
 }
 
@@ -262,7 +264,7 @@ export class Shipper {
       case "sendHeartbeat":
         return this.#run(this.#heartbeat());
       case "reportAttached":
-        return listener.attached();
+        return listener.attached(effect.lacks);
       case "reportAcknowledged":
         return listener.acknowledged(effect.acknowledged, effect.applied);
       case "reportSuperseded":
@@ -291,6 +293,7 @@ export class Shipper {
       durable: { sequence: durable.sequence, chain: bytesToHex(durable.chain) },
       genesis: bytesToHex(source.genesis),
       create,
+      ...(source.imagesHeldData ? { initial: "data" as const } : {}),
     };
     try {
       const answer = parseReply(

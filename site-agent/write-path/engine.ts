@@ -146,6 +146,11 @@ export class Engine {
     this.#committer.kick();
   }
 
+  /** Gives up what the standby has and the images hold durably, now and not only when somebody waits for it. */
+  makeRoom(): void {
+    this.#applier.checkpointSoon();
+  }
+
   /** Content as of now, including answered writes that have not reached the image. Must not be changed. */
   read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
     const found = this.#overlay.read(volume, offset, length);

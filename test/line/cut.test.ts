@@ -49,6 +49,7 @@ function shipSource(from: Source): ShipSource {
     lineage: from.lineage,
     token: from.token,
     volumes,
+    imagesHeldData: false,
     genesis,
     durable,
     headSequence: () => 0,

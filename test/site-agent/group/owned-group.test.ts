@@ -14,12 +14,14 @@ import type { Lineage } from "../../../protocol/ids.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
+import { readDocument } from "../../../runtime/durable-document.ts";
 import { errorCode, OperationalError } from "../../../runtime/errors.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
 import { systemRandom } from "../../../runtime/random.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { mayPass } from "../../../site-agent/group/reopen-rule.ts";
+import { parseAgentGroupState } from "../../../site-agent/group/state.ts";
 import type { Line } from "../../../site-agent/ship/line.ts";
 import { until } from "../../support/wait.ts";
 
@@ -143,7 +145,7 @@ test("a group created by order while it waits for the other site is not started 
   );
 });
 
-test("an image that holds data is refused at creation, and nothing is made", async () => {
+test("an image that holds data is taken as it is, and remembered: a standby needs a first sync", async () => {
   await withDataDir(async (dataDir) => {
     const image = agentGroupPaths(dataDir, "erp").image("data");
     await mkdir(dirname(image), { recursive: true });
@@ -152,8 +154,10 @@ test("an image that holds data is refused at creation, and nothing is made", asy
     await writeFile(image, content);
     const group = groupIn(dataDir);
     await group.start();
-    await assert.rejects(group.create(), (error) => errorCode(error) === "IMAGE_HAS_DATA");
-    assert.equal(group.status().lineage, null);
+    await group.create();
+    assert.equal((await group.read(0, 4096, 512))[0], 1);
+    const state = await readDocument(systemDisk, agentGroupPaths(dataDir, "erp").state, parseAgentGroupState);
+    assert.equal(state?.initial, "data");
     await group.close();
   });
 });

@@ -19,6 +19,7 @@ function state(role: AgentRole, epoch = 1, owner = "primary"): AgentGroupState {
     volumes: [],
     origin: { sequence: 0, chain, dataBytesTotal: 0, timeMs: 0 },
     history: null,
+    initial: "zeroes",
     standby: "dr",
     unflushedMayBeLost: false,
     unflushedAcceptedIn: null,

@@ -17,6 +17,8 @@ function facts(change: Partial<OwnerFacts>): OwnerFacts {
     standby: "b",
     shipStopped: null,
     attached: true,
+    firstSync: false,
+    scan: null,
     link: {
       up: true,
       limitBytesPerSecond: null,

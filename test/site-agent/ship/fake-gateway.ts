@@ -8,12 +8,13 @@ import type { Server } from "node:https";
 import { createServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { batchHeaderBytes, decodeBatchHeader, decodeBatchPayload } from "../../../protocol/batch.ts";
-import type { BatchAnswer, HeartbeatAnswer, HelloAnswer } from "../../../protocol/control.ts";
-import { parseHeartbeat, parseHello } from "../../../protocol/control.ts";
+import type { BatchAnswer, HeartbeatAnswer, HelloAnswer, ScanAnswer } from "../../../protocol/control.ts";
+import { parseHeartbeat, parseHello, parseScanAsk } from "../../../protocol/control.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import type { ChainValue, Sequence, Token } from "../../../protocol/ids.ts";
 import { bytesEqual, bytesToHex } from "../../../protocol/ids.ts";
 import type { TlsFiles } from "../../../runtime/settings/types.ts";
+import type { NaiveStandby } from "../scan/naive-standby.ts";
 
 /** What a test may do to one request; `undefined`: nothing. */
 export interface Faults {
@@ -26,6 +27,8 @@ export interface Faults {
 export class FakeGateway {
   readonly frames: Frame[] = [];
   readonly faults: Faults = {};
+  /** Applies what was taken, and knows what its owner has to scan; undefined: nobody looks at the records. */
+  standby: NaiveStandby | undefined;
   known = false;
   token: Token = { epoch: 1, owner: "primary" };
   genesis: ChainValue = new Uint8Array(32);
@@ -98,6 +101,7 @@ export class FakeGateway {
       return;
     }
     const body = await read(request);
+    if (path.endsWith("/scan")) return this.#answer(response, this.#scan(body));
     if (path.endsWith("/hello")) return this.#answer(response, this.#hello(body));
     if (path.endsWith("/heartbeat")) {
       const answer = this.#heartbeat(body);
@@ -125,9 +129,19 @@ export class FakeGateway {
     return {
       kind: "attached",
       durable: { sequence: this.durable, chain: bytesToHex(this.chain) },
-      applied: this.durable,
+      applied: this.applied,
       token: this.token,
+      ...(this.standby?.lacks === undefined ? {} : { lacks: this.standby.lacks }),
     };
+  }
+
+  #scan(body: Buffer): ScanAnswer {
+    return this.standby?.findings(parseScanAsk(body).after) ?? { kind: "unknown" };
+  }
+
+  /** Applied at the standby; without one, whatever is durable. */
+  get applied(): Sequence {
+    return this.standby?.applied ?? this.durable;
   }
 
   #heartbeat(body: Buffer): HeartbeatAnswer | "hang" {
@@ -137,7 +151,7 @@ export class FakeGateway {
       this.faults.heartbeat?.() ?? {
         kind: "alive",
         durable: this.durable,
-        applied: this.durable,
+        applied: this.applied,
         stopped: null,
       }
     );
@@ -170,9 +184,9 @@ export class FakeGateway {
         setTimeout(resolve, 100);
       });
     }
-    if (last <= this.durable) return { kind: "acknowledged", durable: this.durable, applied: this.durable };
+    if (last <= this.durable) return { kind: "acknowledged", durable: this.durable, applied: this.applied };
     if (first !== this.durable + 1)
-      return { kind: "wanted", sequence: this.durable + 1, applied: this.durable };
+      return { kind: "wanted", sequence: this.durable + 1, applied: this.applied };
     if (!bytesEqual(frames[0]!.chainBefore, this.chain)) {
       return {
         kind: "diverged",
@@ -181,8 +195,9 @@ export class FakeGateway {
       };
     }
     this.frames.push(...frames);
+    this.standby?.apply(frames);
     for (const resolve of this.#moved.splice(0)) resolve();
-    return { kind: "acknowledged", durable: this.durable, applied: this.durable };
+    return { kind: "acknowledged", durable: this.durable, applied: this.applied };
   }
 }
 

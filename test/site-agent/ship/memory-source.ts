@@ -13,6 +13,7 @@ export class MemorySource implements ShipSource {
   readonly lineage = new Uint8Array(16).fill(7);
   token: Token = { epoch: 1, owner: "primary" };
   readonly volumes = volumes;
+  readonly imagesHeldData = false;
   readonly genesis = genesisChain(this.lineage, volumes);
   readonly allFrames: Frame[] = [];
   readonly chains = new Map<Sequence, ChainValue>([[0, this.genesis]]);

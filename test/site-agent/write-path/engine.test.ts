@@ -78,6 +78,7 @@ class Bench {
         timeMs: 0,
       },
       history: null,
+      initial: "zeroes",
       standby: null,
       unflushedMayBeLost: false,
       unflushedAcceptedIn: null,

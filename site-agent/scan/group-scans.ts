@@ -1,0 +1,373 @@
+/**
+ * The scans of one owned group, across engines and restarts: which one is under way, who ordered it, and what the last ones
+ * found. One at a time. Owns `scan.json` and `verify.json`. A standby that lacks content gets its first sync from here by
+ * itself; nothing here ever stops the group.
+ */
+import { dirname } from "node:path";
+import type { ScanAnswer, ScanAsk, StandbyLack } from "../../protocol/control.ts";
+import { parseScanAnswer, wanRoutes } from "../../protocol/control.ts";
+import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
+import { scanChunkBytes } from "../../protocol/scan-digest.ts";
+import type { Reason, ScanStatus, VerifyResult } from "../../protocol/status.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { rfc3339 } from "../../runtime/clock.ts";
+import type { Disk } from "../../runtime/disk.ts";
+import { syncDirectory } from "../../runtime/disk.ts";
+import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
+import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import type { Line } from "../ship/line.ts";
+import type { Engine } from "../write-path/engine.ts";
+import type { Entrance } from "../write-path/entrance.ts";
+import { windowChunks } from "./plan.ts";
+import type { BlockRange, ScanDocument } from "./scan-document.ts";
+import { newScan, parseScanDocument, parseVerifyResults, withResult } from "./scan-document.ts";
+import { Scanner, scanRateBytesPerSecond } from "./scanner.ts";
+
+/** A step that failed is tried again after this, ms: space comes back. It ends with the engine. */
+const stepAgainMs = 5_000;
+
+export interface GroupScansWorld {
+  readonly group: string;
+  readonly disk: Disk;
+  readonly paths: Pick<AgentGroupPaths, "scan" | "verify">;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly link: Line | null;
+  readonly entrance: Entrance;
+  /** Why nothing may be put into the write order now: nobody attached, requests held. */
+  readonly room: () => Reason | null;
+  readonly superseded: (token: Token) => void;
+}
+
+/** The history that is scanned, while an engine is open on it. */
+export interface ScanGround {
+  readonly engine: Engine;
+  readonly lineage: Lineage;
+  readonly token: Token;
+  readonly volumes: readonly VolumeEntry[];
+  readonly journalBytesMax: number;
+  /** Whether this term has a standby at all. */
+  readonly hasStandby: boolean;
+}
+
+export class GroupScans {
+  readonly #world: GroupScansWorld;
+  #ground: ScanGround | null = null;
+  #document: ScanDocument | null = null;
+  #results: readonly VerifyResult[] = [];
+  #read = false;
+  #scanner: Scanner | null = null;
+  /** What the standby said that it lacks; null: nothing, or not met yet. */
+  #lack: StandbyLack | null = null;
+  #acknowledged: Sequence = 0;
+  #applied: Sequence = 0;
+  /** Steps that change documents or scanner run one after another. */
+  #steps: Promise<void> = Promise.resolve();
+
+  #saves: Promise<void> = Promise.resolve();
+
+  constructor(world: GroupScansWorld) {
+    this.#world = world;
+  }
+
+  /** True until the standby has everything: before that nothing there can be opened. */
+  get firstSync(): boolean {
+    return this.#lack !== null || this.#document?.purpose === "first-sync";
+  }
+
+  get results(): readonly VerifyResult[] {
+    return this.#results;
+  }
+
+  /** Null: none is under way. */
+  status(): ScanStatus | null {
+    return this.#scanner?.status() ?? null;
+  }
+
+  /** An engine is open: what was under way goes on. */
+  opened(ground: ScanGround): void {
+    this.#ground = ground;
+    this.#alone("open", async () => {
+      await this.#readDocuments();
+      this.#scan();
+    });
+  }
+
+  /** The engine is about to be closed. Settles when nothing reads it any more and no request waits for a scan. */
+  async closing(): Promise<void> {
+    this.#ground = null;
+    const scanner = this.#scanner;
+    this.#scanner = null;
+    await scanner?.stop();
+  }
+
+  /** The standby was met, and says what it lacks. */
+  attached(lack: StandbyLack | null): void {
+    this.#lack = lack;
+    this.#scanner?.kick();
+    this.#alone("first sync", () => this.#firstSync());
+  }
+
+  standbyAdvanced(acknowledged: Sequence, applied: Sequence): void {
+    this.#acknowledged = acknowledged;
+    this.#applied = applied;
+    this.#scanner?.standbyAdvanced(acknowledged, applied);
+  }
+
+  /** Room may have come: the line is up, requests are no longer held. */
+  kick(): void {
+    this.#scanner?.kick();
+  }
+
+  /** OperationalErrors `SCAN_UNDER_WAY`, `NO_STANDBY`, `NOT_SERVING`. Settles when it is under way, durably. */
+  verify(): Promise<void> {
+    return this.#step(async () => {
+      this.#requireIdle();
+      await this.#begin(newScan("verify", "compare", this.#world.clock.wallMs()));
+    });
+  }
+
+  /** Sends what the newest verify found to differ. Also `NOTHING_TO_REPAIR`. */
+  repair(): Promise<void> {
+    return this.#step(async () => {
+      const ground = this.#requireIdle();
+      const found = this.#results[0]?.differences ?? [];
+      const listed: BlockRange[] = [];
+      for (const { volume, offset, length } of found) {
+        const number = ground.volumes.find(({ name }) => name === volume)?.number;
+        if (number !== undefined) listed.push({ volume: number, start: offset, end: offset + length });
+      }
+      if (listed.length === 0) {
+        throw refusal(
+          "NOTHING_TO_REPAIR",
+          `the newest verify of group ${this.#world.group} found no difference`,
+          "Verify first: a repair sends exactly what the newest verify found.",
+        );
+      }
+      await this.#begin(newScan("repair", "listed", this.#world.clock.wallMs(), listed));
+    });
+  }
+
+  /** OperationalError `NO_SCAN`, and those of the document, when it cannot be made durable. */
+  async pause(paused: boolean): Promise<void> {
+    await this.#step(async () => {
+      await this.#requireScanner().pause(paused);
+    });
+  }
+
+  /** OperationalErrors `NO_SCAN`, and `SCAN_NEEDED` when the standby cannot be opened without it. */
+  async giveUp(): Promise<void> {
+    await this.#step(async () => {
+      const scanner = this.#requireScanner();
+      const { purpose } = scanner.document;
+      if (purpose === "first-sync" || purpose === "resync") {
+        throw refusal(
+          "SCAN_NEEDED",
+          `without this scan the standby of group ${this.#world.group} cannot be opened`,
+          "Pause it instead: it goes on where it stopped.",
+        );
+      }
+      scanner.giveUp();
+    });
+  }
+
+  /** Settles when what was begun so far is done. */
+  idle(): Promise<void> {
+    return this.#steps;
+  }
+
+  #requireScanner(): Scanner {
+    if (this.#scanner !== null) return this.#scanner;
+    throw refusal("NO_SCAN", `no scan of group ${this.#world.group} is under way`, "See: scan status.");
+  }
+
+  #requireIdle(): ScanGround {
+    const { group } = this.#world;
+    const ground = this.#ground;
+    if (ground === null) throw refusal("NOT_SERVING", `group ${group} is not served here`, "See: status.");
+    if (!ground.hasStandby)
+      throw refusal("NO_STANDBY", `group ${group} has no standby to compare with`, "See: status.");
+    if (this.#document === null && this.#lack === null) return ground;
+    throw refusal(
+      "SCAN_UNDER_WAY",
+      `a scan of group ${group} is under way: ${this.#document?.purpose ?? "first-sync"}`,
+      "One at a time; see: scan status.",
+    );
+  }
+
+  async #firstSync(): Promise<void> {
+    const ground = this.#ground;
+    if (ground === null || this.#lack === null) return;
+    const walk = this.#lack === "empty" ? "allocated" : "compare";
+    const { purpose, walk: present } = this.#document ?? {};
+    if (purpose === "first-sync" && present === walk) return;
+    // Whatever else was under way means little beside it. A later begin takes the place of an earlier one.
+    const scanner = this.#scanner;
+    this.#scanner = null;
+    await scanner?.stop();
+    await this.#begin(newScan("first-sync", walk, this.#world.clock.wallMs()));
+  }
+
+  /** Durable before its begin can be in the order: a begin that nobody remembers would never be ended. */
+  async #begin(document: ScanDocument): Promise<void> {
+    await this.#save(document);
+    this.#scan();
+  }
+
+  /** One after another, in the order of the calls: the newest is what stays. */
+  #save(document: ScanDocument): Promise<void> {
+    const saved = this.#saves.then(async () => {
+      await writeDocument(this.#world.disk, this.#world.paths.scan, document);
+      this.#document = document;
+    });
+    this.#saves = saved.catch(() => {});
+    return saved;
+  }
+
+  #scan(): void {
+    const { group, clock, log, entrance, superseded } = this.#world;
+    const ground = this.#ground;
+    const document = this.#document;
+    if (ground === null || !ground.hasStandby || document === null || this.#scanner !== null) return;
+    const scanner: Scanner = new Scanner({
+      group,
+      document,
+      volumes: ground.volumes,
+      engine: ground.engine,
+      entrance,
+      clock,
+      log,
+      rateBytesPerSecond: scanRateBytesPerSecond,
+      room: () => this.#room(ground),
+      ask: (after) => this.#ask(ground, after),
+      save: (next) => this.#save(next),
+      superseded,
+      over: (last, how, end) => {
+        if (this.#scanner === scanner) this.#scanner = null;
+        this.#alone("end", () => this.#ended(ground.volumes, last, how, end));
+      },
+    });
+    this.#scanner = scanner;
+    scanner.start(this.#acknowledged, this.#applied);
+  }
+
+  #room(ground: ScanGround): Reason | null {
+    const room = this.#world.room();
+    if (room !== null) return room;
+    // The other half is the clients': a scan never makes them wait for room.
+    if (ground.engine.log.bytes * 2 <= ground.journalBytesMax) return null;
+    // Without a client's write nobody else would trim.
+    ground.engine.makeRoom();
+    return { code: "JOURNAL_HALF_FULL", message: "the journal is more than half full" };
+  }
+
+  async #ask(ground: ScanGround, after: Sequence): Promise<ScanAnswer | null> {
+    const { link, group, room } = this.#world;
+    if (link === null || room()?.code === "NOT_ATTACHED") return null;
+    const ask: ScanAsk = { lineage: ground.lineage, token: ground.token, after };
+    const reply = await link.control("POST", wanRoutes.scan(group), ask);
+    return parseScanAnswer(reply.body);
+  }
+
+  /** The result first: a crash in between ends the scan once more, and tells the same result once. */
+  async #ended(
+    volumes: readonly VolumeEntry[],
+    document: ScanDocument,
+    how: "done" | "given-up",
+    end: Sequence | null,
+  ): Promise<void> {
+    const { disk, paths } = this.#world;
+    if (document.purpose === "verify") {
+      this.#results = withResult(this.#results, resultOf(volumes, document, how, end));
+      await writeDocument(disk, paths.verify, { results: this.#results });
+    }
+    // A place that was being saved when the scan ended must not bring the document back.
+    await this.#saves;
+    await disk.remove(paths.scan);
+    await syncDirectory(disk, dirname(paths.scan));
+    this.#document = null;
+    if (document.purpose === "first-sync") this.#lack = null;
+  }
+
+  /** Once in a life. A document that cannot be believed is told and left behind: a first sync begins anew by itself. */
+  async #readDocuments(): Promise<void> {
+    if (this.#read) return;
+    const { disk, paths, log } = this.#world;
+    const read = async <T>(path: string, parse: (value: unknown) => T): Promise<T | undefined> => {
+      try {
+        return await readDocument(disk, path, parse);
+      } catch (error) {
+        if (errorCode(error) !== "DOCUMENT_DAMAGED") throw error;
+        log.error("SCAN_DOCUMENT_DAMAGED", errorText(error), error);
+        return undefined;
+      }
+    };
+    this.#document = (await read(paths.scan, parseScanDocument)) ?? null;
+    this.#results = (await read(paths.verify, parseVerifyResults)) ?? [];
+    this.#read = true;
+  }
+
+  /** A step nobody waits for, and which may be done twice: what it could not do is told, and tried again. */
+  #alone(what: string, run: () => Promise<void>): void {
+    const { clock, log } = this.#world;
+    void this.#step(() =>
+      run().catch((error: unknown) => {
+        log.error("SCAN_STEP_FAILED", `not done for a scan: ${what}`, error);
+        clock.after(stepAgainMs, () => {
+          if (this.#ground !== null) this.#alone(what, run);
+        });
+      }),
+    );
+  }
+
+  #step(run: () => Promise<void>): Promise<void> {
+    const step = this.#steps.then(run);
+    this.#steps = step.catch(() => {});
+    return step;
+  }
+}
+
+function refusal(code: string, message: string, hint: string): OperationalError {
+  return new OperationalError({ code, message, reaction: "refuse", hint });
+}
+
+/** What is confirmed: all of a verify that was given up that can be called checked. */
+function bytesBefore(volumes: readonly VolumeEntry[], place: ScanDocument["place"]): number {
+  let bytes = 0;
+  for (let index = 0; index < Math.min(place.volume, volumes.length); index += 1)
+    bytes += volumes[index]!.sizeBytes;
+  const volume = volumes[place.volume];
+  if (volume === undefined) return bytes;
+  return bytes + Math.min(volume.sizeBytes, place.window * windowChunks * scanChunkBytes);
+}
+
+/** What a verify found, by names. */
+function resultOf(
+  volumes: readonly VolumeEntry[],
+  document: ScanDocument,
+  how: "done" | "given-up",
+  end: Sequence | null,
+): VerifyResult {
+  const { begin, startedAtMs, elapsedMs, place, differingBlocks, overwrittenChunks } = document;
+  const name = (number: number) => volumes.find((volume) => volume.number === number)?.name ?? `${number}`;
+  const total = volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  const checkedBytes = how === "done" ? total : bytesBefore(volumes, place);
+  return {
+    begin: begin ?? 0,
+    end,
+    outcome: how,
+    startedAt: rfc3339(startedAtMs),
+    durationMs: elapsedMs,
+    checkedBytes,
+    uncheckedBytes: total - checkedBytes,
+    differingBlocks,
+    overwrittenChunks,
+    differences: document.differences.map(({ volume, start, end: stop }) => ({
+      volume: name(volume),
+      offset: start,
+      length: stop - start,
+    })),
+  };
+}

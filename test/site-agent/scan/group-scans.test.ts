@@ -1,0 +1,453 @@
+/**
+ * Scans of an owned group end to end on the owner's side: real journal, images and line, against a standby in memory. A first
+ * sync of images that held data, a verify with planted differences and its repair, kills in the middle, and the operator's
+ * orders.
+ */
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import type { TestContext } from "node:test";
+import { after, before, test } from "node:test";
+import { systemImageFiles } from "../../../block/image-files.ts";
+import { levelEngine } from "../../../journal/level-engine.ts";
+import { compressAside } from "../../../protocol/batch.ts";
+import type { StandbyLack } from "../../../protocol/control.ts";
+import { blockBytes } from "../../../protocol/ids.ts";
+import type { ScanMarkRecord, ScanPurpose } from "../../../protocol/record.ts";
+import { scanChunkBytes } from "../../../protocol/scan-digest.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import type { Disk } from "../../../runtime/disk.ts";
+import { systemDisk } from "../../../runtime/disk.ts";
+import { errorCode } from "../../../runtime/errors.ts";
+import { silentLog } from "../../../runtime/log.ts";
+import { agentGroupPaths } from "../../../runtime/paths.ts";
+import { systemRandom } from "../../../runtime/random.ts";
+import type { SiteSettings, TlsFiles } from "../../../runtime/settings/types.ts";
+import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
+import { Link } from "../../../site-agent/ship/link.ts";
+import { testCa } from "../../gateway/certificates.ts";
+import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
+import { until } from "../../support/wait.ts";
+import { FakeGateway } from "../ship/fake-gateway.ts";
+import { NaiveStandby } from "./naive-standby.ts";
+
+/** Each volume is a window of its own: a scan of three volumes is confirmed three times. */
+const sizes = [3 * scanChunkBytes + 2 * blockBytes + 512, scanChunkBytes, 2 * scanChunkBytes];
+const names = ["data", "log", "temp"];
+
+let directory: string;
+let primary: TlsFiles;
+let dr: TlsFiles;
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "splitsite-scans-"));
+  const ca = await testCa();
+  primary = await ca.issue(directory, "primary", ["primary"]);
+  dr = await ca.issue(directory, "dr", ["dr"]);
+});
+after(() => rm(directory, { recursive: true, force: true }));
+
+/** Paces and intervals come soon, so that no test waits for seconds; the patience with the other site stays long enough. */
+const hastyClock = {
+  ...systemClock,
+  after: (delayMs: number, run: () => void) =>
+    systemClock.after(delayMs === 3_000 ? delayMs : Math.min(delayMs, 20), run),
+};
+
+function site(name: string, tls: TlsFiles, port: number | null): SiteSettings {
+  const gateway =
+    port === null
+      ? null
+      : {
+          listen: { kind: "tcp", host: "127.0.0.1", port: 0 } as const,
+          url: `https://127.0.0.1:${port}`,
+          intake: { maxBytes: 1, reserveBytes: 0 },
+        };
+  return { name, dataDir: directory, tls, admin: { kind: "unix", path: "unused" }, agent: null, gateway };
+}
+
+class Rig {
+  readonly dataDir: string;
+  readonly gateway = new FakeGateway();
+  readonly standby: NaiveStandby;
+  readonly link: Link;
+  readonly settings;
+  readonly disk: Disk;
+  group!: OwnedGroup;
+  /** Told of each replacement of scan.json. */
+  scanSaved: (count: number) => void = () => {};
+  #saves = 0;
+
+  private constructor(dataDir: string, port: number, gateway: FakeGateway, standby: NaiveStandby) {
+    this.dataDir = dataDir;
+    this.gateway = gateway;
+    this.standby = standby;
+    this.settings = {
+      between: ["primary", "dr"],
+      limitBytesPerSecond: null,
+      windows: [],
+      connections: 2,
+      codec: "none",
+    } as const;
+    this.link = new Link({
+      self: site("primary", primary, null),
+      peer: site("dr", dr, port),
+      settings: this.settings,
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLog,
+    });
+    this.disk = {
+      ...systemDisk,
+      rename: async (from, to) => {
+        await systemDisk.rename(from, to);
+        if (!to.endsWith("scan.json")) return;
+        this.#saves += 1;
+        this.scanSaved(this.#saves);
+      },
+    };
+  }
+
+  static async make(t: TestContext, lacks?: StandbyLack): Promise<Rig> {
+    const dataDir = await mkdtemp(join(directory, "group-"));
+    const standby = new NaiveStandby(sizes, lacks);
+    const gateway = new FakeGateway();
+    gateway.standby = standby;
+    const rig = new Rig(dataDir, await gateway.listen(dr), gateway, standby);
+    // The product's timers do not keep a process alive; here nothing else may.
+    const alive = setInterval(() => {}, 1_000);
+    t.after(async () => {
+      await rig.group.close("abandon");
+      await rig.link.close();
+      await gateway.close();
+      clearInterval(alive);
+    });
+    return rig;
+  }
+
+  /** Writes into an image before the group exists. */
+  async put(volume: number, offset: number, bytes: Uint8Array): Promise<void> {
+    const path = agentGroupPaths(this.dataDir, "erp").image(names[volume]!);
+    await mkdir(dirname(path), { recursive: true });
+    const file = await open(path, "a+").then(async (made) => {
+      await made.close();
+      return open(path, "r+");
+    });
+    await file.truncate(sizes[volume]);
+    await file.write(bytes, 0, bytes.byteLength, offset);
+    await file.close();
+  }
+
+  async start(): Promise<void> {
+    const paths = agentGroupPaths(this.dataDir, "erp");
+    this.group = new OwnedGroup({
+      site: "primary",
+      settings: {
+        name: "erp",
+        home: "primary",
+        standby: "dr",
+        volumes: names.map((name, index) => ({
+          name,
+          sizeBytes: sizes[index]!,
+          image: null,
+          standbyImage: null,
+        })),
+        durability: "flush",
+        rpo: { ageMs: null, bytes: null },
+      },
+      paths,
+      files: {
+        disk: this.disk,
+        images: systemImageFiles,
+        stores: levelEngine,
+        clock: hastyClock,
+        paths,
+        journalBytesMax: 2 ** 28,
+        reserveBytes: 0,
+        memoryTailBytes: 2 ** 20,
+        writeBufferBytes: 2 ** 20,
+        bootId: "11111111-1111-4111-8111-111111111111",
+        log: silentLog,
+      },
+      unappliedBytesMax: 2 ** 20,
+      readHandover: () => Promise.resolve(undefined),
+      link: this.link,
+      compress: compressAside,
+      clock: hastyClock,
+      random: systemRandom,
+      log: silentLog,
+    });
+    await this.group.start();
+  }
+
+  async kill(): Promise<void> {
+    await this.group.close("abandon");
+    this.gateway.cutAll();
+  }
+
+  write(volume: number, offset: number, data: Buffer): Promise<void> {
+    return this.group.submit([{ kind: "write", volume, offset, length: data.byteLength, data }], false);
+  }
+
+  marks(): ScanMarkRecord[] {
+    return this.standby.records.filter((record) => record.kind === "scanMark");
+  }
+
+  /** The standby has applied the end of a scan. */
+  ended(of: ScanPurpose): Promise<true> {
+    return until(`the end of a ${of}`, () =>
+      this.marks().some(({ purpose, mark }) => purpose === of && mark === "end") ? true : undefined,
+    );
+  }
+
+  /** No scan is under way, and everything written is applied at the standby. */
+  async idle(): Promise<void> {
+    await until("the end of the scan", () =>
+      this.group.status().scan === null && !this.#waiting() ? true : undefined,
+    );
+    await until("the standby", () => {
+      const { written } = this.group.status().position;
+      return this.standby.applied === written ? true : undefined;
+    });
+  }
+
+  #waiting(): boolean {
+    return this.group.status().reason?.code === "FIRST_SYNC" || this.group.status().state === "stopped";
+  }
+
+  /** The standby is the owner, byte for byte. */
+  async assertEqual(): Promise<void> {
+    for (const [volume, size] of sizes.entries())
+      for (let at = 0; at < size; at += scanChunkBytes) {
+        const length = Math.min(scanChunkBytes, size - at);
+        const ours = Buffer.from(await this.group.read(volume, at, length));
+        assert(
+          ours.equals(this.standby.volumes[volume]!.subarray(at, at + length)),
+          `${names[volume]} at ${at}`,
+        );
+      }
+  }
+}
+
+const seed = seedFromEnvironment();
+console.log(`SEED=${seed}`);
+
+/** Where writers write meanwhile, bytes from each volume's start: what else is sent is known. */
+const writtenBytes = 256 * 1024;
+
+/** Writes here and there until the returned function is called; that settles when all is answered. */
+function writeMeanwhile(rig: Rig, random: SeededRandom): () => Promise<void> {
+  let writing = true;
+  const running = (async () => {
+    while (writing) {
+      const volume = random.below(sizes.length);
+      const length = 512 * (1 + random.below(16));
+      const offset = 512 * random.below((writtenBytes - length) / 512);
+      await rig.write(volume, offset, Buffer.alloc(length, random.below(256)));
+      await new Promise((resolve) => setTimeout(resolve, random.below(3)));
+    }
+  })();
+  return async () => {
+    writing = false;
+    await running;
+  };
+}
+
+async function fillImages(rig: Rig): Promise<void> {
+  await rig.put(0, 0, Buffer.alloc(blockBytes, 1));
+  await rig.put(0, 2 * scanChunkBytes + 512, Buffer.alloc(300_032, 2));
+  await rig.put(0, sizes[0]! - 512, Buffer.alloc(512, 3));
+  await rig.put(1, 4096, Buffer.alloc(4096, 4));
+  await rig.put(2, scanChunkBytes - 1024, Buffer.alloc(2048, 5));
+}
+
+test("images that held data reach a standby made from nothing while their writers go on", async (t) => {
+  const rig = await Rig.make(t, "empty");
+  await fillImages(rig);
+  await rig.start();
+  assert.notEqual(rig.group.status().state, "protected");
+  const rest = writeMeanwhile(rig, new SeededRandom(seed, 1));
+  await rig.ended("first-sync");
+  await rest();
+  await rig.idle();
+  await rig.assertEqual();
+  assert.deepEqual(
+    rig.marks().map(({ mark, purpose }) => `${purpose} ${mark}`),
+    ["first-sync begin", "first-sync end"],
+  );
+  const content = rig.standby.records.filter(({ kind }) => kind === "scanContent");
+  const bytes = content.reduce((sum, { length }) => sum + length, 0);
+  assert(bytes < 400_000 + sizes.length * writtenBytes, `holes are not sent: ${bytes}`);
+  assert(!rig.standby.records.some(({ kind }) => kind === "scanDigest"));
+  await until("protection", () => (rig.group.status().state === "protected" ? true : undefined));
+});
+
+test("a seeded standby gets what differs and no more", async (t) => {
+  const rig = await Rig.make(t, "unknown");
+  await fillImages(rig);
+  const standby = rig.standby.volumes[0]!;
+  // Carried there, but older: one block is another, one is where nothing is any more.
+  standby.fill(1, 0, blockBytes);
+  standby.fill(2, 2 * scanChunkBytes + 512, 2 * scanChunkBytes + 512 + 300_032);
+  standby.fill(9, scanChunkBytes, scanChunkBytes + 512);
+  await rig.start();
+  await rig.ended("first-sync");
+  await rig.idle();
+  await rig.assertEqual();
+  const content = rig.standby.records.filter((record) => record.kind === "scanContent");
+  assert(content.some(({ offset, data }) => offset === scanChunkBytes && data === null));
+  assert(content.reduce((sum, { length }) => sum + length, 0) <= 5 * blockBytes);
+});
+
+test("the first sync is said until the standby has applied its end", async (t) => {
+  const rig = await Rig.make(t, "unknown");
+  rig.standby.silent = true;
+  await fillImages(rig);
+  await rig.start();
+  await until("digests", () =>
+    rig.standby.records.some(({ kind }) => kind === "scanDigest") ? true : undefined,
+  );
+  const { state, reason, scan } = rig.group.status();
+  assert.equal(state, "catching-up");
+  assert.equal(reason?.code, "FIRST_SYNC");
+  assert.equal(scan?.purpose, "first-sync");
+  assert.equal(scan?.totalBytes, sizes[0]! + sizes[1]! + sizes[2]!);
+  await assert.rejects(rig.group.scans.verify(), (error) => errorCode(error) === "SCAN_UNDER_WAY");
+  await assert.rejects(rig.group.scans.giveUp(), (error) => errorCode(error) === "SCAN_NEEDED");
+  rig.standby.silent = false;
+  await rig.idle();
+  await rig.assertEqual();
+});
+
+test("a verify under load tells exactly the planted differences, and a repair mends them", async (t) => {
+  const rig = await Rig.make(t);
+  const random = new SeededRandom(seed, 2);
+  await rig.start();
+  for (let volume = 0; volume < sizes.length; volume += 1)
+    await rig.write(volume, 0, Buffer.alloc(scanChunkBytes / 2, 7 + volume));
+  await rig.idle();
+  // Writers keep to volume 2; the damage lies in the others.
+  let writing = true;
+  const writer = (async () => {
+    while (writing) {
+      await rig.write(2, 512 * random.below(4_000), Buffer.alloc(2048, random.below(256)));
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  })();
+  rig.standby.volumes[0]![5 * blockBytes] = 99;
+  rig.standby.volumes[0]![6 * blockBytes + 4095] = 99;
+  rig.standby.volumes[0]![sizes[0]! - 1] = 99;
+  rig.standby.volumes[1]![scanChunkBytes - blockBytes] = 99;
+  rig.standby.rowsMax = 1;
+  await rig.group.scans.verify();
+  await until("the result", () => (rig.group.scans.results.length > 0 ? true : undefined));
+  const [result] = rig.group.scans.results;
+  assert.deepEqual(result?.differences, [
+    { volume: "data", offset: 5 * blockBytes, length: 2 * blockBytes },
+    { volume: "data", offset: sizes[0]! - 512, length: 512 },
+    { volume: "log", offset: scanChunkBytes - blockBytes, length: blockBytes },
+  ]);
+  assert.equal(result?.differingBlocks, 4);
+  assert.equal(result?.uncheckedBytes, 0);
+  assert.equal(result?.outcome, "done");
+  assert((result?.end ?? 0) > (result?.begin ?? 0));
+  assert(!rig.standby.records.some(({ kind }) => kind === "scanContent"), "a verify changes nothing");
+  await rig.group.scans.repair();
+  await rig.ended("repair");
+  writing = false;
+  await writer;
+  await rig.idle();
+  await rig.assertEqual();
+  await rig.group.scans.verify();
+  await until("a clean result", () => (rig.group.scans.results.length > 1 ? true : undefined));
+  assert.equal(rig.group.scans.results[0]?.differingBlocks, 0);
+});
+
+test("a scan goes on after a kill at the first window that was not confirmed, and tells its result afterwards", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  await rig.write(0, 0, Buffer.alloc(blockBytes, 1));
+  await rig.idle();
+  rig.standby.volumes[0]![0] = 99;
+  // Saved before the begin, with its number, and behind the first window: there the standby goes silent.
+  const confirmed = new Promise<void>((resolve) => {
+    rig.scanSaved = (count) => {
+      if (count !== 3) return;
+      rig.standby.silent = true;
+      resolve();
+    };
+  });
+  await rig.group.scans.verify();
+  await confirmed;
+  await rig.kill();
+  rig.standby.silent = false;
+  rig.standby.forget();
+  await rig.start();
+  await until("the result", () => (rig.group.scans.results.length > 0 ? true : undefined));
+  await rig.idle();
+  const [result] = rig.group.scans.results;
+  assert.equal(result?.differingBlocks, 1, "found before the kill, told after it");
+  assert.deepEqual(
+    rig.marks().map(({ mark }) => mark),
+    ["begin", "end"],
+  );
+  const walked = rig.standby.records.filter(
+    (record) => record.kind === "scanDigest" && record.level === "chunk" && record.volume === 0,
+  );
+  assert.equal(
+    walked.reduce((sum, { length }) => sum + length, 0),
+    sizes[0],
+    "what was confirmed is not walked again",
+  );
+  // The result outlives the process.
+  await rig.kill();
+  await rig.start();
+  await until("the result", () => (rig.group.scans.results.length > 0 ? true : undefined));
+  assert.deepEqual(rig.group.scans.results[0], result);
+});
+
+test("findings that a standby lost are made again: no difference is missed, none made up", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  await rig.write(1, 0, Buffer.alloc(blockBytes, 1));
+  await rig.idle();
+  rig.standby.volumes[1]![0] = 99;
+  rig.standby.silent = true;
+  await rig.group.scans.verify();
+  await until("digests of the first volume", () =>
+    rig.standby.records.some(({ kind }) => kind === "scanDigest") ? true : undefined,
+  );
+  rig.standby.forget();
+  rig.standby.silent = false;
+  await until("the result", () => (rig.group.scans.results.length > 0 ? true : undefined));
+  assert.deepEqual(rig.group.scans.results[0]?.differences, [
+    { volume: "log", offset: 0, length: blockBytes },
+  ]);
+});
+
+test("a scan can be paused, which a kill does not end, and given up, which the order and the result say", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  await assert.rejects(rig.group.scans.pause(true), (error) => errorCode(error) === "NO_SCAN");
+  await assert.rejects(rig.group.scans.repair(), (error) => errorCode(error) === "NOTHING_TO_REPAIR");
+  rig.standby.silent = true;
+  await rig.group.scans.verify();
+  await rig.group.scans.pause(true);
+  assert.equal(rig.group.status().scan?.state, "paused");
+  await rig.kill();
+  await rig.start();
+  await until("the scan", () => (rig.group.status().scan?.state === "paused" ? true : undefined));
+  await rig.group.scans.pause(false);
+  await until("it goes on", () =>
+    rig.standby.records.some(({ kind }) => kind === "scanDigest") ? true : undefined,
+  );
+  await rig.group.scans.giveUp();
+  await until("the result", () => (rig.group.scans.results.length > 0 ? true : undefined));
+  const [result] = rig.group.scans.results;
+  assert.equal(result?.outcome, "given-up");
+  assert.equal(result?.checkedBytes, 0);
+  assert.equal(result?.uncheckedBytes, sizes[0]! + sizes[1]! + sizes[2]!);
+  await rig.idle();
+  assert.equal(rig.marks().at(-1)?.mark, "given-up");
+});

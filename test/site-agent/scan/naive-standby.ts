@@ -1,0 +1,84 @@
+/**
+ * A standby as simple as can be: one buffer for each volume, records applied one by one, digests compared on the spot. A test
+ * plants differences in it, makes it forget what it found, or keeps its findings back.
+ */
+import type { ScanAnswer, StandbyLack } from "../../../protocol/control.ts";
+import type { Frame } from "../../../protocol/frame.ts";
+import type { Sequence } from "../../../protocol/ids.ts";
+import type { BlockRecord } from "../../../protocol/record.ts";
+import { chunkDigest, differingBits, leafDigests, scanChunkBytes } from "../../../protocol/scan-digest.ts";
+
+export class NaiveStandby {
+  readonly volumes: readonly Buffer[];
+  readonly records: BlockRecord[] = [];
+  lacks: StandbyLack | undefined;
+  /** Findings are not told: as if it had not got there yet. */
+  silent = false;
+  /** Rows of one answer. */
+  rowsMax = 512;
+  since = 0;
+  #found: { sequence: Sequence; bits: string }[] = [];
+
+  constructor(sizes: readonly number[], lacks?: StandbyLack) {
+    this.volumes = sizes.map((size) => Buffer.alloc(size));
+    this.lacks = lacks;
+  }
+
+  get applied(): Sequence {
+    return this.records.length;
+  }
+
+  apply(frames: readonly Frame[]): void {
+    for (const frame of frames) for (const record of frame.records) this.#apply(record);
+  }
+
+  #apply(record: BlockRecord): void {
+    this.records.push(record);
+    const volume = this.volumes[record.volume]!;
+    const end = record.offset + record.length;
+    switch (record.kind) {
+      case "write":
+        volume.set(record.data, record.offset);
+        return;
+      case "zeroes":
+      case "trim":
+        volume.fill(0, record.offset, end);
+        return;
+      case "scanContent":
+        if (record.data === null) volume.fill(0, record.offset, end);
+        else volume.set(record.data, record.offset);
+        return;
+      case "scanMark":
+        if (record.mark === "end" && record.purpose === "first-sync") this.lacks = undefined;
+        return;
+      case "scanDigest": {
+        const ours: Uint8Array[] = [];
+        for (let at = record.offset; at < end; at += scanChunkBytes) {
+          const leaves = leafDigests(volume.subarray(at, Math.min(end, at + scanChunkBytes)));
+          ours.push(record.level === "leaf" ? leaves : chunkDigest(leaves));
+        }
+        const bits = differingBits(record.level, Buffer.concat(ours), record.digests);
+        if (bits !== undefined)
+          this.#found.push({ sequence: this.applied, bits: Buffer.from(bits).toString("hex") });
+      }
+    }
+  }
+
+  /** Killed: what it found is gone. */
+  forget(): void {
+    this.#found = [];
+    this.since = this.applied;
+  }
+
+  findings(after: Sequence): ScanAnswer {
+    if (this.silent) return { kind: "findings", since: 0, through: 0, differing: [], more: false };
+    const rows = this.#found.filter(({ sequence }) => sequence > after);
+    return {
+      kind: "findings",
+      since: this.since,
+      through: this.applied,
+      differing: rows.slice(0, this.rowsMax),
+      more: rows.length > this.rowsMax,
+    };
+  }
+}
