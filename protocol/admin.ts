@@ -4,6 +4,7 @@
  * `error`.
  */
 import type { AdoptedExport } from "./handover.ts";
+import type { ScanStatus, VerifyResult } from "./status.ts";
 
 /** Who keeps the past of a group at a site: its gateway as a standby, its agent once it has taken the group over. */
 export type PastRole = "agent" | "gateway";
@@ -27,6 +28,16 @@ export const adminRoutes = {
   groupResume: (group: string) => `/v1/groups/${group}/resume`,
   /** POST HandoverRecord: AdoptedExport[]; from the gateway process of the same site when roles run apart. */
   groupAdopt: (group: string) => `/v1/groups/${group}/adopt`,
+  /** GET: ScanReport. */
+  scan: (group: string) => `/v1/groups/${group}/scan`,
+  /** POST ScanRequest: ScanReport, once it is under way; it goes on whoever waits for it. */
+  scanStart: (group: string) => `/v1/groups/${group}/scan/start`,
+  /** POST {}: ScanReport. */
+  scanPause: (group: string) => `/v1/groups/${group}/scan/pause`,
+  /** POST {}: ScanReport. */
+  scanResume: (group: string) => `/v1/groups/${group}/scan/resume`,
+  /** POST {}: ScanReport. */
+  scanGiveUp: (group: string) => `/v1/groups/${group}/scan/give-up`,
   /** GET: JournalStats. */
   journalStats: (group: string) => `/v1/groups/${group}/journal/stats`,
   /** POST {}: lines, result JournalVerdict. */
@@ -86,6 +97,19 @@ export interface ThrottleOverride {
   readonly limitBytesPerSecond: number | null;
   /** null: until cleared or restarted. */
   readonly durationMs: number | null;
+}
+
+/** `verify` compares; `repair` sends what the newest verify found to differ. */
+export interface ScanRequest {
+  readonly purpose: "verify" | "repair";
+}
+
+export interface ScanReport {
+  readonly group: string;
+  /** null: none is under way. */
+  readonly scan: ScanStatus | null;
+  /** What the last verifies found, newest first. */
+  readonly verifies: readonly VerifyResult[];
 }
 
 export interface GroupResumeRequest {

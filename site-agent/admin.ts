@@ -1,7 +1,13 @@
 /** The agent's admin routes: orders to one group, the throttle, the journal's evidence, and the points of a group that was taken over. A thin translation. */
 import { pastRoutes } from "../image/past-routes.ts";
 import { journalStats, verifyFrameLog } from "../journal/inspect.ts";
-import type { AdminLine, GroupResumeRequest, JournalStats } from "../protocol/admin.ts";
+import type {
+  AdminLine,
+  GroupResumeRequest,
+  JournalStats,
+  ScanReport,
+  ScanRequest,
+} from "../protocol/admin.ts";
 import { adminRoutes, ExitCode } from "../protocol/admin.ts";
 import type { AdoptedExport } from "../protocol/handover.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
@@ -88,6 +94,7 @@ export function agentAdminRoutes(
         return { status: 200, json: await adopt(group.name) };
       },
     },
+    ...scanRoutes(find),
     {
       method: "GET",
       pattern: adminRoutes.journalStats(":group"),
@@ -106,6 +113,42 @@ export function agentAdminRoutes(
         return { status: 200, lines: verifyLines(group, clock) };
       },
     },
+  ];
+}
+
+function scanRoutes(find: (request: HttpRequest) => OwnedGroup): Route[] {
+  const report = (group: OwnedGroup) => {
+    const json: ScanReport = {
+      group: group.name,
+      scan: group.scans.status(),
+      verifies: group.scans.results,
+    };
+    return { status: 200, json };
+  };
+  /** An order to the scans of a group, answered with what has come of it. */
+  const post = (
+    pattern: string,
+    run: (group: OwnedGroup, fields: Readonly<Record<string, unknown>>) => Promise<void>,
+  ): Route => ({
+    method: "POST",
+    pattern,
+    run: async (request) => {
+      const group = find(request);
+      await run(group, await order(request));
+      return report(group);
+    },
+  });
+  return [
+    { method: "GET", pattern: adminRoutes.scan(":group"), run: async (request) => report(find(request)) },
+    post(adminRoutes.scanStart(":group"), (group, fields) => {
+      const { purpose } = fields as Partial<ScanRequest>;
+      if (purpose === "verify") return group.scans.verify();
+      if (purpose === "repair") return group.scans.repair();
+      throw new RemoteProtocolError("ORDER_MALFORMED", "a scan is ordered for verify or repair");
+    }),
+    post(adminRoutes.scanPause(":group"), (group) => group.scans.pause(true)),
+    post(adminRoutes.scanResume(":group"), (group) => group.scans.pause(false)),
+    post(adminRoutes.scanGiveUp(":group"), (group) => group.scans.giveUp()),
   ];
 }
 

@@ -11,6 +11,8 @@ import type { TestContext } from "node:test";
 import { after, before, test } from "node:test";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
+import type { ScanReport } from "../../../protocol/admin.ts";
+import { adminRoutes } from "../../../protocol/admin.ts";
 import { compressAside } from "../../../protocol/batch.ts";
 import type { StandbyLack } from "../../../protocol/control.ts";
 import { blockBytes } from "../../../protocol/ids.ts";
@@ -20,10 +22,12 @@ import { systemClock } from "../../../runtime/clock.ts";
 import type { Disk } from "../../../runtime/disk.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
 import { errorCode } from "../../../runtime/errors.ts";
+import type { HttpRequest } from "../../../runtime/http.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
 import { systemRandom } from "../../../runtime/random.ts";
 import type { SiteSettings, TlsFiles } from "../../../runtime/settings/types.ts";
+import { agentAdminRoutes } from "../../../site-agent/admin.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { Link } from "../../../site-agent/ship/link.ts";
 import { testCa } from "../../gateway/certificates.ts";
@@ -318,6 +322,64 @@ test("the first sync is said until the standby has applied its end", async (t) =
   rig.standby.silent = false;
   await rig.idle();
   await rig.assertEqual();
+});
+
+test("a first sync that is killed at each of its saved places, while writers go on, still makes an equal", async (t) => {
+  for (const lacks of ["empty", "unknown"] as const) {
+    const rig = await Rig.make(t, lacks);
+    await fillImages(rig);
+    // Begun without and with its number, and behind each window: killed five times in one life.
+    const deaths = new Set([1, 3, 5, 8, 11]);
+    let die: () => void = () => {};
+    rig.scanSaved = (count) => {
+      if (deaths.delete(count)) die();
+    };
+    const random = new SeededRandom(seed, lacks === "empty" ? 3 : 4);
+    for (let life = 0; !rig.marks().some(({ mark }) => mark === "end"); life += 1) {
+      assert(life < 8, "it gets on");
+      const dead = new Promise<void>((resolve) => {
+        die = resolve;
+      });
+      await rig.start();
+      const rest = writeMeanwhile(rig, random);
+      await Promise.race([dead, rig.ended("first-sync").catch(() => {})]);
+      await rest();
+      if (!rig.marks().some(({ mark }) => mark === "end")) await rig.kill();
+    }
+    await rig.idle();
+    await rig.assertEqual();
+    await rig.kill();
+  }
+});
+
+test("the admin routes start, show, pause and give up a scan", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  const routes = agentAdminRoutes(new Map([["erp", rig.group]]), () => Promise.resolve([]), systemClock);
+  const ask = async (method: "GET" | "POST", pattern: string, body: unknown = {}): Promise<ScanReport> => {
+    const route = routes.find((each) => each.method === method && each.pattern === pattern);
+    const request = {
+      params: { group: "erp" },
+      body: () => Promise.resolve(Buffer.from(JSON.stringify(body))),
+    };
+    const reply = await route?.run(request as unknown as HttpRequest);
+    return (reply as { json: ScanReport }).json;
+  };
+  const all = ":group";
+  assert.deepEqual(await ask("GET", adminRoutes.scan(all)), { group: "erp", scan: null, verifies: [] });
+  await assert.rejects(
+    ask("POST", adminRoutes.scanStart(all), { purpose: "resync" }),
+    (error) => errorCode(error) === "ORDER_MALFORMED",
+  );
+  rig.standby.silent = true;
+  const begun = await ask("POST", adminRoutes.scanStart(all), { purpose: "verify" });
+  assert.equal(begun.scan?.purpose, "verify");
+  assert.equal((await ask("POST", adminRoutes.scanPause(all))).scan?.state, "paused");
+  assert.notEqual((await ask("POST", adminRoutes.scanResume(all))).scan?.state, "paused");
+  await ask("POST", adminRoutes.scanGiveUp(all));
+  await until("the result", async () =>
+    (await ask("GET", adminRoutes.scan(all))).verifies[0]?.outcome === "given-up" ? true : undefined,
+  );
 });
 
 test("a verify under load tells exactly the planted differences, and a repair mends them", async (t) => {

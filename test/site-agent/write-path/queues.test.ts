@@ -96,3 +96,37 @@ test("the gate answers whose target is durable, in order, and nobody twice", () 
   gate.release(9);
   assert.deepEqual(settled, ["ok 3", "ok 3", "ok 5", "no 9"]);
 });
+
+test("a barrier settles when all that came before it is journalled, whatever came back in between, and not earlier", async () => {
+  const queue = new PendingWrites();
+  const settled: string[] = [];
+  const barrier = (name: string) =>
+    void queue.whenJournalled().then(
+      () => settled.push(name),
+      () => settled.push(`no ${name}`),
+    );
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  barrier("empty");
+  await turn();
+  assert.deepEqual(settled, ["empty"]);
+  queue.add([write(0, 512), write(512, 512)], request([], "a"), 0);
+  barrier("two");
+  const items = queue.take(Number.POSITIVE_INFINITY);
+  queue.add([write(1024, 512)], request([], "b"), 0);
+  barrier("three");
+  queue.putBack(items);
+  await turn();
+  assert.deepEqual(settled, ["empty"]);
+  queue.settled(queue.take(1).length);
+  await turn();
+  assert.deepEqual(settled, ["empty"], "half of a request is not enough");
+  queue.settled(queue.take(1).length);
+  await turn();
+  assert.deepEqual(settled, ["empty", "two"]);
+  queue.rejectAll(new Error("stopped"));
+  await turn();
+  assert.deepEqual(settled, ["empty", "two", "no three"]);
+  barrier("empty again");
+  await turn();
+  assert.deepEqual(settled, ["empty", "two", "no three", "empty again"]);
+});
