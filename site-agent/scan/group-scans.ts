@@ -268,7 +268,17 @@ export class GroupScans {
     if (link === null || room()?.code === "NOT_ATTACHED") return null;
     const ask: ScanAsk = { lineage: ground.lineage, token: ground.token, after };
     const reply = await link.control("POST", wanRoutes.scan(group), ask);
-    return parseScanAnswer(reply.body);
+    try {
+      return parseScanAnswer(reply.body);
+    } catch (error) {
+      if (reply.status === 200) throw error;
+      throw new OperationalError({
+        code: "PEER_REFUSED",
+        message: `the other site answered ${reply.status} when it was asked for findings`,
+        reaction: "retry",
+        cause: error,
+      });
+    }
   }
 
   /** The result first: a crash in between ends the scan once more, and tells the same result once. */

@@ -403,7 +403,8 @@ export class Scanner {
         })
         .catch((error: unknown) => {
           this.#asking = false;
-          // The next tick asks again: a line that is down is not the scan's to mend.
+          // The next tick asks again, and the status says meanwhile why nothing is known.
+          this.#trouble = { code: errorCode(error), message: errorText(error) };
           this.#world.log.debug("SCAN_ASK_FAILED", errorText(error), { reason: errorCode(error) });
         }),
     );

@@ -81,6 +81,8 @@ class Rig {
   group!: OwnedGroup;
   /** Told of each replacement of scan.json. */
   scanSaved: (count: number) => void = () => {};
+  /** The next sync of the journal fails: the engine is closed and another one opened. */
+  failSync = false;
   #saves = 0;
 
   private constructor(dataDir: string, port: number, gateway: FakeGateway, standby: NaiveStandby) {
@@ -104,6 +106,18 @@ class Rig {
     });
     this.disk = {
       ...systemDisk,
+      open: async (path, mode) => {
+        const file = await systemDisk.open(path, mode);
+        if (!path.endsWith(".log")) return file;
+        return {
+          ...file,
+          syncData: async () => {
+            if (!this.failSync) return file.syncData();
+            this.failSync = false;
+            throw Object.assign(new Error("a sync that failed"), { code: "EIO" });
+          },
+        };
+      },
       rename: async (from, to) => {
         await systemDisk.rename(from, to);
         if (!to.endsWith("scan.json")) return;
@@ -486,6 +500,31 @@ test("findings that a standby lost are made again: no difference is missed, none
   assert.deepEqual(rig.group.scans.results[0]?.differences, [
     { volume: "log", offset: 0, length: blockBytes },
   ]);
+});
+
+test("a scan goes on when journal and images had to be opened again in its middle", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  await rig.write(0, 0, Buffer.alloc(blockBytes, 1));
+  await rig.idle();
+  rig.standby.volumes[0]![0] = 99;
+  rig.standby.silent = true;
+  await rig.group.scans.verify();
+  await until("digests", () =>
+    rig.standby.records.some(({ kind }) => kind === "scanDigest") ? true : undefined,
+  );
+  const before = rig.group.journal?.log;
+  rig.failSync = true;
+  await rig.write(2, 0, Buffer.alloc(blockBytes, 2));
+  await rig.group.flush();
+  await until("another engine", () => (rig.group.journal?.log === before ? undefined : true));
+  rig.standby.silent = false;
+  await until("the result", () => (rig.group.scans.results.length > 0 ? true : undefined));
+  assert.equal(rig.group.scans.results[0]?.differingBlocks, 1);
+  assert.deepEqual(
+    rig.marks().map(({ mark }) => mark),
+    ["begin", "end"],
+  );
 });
 
 test("a scan can be paused, which a kill does not end, and given up, which the order and the result say", async (t) => {
