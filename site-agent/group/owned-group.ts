@@ -13,6 +13,7 @@ import type { HandoverRecord } from "../../protocol/handover.ts";
 import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
 import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
+import { isOfScan } from "../../protocol/record.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { syncNamesOf } from "../../runtime/disk.ts";
@@ -556,7 +557,8 @@ export class OwnedGroup implements RecordSink {
       listener: {
         durable: () => this.#shipper?.durableAdvanced(),
         answered: (frame) => {
-          trail.answered(frame);
+          // What a scan put there was read from these very images: without it nothing of a client's is lost.
+          if (!frame.records.every(isOfScan)) trail.answered(frame);
           this.#stall.answered(frame.first, this.#acknowledged, clock.monotonicMs());
         },
         held: (code) => {
