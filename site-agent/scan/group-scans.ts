@@ -91,6 +91,7 @@ export class GroupScans {
     this.#ground = ground;
     this.#alone("open", async () => {
       await this.#readDocuments();
+      await this.#forgetOtherTerm(ground.token.epoch);
       this.#scan();
     });
   }
@@ -124,8 +125,8 @@ export class GroupScans {
   /** OperationalErrors `SCAN_UNDER_WAY`, `NO_STANDBY`, `NOT_SERVING`. Settles when it is under way, durably. */
   verify(): Promise<void> {
     return this.#step(async () => {
-      this.#requireIdle();
-      await this.#begin(newScan("verify", "compare", this.#world.clock.wallMs()));
+      const { token } = this.#requireIdle();
+      await this.#begin(newScan("verify", "compare", token.epoch, this.#world.clock.wallMs()));
     });
   }
 
@@ -146,7 +147,7 @@ export class GroupScans {
           "Verify first: a repair sends exactly what the newest verify found.",
         );
       }
-      await this.#begin(newScan("repair", "listed", this.#world.clock.wallMs(), listed));
+      await this.#begin(newScan("repair", "listed", ground.token.epoch, this.#world.clock.wallMs(), listed));
     });
   }
 
@@ -207,7 +208,7 @@ export class GroupScans {
     const scanner = this.#scanner;
     this.#scanner = null;
     await scanner?.stop();
-    await this.#begin(newScan("first-sync", walk, this.#world.clock.wallMs()));
+    await this.#begin(newScan("first-sync", walk, ground.token.epoch, this.#world.clock.wallMs()));
   }
 
   /** Durable before its begin can be in the order: a begin that nobody remembers would never be ended. */
@@ -293,12 +294,27 @@ export class GroupScans {
       this.#results = withResult(this.#results, resultOf(volumes, document, how, end));
       await writeDocument(disk, paths.verify, { results: this.#results });
     }
+    await this.#forget();
+    if (document.purpose === "first-sync") this.#lack = null;
+  }
+
+  /** The group was given away and came back: what the earlier term had begun stands in no journal of this one. */
+  async #forgetOtherTerm(epoch: number): Promise<void> {
+    const document = this.#document;
+    if (document === null || document.epoch === epoch) return;
+    this.#world.log.warn("SCAN_FORGOTTEN", `the scan for ${document.purpose} was begun in an earlier epoch`, {
+      epoch: document.epoch,
+    });
+    await this.#forget();
+  }
+
+  async #forget(): Promise<void> {
+    const { disk, paths } = this.#world;
     // A place that was being saved when the scan ended must not bring the document back.
     await this.#saves;
     await disk.remove(paths.scan);
     await syncDirectory(disk, dirname(paths.scan));
     this.#document = null;
-    if (document.purpose === "first-sync") this.#lack = null;
   }
 
   /** Once in a life. A document that cannot be believed is told and left behind: a first sync begins anew by itself. */

@@ -26,6 +26,8 @@ export interface ScanDocument {
   readonly purpose: ScanPurpose;
   /** `compare`: digests of everything. `allocated`: content of what is not zero. `listed`: content of `listed`. */
   readonly walk: "compare" | "allocated" | "listed";
+  /** Term of ownership in whose journal it stands: in another one it is no scan any more. */
+  readonly epoch: number;
   /** Null until the begin's number is known. */
   readonly begin: Sequence | null;
   readonly startedAtMs: number;
@@ -47,12 +49,14 @@ export interface ScanDocument {
 export function newScan(
   purpose: ScanPurpose,
   walk: ScanDocument["walk"],
+  epoch: number,
   startedAtMs: number,
   listed: readonly BlockRange[] = [],
 ): ScanDocument {
   return {
     purpose,
     walk,
+    epoch,
     begin: null,
     startedAtMs,
     elapsedMs: 0,
@@ -120,6 +124,7 @@ export function parseScanDocument(value: unknown): ScanDocument {
   return {
     purpose,
     walk,
+    epoch: countOf(fields["epoch"], "epoch"),
     begin: nullOr(fields["begin"], (begin) => countOf(begin, "begin")),
     startedAtMs: countOf(fields["startedAtMs"], "started at"),
     elapsedMs: countOf(fields["elapsedMs"], "elapsed"),
