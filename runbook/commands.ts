@@ -12,6 +12,7 @@ import { init } from "./commands/init.ts";
 import { journalStats, journalVerify } from "./commands/journal.ts";
 import { points } from "./commands/points.ts";
 import { run } from "./commands/run.ts";
+import { scanGiveUp, scanPause, scanResume, scanStatus, verify } from "./commands/scan.ts";
 import { status } from "./commands/status.ts";
 import { throttleClear, throttleSet, throttleShow } from "./commands/throttle.ts";
 import { version } from "./commands/version.ts";
@@ -30,6 +31,11 @@ export const commands: readonly CommandSpec[] = [
   status,
   watch,
   points,
+  verify,
+  scanStatus,
+  scanPause,
+  scanResume,
+  scanGiveUp,
   attach,
   throttleShow,
   throttleSet,

@@ -17,6 +17,8 @@ import { exportName } from "../protocol/ids.ts";
 import type { OwnerStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { every } from "../runtime/clock.ts";
+import type { Cron } from "../runtime/cron.ts";
+import { systemCron, schedule as systemSchedule } from "../runtime/cron.ts";
 import { systemDisk } from "../runtime/disk.ts";
 import { readDocument } from "../runtime/durable-document.ts";
 import { OperationalError } from "../runtime/errors.ts";
@@ -33,6 +35,7 @@ import { settleAll } from "../runtime/settle-all.ts";
 import { agentAdminRoutes } from "./admin.ts";
 import { AgentExportCatalog } from "./export-catalog.ts";
 import { OwnedGroup } from "./group/owned-group.ts";
+import { VerifySchedule } from "./scan/verify-schedule.ts";
 import { throttleRoutes } from "./ship/admin.ts";
 import type { Line } from "./ship/line.ts";
 import { Link } from "./ship/link.ts";
@@ -142,6 +145,8 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
   }
   const servers = await listenNbd(world, new AgentExportCatalog(groups, agent.nbd.clients), mine.length, log);
   await Promise.all([...groups.values()].map((group) => group.start()));
+  const schedules = [...groups.values()].flatMap((group) => verifyScheduleOf(group, world));
+  for (const schedule of schedules) schedule.start();
   const observer = every(clock, observeIntervalMs, () => {
     for (const group of groups.values()) group.status();
   });
@@ -170,6 +175,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
     nbdAddresses,
     async close() {
       observer.cancel();
+      for (const schedule of schedules) schedule.stop();
       // Clients first: what they have in flight is answered, then nothing new can come.
       await settleAll(servers.map((server) => server.close(nbdCloseGraceMs)));
       try {
@@ -184,6 +190,27 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
 
 function lineOf(link: Link | undefined, hook: StepHook | null): Line | null {
   return link === undefined || hook === null ? (link ?? null) : observeLine<Line>(link, hook);
+}
+
+/** The consistency checks that a group's settings ask for; none: no schedule. */
+function verifyScheduleOf(group: OwnedGroup, { clock, random, log }: AgentWorld): VerifySchedule[] {
+  const expression = group.settings.scan.verifyCron;
+  if (expression === null) return [];
+  const target = {
+    group: group.name,
+    lastBegunMs: () => {
+      const last = group.scans.results.find(({ outcome }) => outcome === "done");
+      return last === undefined ? null : Date.parse(last.startedAt);
+    },
+    canVerify: () =>
+      group.scans.status() === null && group.status().io === "serving" && group.status().link.up,
+    verify: () => group.scans.verify(),
+  };
+  const cron: Cron = {
+    ...systemCron,
+    schedule: (text, options, run) => systemSchedule(text, options, run, log),
+  };
+  return [new VerifySchedule(expression, target, { cron, clock, random, log })];
 }
 
 /** A group's part of a site's budget, bytes. */

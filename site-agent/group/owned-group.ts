@@ -105,6 +105,7 @@ export class OwnedGroup implements RecordSink {
       group: settings.name,
       disk: files.disk,
       paths,
+      bytesPerSecond: settings.scan.bytesPerSecond,
       clock,
       log,
       link,
@@ -117,6 +118,10 @@ export class OwnedGroup implements RecordSink {
   /** The group's scans: ordered, paused and asked for by an operator. */
   get scans(): Pick<GroupScans, "verify" | "repair" | "pause" | "giveUp" | "status" | "results"> {
     return this.#scans;
+  }
+
+  get settings(): GroupSettings {
+    return this.#world.settings;
   }
 
   get name(): string {

@@ -23,7 +23,7 @@ import type { Entrance } from "../write-path/entrance.ts";
 import { windowChunks } from "./plan.ts";
 import type { BlockRange, ScanDocument } from "./scan-document.ts";
 import { newScan, parseScanDocument, parseVerifyResults, withResult } from "./scan-document.ts";
-import { Scanner, scanRateBytesPerSecond } from "./scanner.ts";
+import { Scanner } from "./scanner.ts";
 
 /** A step that failed is tried again after this, ms: space comes back. It ends with the engine. */
 const stepAgainMs = 5_000;
@@ -32,6 +32,8 @@ export interface GroupScansWorld {
   readonly group: string;
   readonly disk: Disk;
   readonly paths: Pick<AgentGroupPaths, "scan" | "verify">;
+  /** What a scan reads at most, bytes/s; null: as fast as it may. */
+  readonly bytesPerSecond: number | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly link: Line | null;
@@ -240,7 +242,7 @@ export class GroupScans {
       entrance,
       clock,
       log,
-      rateBytesPerSecond: scanRateBytesPerSecond,
+      rateBytesPerSecond: this.#world.bytesPerSecond,
       room: () => this.#room(ground),
       ask: (after) => this.#ask(ground, after),
       save: (next) => this.#save(next),

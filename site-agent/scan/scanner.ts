@@ -20,8 +20,6 @@ import type { ScanDocument } from "./scan-document.ts";
 import { leavesIn, withDifferences } from "./scan-document.ts";
 import { StopSignal } from "./stop-signal.ts";
 
-/** Read at most, bytes/s: a scan must not take the disk from its users. */
-export const scanRateBytesPerSecond = 64 * 1024 * 1024;
 /** Content in the order that the standby has not acknowledged, bytes: with one chunk more it is what a scan holds back. */
 const unacknowledgedBytesMax = 16 * 1024 * 1024;
 /** Findings are asked for, and room is looked for, this often, ms. */
@@ -42,7 +40,8 @@ export interface ScannerWorld {
   readonly entrance: Entrance;
   readonly clock: Clock;
   readonly log: Log;
-  readonly rateBytesPerSecond: number;
+  /** Read at most, bytes/s, so that a scan does not take the disk from its users; null: as fast as it may. */
+  readonly rateBytesPerSecond: number | null;
   /** Why nothing may be put into the queue now, apart from the scan's own content. */
   readonly room: () => Reason | null;
   /** Null: nobody can be asked now. */
@@ -367,7 +366,8 @@ export class Scanner {
         ? chunkBytes(this.#sizeBytes(effect.volume), effect.chunk)
         : this.#document.contentBytes - readBytes;
     const nowMs = clock.monotonicMs();
-    this.#readyAtMs = Math.max(nowMs, this.#readyAtMs) + (bytes * 1_000) / rateBytesPerSecond;
+    this.#readyAtMs =
+      Math.max(nowMs, this.#readyAtMs) + (bytes * 1_000) / (rateBytesPerSecond ?? Number.POSITIVE_INFINITY);
   }
 
   #tick(): void {

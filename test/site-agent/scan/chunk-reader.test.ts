@@ -109,6 +109,7 @@ class Rig {
     this.engine = new Engine({
       log: log.asLog(),
       image: image.asImage(),
+      past: undefined,
       lineage,
       pending,
       gate: new DurableGate(),

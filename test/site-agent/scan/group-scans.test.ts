@@ -11,6 +11,7 @@ import type { TestContext } from "node:test";
 import { after, before, test } from "node:test";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
+import { openLevelOrderedStore } from "../../../journal/level-ordered-store.ts";
 import type { ScanReport } from "../../../protocol/admin.ts";
 import { adminRoutes } from "../../../protocol/admin.ts";
 import { compressAside } from "../../../protocol/batch.ts";
@@ -173,12 +174,16 @@ class Rig {
         })),
         durability: "flush",
         rpo: { ageMs: null, bytes: null },
+        history: { windowMs: 0, bytesMax: 1 << 30 },
+        scan: { bytesPerSecond: 64 * 1024 * 1024, verifyCron: null },
       },
       paths,
       files: {
         disk: this.disk,
         images: systemImageFiles,
         stores: levelEngine,
+        openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
+        history: { windowMs: 0, bytesMax: 1 << 30 },
         clock: hastyClock,
         paths,
         journalBytesMax: 2 ** 28,
