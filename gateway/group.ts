@@ -213,6 +213,7 @@ export class StandbyGroup implements FailoverGround {
         storage: this.#options.storage,
         clock: this.#clock,
         log: this.#log,
+        incomplete: () => this.#document?.incomplete ?? null,
         beforeStep: (frames, applied) => this.#declareCompleteness(frames, applied),
         onBroken: (error) => this.#break(error),
       });

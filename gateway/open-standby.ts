@@ -18,7 +18,7 @@ import type { IntakeLimits } from "./intake-options.ts";
 import { intakeOptions } from "./intake-options.ts";
 import { startIntake, step } from "./receive/machine.ts";
 import { Receiver } from "./receive/receiver.ts";
-import { afterFrames, type Incomplete } from "./scan/completeness.ts";
+import { afterFrames, type Incomplete, isOpenable } from "./scan/completeness.ts";
 import type { Seal, StandbyDocument } from "./state.ts";
 import type { StandbyStorage } from "./storage.ts";
 
@@ -30,6 +30,8 @@ export interface OpenStandbyInput {
   readonly history: HistorySettings;
   readonly clock: Clock;
   readonly log: Log;
+  /** What the standby's document says now of its completeness. */
+  readonly incomplete: () => Incomplete | null;
   /** As in `ApplierOptions`. */
   readonly beforeStep: (frames: readonly Frame[], applied: Sequence) => Promise<void>;
   /** The intake log failed; called at most once. */
@@ -70,6 +72,11 @@ export class OpenStandby {
               directory: paths.history,
               openIndex: storage.openIndex,
               settings: history,
+              isWorthKeeping: () => {
+                const incomplete = input.incomplete();
+                const isOfFirstSync = incomplete !== null && incomplete.since === 0;
+                return !isOfFirstSync || isOpenable(incomplete, this.applier.appliedSequence);
+              },
               reserveBytes: input.limits.reserveBytes,
               log,
               segmentBytes: storage.segmentBytes,

@@ -122,7 +122,7 @@ export function describeStandby(
     since: rfc3339(sinceMs),
     position,
     consistent: point === null ? null : { sequence: point.sequence, time: rfc3339(point.timeMs) },
-    history: facts.history ?? {
+    history: (incompleteNow(facts) === null ? facts.history : null) ?? {
       oldest: point?.sequence ?? 0,
       newest: point?.sequence ?? 0,
       points: point === null ? 0 : 1,

@@ -38,6 +38,8 @@ export interface PastFolder {
   readonly settings: HistorySettings;
   /** Free space of the file system that is left alone, bytes. */
   readonly reserveBytes: number;
+  /** False while no position of the images can be opened, so that nothing they hold is worth keeping; default true. */
+  readonly isWorthKeeping?: () => boolean;
   readonly log: Log;
   /** Where histories are short, so that segments are begun and given back in them. */
   readonly segmentBytes?: number | undefined;
@@ -68,7 +70,10 @@ export function historyOpener(
         applied,
         mayHold: Math.max(mayHold, applyingLast),
         openIndex: folder.openIndex,
-        windowMs: settings.windowMs,
+        // Asked anew before each step: until then points would be made that nobody may open.
+        get windowMs() {
+          return folder.isWorthKeeping?.() === false ? 0 : settings.windowMs;
+        },
         // Asked anew each time: on a disk that fills up the oldest points go before anything has to wait for space.
         get bytesMax() {
           return opened === undefined ? settings.bytesMax : roomFor(folder, opened.bytes);

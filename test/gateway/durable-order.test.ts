@@ -407,6 +407,7 @@ test("a fence that was raised before a restart stands from the first instant", a
     storage: standby.storage,
     clock: systemClock,
     log: silentLog,
+    incomplete: () => null,
     beforeStep: async () => {},
     onBroken: (error) => assert.fail(String(error)),
   });

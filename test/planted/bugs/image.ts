@@ -35,8 +35,8 @@ export const imageBugs: readonly PlantedBug[] = [
     id: "image/digest-compared-behind-the-whole-step",
     does: "A digest is compared when the step is over, and not before the records that follow it.",
     file: "image/group-image.ts",
-    find: '        if (record.kind === "scanDigest") yield portion({ record, sequence });\n',
-    replace: '        if (record.kind === "scanDigest") digests.push({ record, sequence });\n',
+    find: "          yield portion({ record, sequence });\n",
+    replace: "          digests.push({ record, sequence });\n",
     also: [
       {
         find: "    let records: ImageRecord[] = [];\n    const portion",

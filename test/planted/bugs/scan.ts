@@ -18,7 +18,7 @@ export const scanBugs: readonly PlantedBug[] = [
     id: "scan/unknown-taken-for-equal",
     does: "After a step that was cut short its digests count as compared.",
     file: "gateway/apply/applier.ts",
-    find: "new Findings(Math.max(image.applied.sequence, image.applyingLast))",
+    find: "new Findings(Math.max(image.applied.sequence, image.digestsToldBehind))",
     replace: "new Findings(image.applied.sequence)",
     caughtBy: [{ file: steps, only: "cut short are unknown" }],
     budgetSeconds: 30,

@@ -121,7 +121,7 @@ export const writePathBugs: readonly PlantedBug[] = [
     id: "write-path/failed-put-never-answered",
     does: "The writes of a failed put are left without an answer when no journal follows.",
     file: "site-agent/write-path/engine.ts",
-    find: "    for (const item of this.#unsettled?.items ?? []) item.request?.reject(error);\n",
+    find: "    for (const item of items) item.request?.reject(error);\n",
     replace: "    void error;\n",
     caughtBy: [
       {

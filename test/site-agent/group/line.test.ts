@@ -86,6 +86,7 @@ const hastyClock = {
 class Rig {
   readonly line = new HandLine();
   readonly journalSync = new Door();
+  readonly stateSync = new Door();
   readonly steps: string[] = [];
   readonly group: OwnedGroup;
 
@@ -135,6 +136,15 @@ class Rig {
       ...systemDisk,
       open: async (path, mode) => {
         const file = await systemDisk.open(path, mode);
+        if (path.endsWith("state.json.new")) {
+          return {
+            ...file,
+            sync: async () => {
+              await this.stateSync.pass();
+              await file.sync();
+            },
+          };
+        }
         if (!path.endsWith(".log")) return file;
         return {
           ...file,
@@ -169,8 +179,8 @@ class Rig {
   }
 
   async close(): Promise<void> {
-    for (const door of [this.line.batches, this.line.heartbeats, this.line.questions, this.journalSync])
-      door.open();
+    const { batches, heartbeats, questions } = this.line;
+    for (const door of [batches, heartbeats, questions, this.journalSync, this.stateSync]) door.open();
     await this.group.close("abandon");
   }
 }
@@ -264,7 +274,6 @@ test("a write under way when the newer token is seen is never answered with succ
     const rig = open();
     rig.line.answer = () => ({ kind: "superseded", token: newer });
     rig.line.batches.close();
-    rig.line.heartbeats.close();
     await rig.group.start();
     await rig.write(1);
     await until("the batch", () => (rig.line.batches.waiting > 0 ? true : undefined));
@@ -272,14 +281,18 @@ test("a write under way when the newer token is seen is never answered with succ
     const written = rig.write(2, true);
     await until("the sync", () => (rig.journalSync.waiting > 0 ? true : undefined));
     const outcomes = Promise.allSettled([written, rig.group.flush()]);
-    // The heartbeat that still hangs keeps the fence from going further than the knowledge of it.
+    // A step under way keeps the fence from going further than the knowledge of it.
+    rig.stateSync.close();
+    const busy = rig.group.acceptUnflushed();
+    await until("the step", () => (rig.stateSync.waiting > 0 ? true : undefined));
     rig.line.batches.open();
-    assert.equal(await rig.stateAfter("fenced"), "fenced");
+    await until("the news", () => (rig.group.fenced ? true : undefined));
+    assert.equal(rig.group.journal?.log.durable.sequence, 1);
     rig.journalSync.open();
-    await until("the sync's end", () =>
-      rig.group.journal === null || rig.group.journal.log.durable.sequence === 2 ? true : undefined,
-    );
-    rig.line.heartbeats.open();
+    await until("the sync's end", () => (rig.group.journal?.log.durable.sequence === 2 ? true : undefined));
+    rig.stateSync.open();
+    await busy;
+    assert.equal(await rig.stateAfter("fenced"), "fenced");
     for (const outcome of await outcomes) {
       assert.equal(outcome.status, "rejected");
       assert.ok(isShutdown(outcome.reason));
