@@ -2,10 +2,10 @@
  * `verify` and `scan ...`: compares a group's standby with its owner in the write order, and looks at scans under way. The
  * owner's agent does the work; a command that ends early leaves it going on.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import type { ScanReport, ScanRequest } from "../../protocol/admin.ts";
 import { adminRoutes, ExitCode } from "../../protocol/admin.ts";
 import type { VerifyResult } from "../../protocol/status.ts";
-import { systemClock } from "../../runtime/clock.ts";
 import { AdminClient } from "../admin-client.ts";
 import type { Call, CommandSpec } from "../command.ts";
 import { answer } from "../command.ts";
@@ -51,7 +51,7 @@ async function scanToEnd(
       done: doneBytes,
       total: totalBytes,
     });
-    await new Promise<void>((resolve) => systemClock.after(askMs, resolve));
+    await delay(askMs);
     seen = await report(client, name);
   }
   return seen;

@@ -33,7 +33,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { LineCodec } from "../../runtime/settings/types.ts";
 import type { CodecState } from "./codec-choice.ts";
-import { chooseCodec, codecStart, noteCodec } from "./codec-choice.ts";
+import { chooseCodec, codecStart, noteCodec, sampleShrinks } from "./codec-choice.ts";
 import type { Line } from "./line.ts";
 import type { Condition, ShipContext, ShipEffect, ShipEvent, ShipState, StopReason } from "./machine.ts";
 import { shipStart, step, wakeAtMs } from "./machine.ts";
@@ -350,7 +350,8 @@ export class Shipper {
     }
     if (batch.abort.signal.aborted) return;
     const raw = packed.reduce((sum, frame) => sum + frameHeaderBytes + frame.body.byteLength, 0);
-    const codec = chooseCodec(this.#codecState, this.#codecSetting, order.lineBytesPerSecond);
+    const shrinks = (): boolean => sampleShrinks(packed);
+    const codec = chooseCodec(this.#codecState, this.#codecSetting, order.lineBytesPerSecond, shrinks);
     batch.bytes = await encodeBatch(packed, source.token, codec, this.#options.compress);
     if (batch.abort.signal.aborted) return;
     this.#codecState = noteCodec(this.#codecState, codec, raw, batch.bytes.byteLength);

@@ -3,10 +3,13 @@
  * given rate and delay, the answers feed the window, and what is in flight is compared with what the line can carry.
  */
 import { strict as assert } from "node:assert";
+import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
 import { batchRawBytesTarget } from "../../../protocol/batch.ts";
-import { chooseCodec, codecStart, noteCodec } from "../../../site-agent/ship/codec-choice.ts";
+import type { Frame } from "../../../protocol/frame.ts";
+import { buildFrame } from "../../../protocol/frame.ts";
+import { chooseCodec, codecStart, noteCodec, sampleShrinks } from "../../../site-agent/ship/codec-choice.ts";
 import type { SendMark, WindowState } from "../../../site-agent/ship/window.ts";
 import {
   batchRawBytes,
@@ -127,19 +130,51 @@ test("raw lengths follow the ratio and stay within the format's bounds", () => {
   assert.equal(batchRawBytes({ ...windowStart, ratio: 1 }, 1_000, 4), 64 * 1024);
 });
 
-test("the codec follows the line, and what does not shrink is left alone but for a try now and then", () => {
-  assert.equal(chooseCodec(codecStart, "auto", 250_000), "brotli");
-  assert.equal(chooseCodec(codecStart, "auto", 125_000_000), "lz4");
-  assert.equal(chooseCodec(codecStart, "auto", undefined), "lz4");
-  assert.equal(chooseCodec(codecStart, "lz4", 1), "lz4");
+test("the codec follows the line, and a batch that does not shrink is left alone but for a try now and then", () => {
+  const yes = () => true;
+  const no = () => false;
+  assert.equal(chooseCodec(codecStart, "auto", 250_000, yes), "brotli");
+  assert.equal(chooseCodec(codecStart, "auto", 125_000_000, yes), "lz4");
+  assert.equal(chooseCodec(codecStart, "auto", undefined, yes), "lz4");
+  assert.equal(chooseCodec(codecStart, "lz4", 1, no), "lz4");
   let state = codecStart;
   const used: string[] = [];
-  for (let batch = 0; batch < 60; batch += 1) {
-    const codec = chooseCodec(state, "auto", 250_000);
+  for (let batch = 0; batch < 64; batch += 1) {
+    const codec = chooseCodec(state, "auto", 250_000, no);
     used.push(codec);
     state = noteCodec(state, codec, 1_000, 1_000);
   }
-  const tries = used.filter((codec) => codec === "brotli").length;
-  assert.ok(tries >= 4 && tries <= 8, `${tries} tries`);
-  assert.equal(noteCodec(state, "brotli", 1_000, 100).stubborn, 0);
+  assert.equal(used.filter((codec) => codec === "brotli").length, 4);
+  assert.equal(chooseCodec(state, "auto", 250_000, yes), "brotli", "what shrinks does not wait for its turn");
+  // A batch that shrank against its sample says that the next may, too.
+  state = noteCodec(state, "brotli", 1_000, 100);
+  assert.equal(chooseCodec(state, "auto", 250_000, no), "brotli");
+});
+
+test("a sample sees that a batch shrinks, wherever in it, whatever its frames", () => {
+  const frame = (parts: readonly Uint8Array[]): Frame =>
+    buildFrame({
+      lineage: new Uint8Array(16),
+      first: 1,
+      chainBefore: new Uint8Array(32),
+      dataBytesBefore: 0,
+      openedAtMs: 0,
+      closedAtMs: 0,
+      records: parts.map((data, index) => ({
+        kind: "write",
+        volume: 0,
+        offset: index * 65_536,
+        length: data.byteLength,
+        data,
+      })),
+    });
+  const noise = () => randomBytes(65_536);
+  const calm = () => Buffer.alloc(65_536, 7);
+  assert.equal(sampleShrinks([frame([noise(), noise()]), frame([noise()])]), false);
+  for (let at = 0; at < 4; at += 1) {
+    const parts = [0, 1, 2, 3].map((index) => (index === at ? calm() : noise()));
+    assert.equal(sampleShrinks([frame(parts)]), true, `in part ${at} of one frame`);
+    assert.equal(sampleShrinks(parts.map((part) => frame([part]))), true, `in frame ${at}`);
+  }
+  assert.equal(sampleShrinks([frame([Buffer.alloc(512, 1)])]), true, "a short one");
 });
