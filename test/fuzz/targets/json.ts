@@ -109,6 +109,7 @@ export const documentsTarget: FuzzTarget = {
       standby: "dr",
       unflushedMayBeLost: false,
       history: null,
+      initial: "zeroes",
       unflushedAcceptedIn: null,
       fenced: null,
     };

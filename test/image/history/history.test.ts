@@ -337,9 +337,15 @@ test("F11: whatever step a crash hits, every retained point reads as its copy an
     rolledBack: 0,
     undone: 0,
   };
-  for (let run = 0; run < 12; run += 1) await runSeed((seed + run) >>> 0, count);
+  const isEnough = (): boolean =>
+    count.crashes > 30 &&
+    count.reads > 300 &&
+    count.pins > 3 &&
+    count.retained > 3 &&
+    count.rolledBack > 2 &&
+    count.undone > 1;
+  // What a seed brings is drawn: one that brings little is followed by more of them.
+  for (let run = 0; run < 12 || (run < 60 && !isEnough()); run += 1) await runSeed((seed + run) >>> 0, count);
   context.diagnostic(`SEED=${seed} ${JSON.stringify(count)}`);
-  const isBusy = count.crashes > 30 && count.reads > 300 && count.pins > 3 && count.retained > 3;
-  assert.ok(count.rolledBack > 2 && count.undone > 1, "images were taken back");
-  assert.ok(isBusy, "the lives did what is judged here");
+  assert.ok(isEnough(), "the lives did what is judged here");
 });
