@@ -8,7 +8,7 @@ import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
 import { KillRig, killBytesPerSecond, killCount } from "./rig.ts";
 
 const seed = seedFromEnvironment();
-const kills = killCount(80);
+const kills = killCount(72);
 
 for (const durability of ["flush", "write"] as const) {
   const own = Math.ceil(kills / 2);
