@@ -220,11 +220,18 @@ export class OwnedGroup implements RecordSink {
   }
 
   async read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
-    return (await this.#readable()).read(volume, offset, length);
+    return this.#unlessFenced((await this.#readable()).read(volume, offset, length));
   }
 
   async extents(volume: VolumeNumber, offset: number, length: number): Promise<Extent[]> {
-    return (await this.#readable()).extents(volume, offset, length);
+    return this.#unlessFenced((await this.#readable()).extents(volume, offset, length));
+  }
+
+  /** What was read while the news came may be old already, and is nobody's answer any more (I4). */
+  async #unlessFenced<T>(answer: Promise<T>): Promise<T> {
+    const read = await answer;
+    if (this.#fencedBy !== null) throw shutdownError();
+    return read;
   }
 
   status(): OwnerStatus {

@@ -46,7 +46,7 @@ async function writing(sites: TwoSites, random: SeededRandom): Promise<() => Pro
     while (!stopped) {
       randomFillSync(block);
       const reply = await client.write(random.below(sizeBytes / blockBytes) * blockBytes, block);
-      assert.equal(reply.outcome, "answered");
+      assert.equal(reply.outcome, "answered", JSON.stringify(reply));
       count += 1;
       // About a MB/s: a load, not a race.
       await new Promise((resolve) => setTimeout(resolve, 4));
@@ -112,7 +112,8 @@ const synced = (sites: TwoSites): Promise<OwnerStatus> =>
 test(`a disk that holds data gets its standby from nothing, under writes, and no takeover before its end (SEED=${seed})`, async (t) => {
   await withSites(
     () => Promise.resolve(),
-    "20Mbit/s",
+    // So slow that it cannot be over before it was looked at: some twelve seconds.
+    "2Mbit/s",
     async (sites, disk, random, home) => {
       const stop = await writing(sites, random);
       await until("the first sync to be seen", async () => {
@@ -123,6 +124,8 @@ test(`a disk that holds data gets its standby from nothing, under writes, and no
       assert.equal(early.code, 6, early.output);
       assert.match(early.output, /not recoverable yet/);
       assert.equal((await sites.standby("dr")).consistent, null);
+      const faster = await sites.cli("primary", "throttle", "set", "100Mbit/s");
+      assert.equal(faster.code, 0, faster.output);
       const writes = await stop();
       const owner = await synced(sites);
       await requireEqual(sites, home);

@@ -87,6 +87,7 @@ class Rig {
   readonly line = new HandLine();
   readonly journalSync = new Door();
   readonly stateSync = new Door();
+  readonly imageRead = new Door();
   readonly steps: string[] = [];
   readonly group: OwnedGroup;
 
@@ -108,7 +109,7 @@ class Rig {
       paths,
       files: {
         disk: observeDisk(this.#disk(), "agent", (name) => this.steps.push(name)),
-        images: systemImageFiles,
+        images: { ...systemImageFiles, open: (options) => this.#openImage(options) },
         stores: levelEngine,
         openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
         history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
@@ -128,6 +129,22 @@ class Rig {
       clock: hastyClock,
       random: systemRandom,
       log: silentLog,
+    });
+  }
+
+  async #openImage(options: Parameters<typeof systemImageFiles.open>[0]) {
+    const device = await systemImageFiles.open(options);
+    return new Proxy(device, {
+      get: (target, name) => {
+        if (name === "read") {
+          return async (offset: number, length: number) => {
+            await this.imageRead.pass();
+            return target.read(offset, length);
+          };
+        }
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
     });
   }
 
@@ -180,7 +197,8 @@ class Rig {
 
   async close(): Promise<void> {
     const { batches, heartbeats, questions } = this.line;
-    for (const door of [batches, heartbeats, questions, this.journalSync, this.stateSync]) door.open();
+    for (const door of [batches, heartbeats, questions, this.journalSync, this.stateSync, this.imageRead])
+      door.open();
     await this.group.close("abandon");
   }
 }
@@ -297,6 +315,27 @@ test("a write under way when the newer token is seen is never answered with succ
       assert.equal(outcome.status, "rejected");
       assert.ok(isShutdown(outcome.reason));
     }
+  });
+});
+
+test("a read under way when the newer token is seen is never answered with success", async () => {
+  await withRigs(async (open) => {
+    const rig = open();
+    rig.line.answer = () => ({ kind: "superseded", token: newer });
+    rig.line.batches.close();
+    await rig.group.start();
+    rig.imageRead.close();
+    const read = rig.group.read(0, 65_536, 4096);
+    const outcome = read.then(
+      () => "answered",
+      (error: unknown) => (isShutdown(error) ? "refused" : String(error)),
+    );
+    await until("the read", () => (rig.imageRead.waiting > 0 ? true : undefined));
+    await rig.write(1);
+    rig.line.batches.open();
+    await until("the news", () => (rig.group.fenced ? true : undefined));
+    rig.imageRead.open();
+    assert.equal(await outcome, "refused");
   });
 });
 
