@@ -69,13 +69,14 @@ test-sim: build ## simulate both sites: SEED=17 one seed, else ARGS="--seeds 200
 soak: build ## real sites, every fault, for MINUTES=60
 	node dist/test/soak/main.js --minutes $(or $(MINUTES),60) $(ARGS)
 
-evidence: peers build ## all tests once, and docs/evidence.md from what they really did
+evidence: peers build ## all tests once, and docs/evidence.md with what they really did added
 	rm -rf build/evidence
 	@mkdir -p build
 	export SPLITSITE_EVIDENCE="$(CURDIR)/build/evidence"; \
 	export SPLITSITE_EVIDENCE_COMMIT="$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"; \
 	$(RUN_TESTS) $$(find dist/test -name '*.test.js' | sort)
-	node dist/test/evidence/main.js docs/evidence.md build/evidence
+	cat build/evidence/figures.jsonl >> docs/evidence/figures.jsonl
+	node dist/test/evidence/main.js docs/evidence.md docs/evidence
 
 test-planted: build ## plant known bugs one at a time in a private copy; all must be caught (ARGS="--only ID --jobs 2")
 	node dist/test/planted/main.js $(ARGS)

@@ -1,6 +1,6 @@
 /**
  * `make evidence`: writes docs/evidence.md from the figures that runs of the tests left behind.
- * `node main.js PAGE FOLDER...`: a long campaign is run in slices, each with a folder of its own. Adds up and prints; it
+ * `node main.js PAGE FOLDER...`: a long campaign is run in slices. Adds up and prints; it
  * judges nothing, because a run that failed left no figures.
  */
 import { readFileSync, writeFileSync } from "node:fs";
