@@ -50,6 +50,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     const configured = group.home === hello.token.owner ? settings?.standbyImage : settings?.image;
     return { ...volume, imagePath: configured ?? paths.image(volume.name) };
   });
+  const files = [paths.intake, paths.intakeWatermark, paths.marker, paths.history];
   let seeded = false;
   for (const { imagePath, sizeBytes, name } of volumes) {
     if (!(await images.holdsData(imagePath, sizeBytes))) continue;
@@ -64,10 +65,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
       hint: "A standby starts from empty images; move this one away or choose another path.",
     });
   }
-  if (
-    input.unfinished === undefined &&
-    [paths.intake, paths.intakeWatermark, paths.marker, paths.history].some((path) => disk.exists(path))
-  ) {
+  if (input.unfinished === undefined && files.some((path) => disk.exists(path))) {
     throw new OperationalError({
       code: "STANDBY_LEFTOVERS",
       message: `there are files of a standby in ${paths.directory}, but no document that says which`,
@@ -91,8 +89,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
   // Survives a crash in any step below: what is found then is known to be half made and may be replaced.
   await writeDocument(disk, paths.state, document);
   await syncNamesOf(disk, paths.directory);
-  for (const leftover of [paths.intake, paths.intakeWatermark, paths.marker, paths.history])
-    await disk.remove(leftover);
+  for (const leftover of files) await disk.remove(leftover);
   const origin: AppliedPosition = { sequence: 0, chain: genesis, dataBytesTotal: 0, timeMs: 0 };
   const image = await openImage({
     storage,

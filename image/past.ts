@@ -70,10 +70,8 @@ export function historyOpener(
         applied,
         mayHold: Math.max(mayHold, applyingLast),
         openIndex: folder.openIndex,
-        // Asked anew before each step: until then points would be made that nobody may open.
-        get windowMs() {
-          return folder.isWorthKeeping?.() === false ? 0 : settings.windowMs;
-        },
+        windowMs: settings.windowMs,
+        isWorthKeeping: folder.isWorthKeeping,
         // Asked anew each time: on a disk that fills up the oldest points go before anything has to wait for space.
         get bytesMax() {
           return opened === undefined ? settings.bytesMax : roomFor(folder, opened.bytes);

@@ -53,7 +53,16 @@ export function differingBits(
     if (Buffer.compare(ours.subarray(start, start + size), theirs.subarray(start, start + size)) === 0)
       continue;
     bits ??= new Uint8Array(Math.ceil(count / 8));
-    bits[index >> 3]! |= 1 << (index & 7);
+    setBit(bits, index);
   }
   return bits;
+}
+
+/** A bit for a chunk or leaf, as `differingBits` numbers them; false behind the end. */
+export function hasBit(bits: Uint8Array, index: number): boolean {
+  return ((bits[index >> 3] ?? 0) & (1 << (index & 7))) !== 0;
+}
+
+export function setBit(bits: Uint8Array, index: number): void {
+  bits[index >> 3]! |= 1 << (index & 7);
 }

@@ -113,5 +113,7 @@ export function mostRecent(expression: string, before: Date): Date | undefined {
   }
 }
 
-/** The real thing. */
-export const systemCron: Cron = { schedule, mostRecent };
+/** The real thing; what happens to its runs goes to `log`. */
+export function systemCron(log: Log): Cron {
+  return { mostRecent, schedule: (expression, options, run) => schedule(expression, options, run, log) };
+}

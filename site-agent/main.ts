@@ -17,8 +17,7 @@ import { exportName } from "../protocol/ids.ts";
 import type { OwnerStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { every } from "../runtime/clock.ts";
-import type { Cron } from "../runtime/cron.ts";
-import { systemCron, schedule as systemSchedule } from "../runtime/cron.ts";
+import { systemCron } from "../runtime/cron.ts";
 import { systemDisk } from "../runtime/disk.ts";
 import { readDocument } from "../runtime/durable-document.ts";
 import { OperationalError } from "../runtime/errors.ts";
@@ -145,7 +144,9 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
   }
   const servers = await listenNbd(world, new AgentExportCatalog(groups, agent.nbd.clients), mine.length, log);
   await Promise.all([...groups.values()].map((group) => group.start()));
-  const schedules = [...groups.values()].flatMap((group) => verifyScheduleOf(group, world));
+  const schedules = mine.flatMap(({ name, scan }) =>
+    verifyScheduleOf(groups.get(name)!, scan.verifyCron, world),
+  );
   for (const schedule of schedules) schedule.start();
   const observer = every(clock, observeIntervalMs, () => {
     for (const group of groups.values()) group.status();
@@ -193,8 +194,11 @@ function lineOf(link: Link | undefined, hook: StepHook | null): Line | null {
 }
 
 /** The consistency checks that a group's settings ask for; none: no schedule. */
-function verifyScheduleOf(group: OwnedGroup, { clock, random, log }: AgentWorld): VerifySchedule[] {
-  const expression = group.settings.scan.verifyCron;
+function verifyScheduleOf(
+  group: OwnedGroup,
+  expression: string | null,
+  { clock, random, log }: AgentWorld,
+): VerifySchedule[] {
   if (expression === null) return [];
   const target = {
     group: group.name,
@@ -206,11 +210,7 @@ function verifyScheduleOf(group: OwnedGroup, { clock, random, log }: AgentWorld)
       group.scans.status() === null && group.status().io === "serving" && group.status().link.up,
     verify: () => group.scans.verify(),
   };
-  const cron: Cron = {
-    ...systemCron,
-    schedule: (text, options, run) => systemSchedule(text, options, run, log),
-  };
-  return [new VerifySchedule(expression, target, { cron, clock, random, log })];
+  return [new VerifySchedule(expression, target, { cron: systemCron(log), clock, random, log })];
 }
 
 /** A group's part of a site's budget, bytes. */

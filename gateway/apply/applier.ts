@@ -150,11 +150,10 @@ export class Applier {
       let image: GroupImage | undefined;
       try {
         image = await this.#options.open();
-        const { intake } = this.#options;
+        const { intake, history, clock, log } = this.#options;
         // What the intake lost of a step is taken out of the images again, where their history can.
         await image.undoBehind({ first: intake.head.sequence + 1, last: intake.tail.sequence });
         await verifyAgainstIntake(image, intake);
-        const { history, clock, log } = this.#options;
         const past = new Past(image, history, clock, log);
         this.#past = past;
         // Before the first step: on a disk that is full, old points make room for it.

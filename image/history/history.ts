@@ -110,7 +110,8 @@ export class History {
 
   /** Somebody wants to open points: steps are to be captured. */
   get needed(): boolean {
-    return this.#options.windowMs > 0 || this.#held().length > 0;
+    const { windowMs, isWorthKeeping } = this.#options;
+    return (windowMs > 0 && isWorthKeeping?.() !== false) || this.#held().length > 0;
   }
 
   /** Last sequence that sets cover, or the beginning; undefined while nothing is captured. */

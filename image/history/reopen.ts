@@ -24,6 +24,8 @@ export interface HistoryOptions {
   readonly mayHold: Sequence;
   readonly openIndex: OpenOrderedStore;
   readonly windowMs: number;
+  /** False while no position of the images can be opened: nothing they hold is captured then. Default true. */
+  readonly isWorthKeeping?: (() => boolean) | undefined;
   readonly bytesMax: number;
   readonly log: Log;
   readonly segmentBytes?: number;

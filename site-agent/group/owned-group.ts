@@ -120,10 +120,6 @@ export class OwnedGroup implements RecordSink {
     return this.#scans;
   }
 
-  get settings(): GroupSettings {
-    return this.#world.settings;
-  }
-
   get name(): string {
     return this.#world.settings.name;
   }

@@ -7,7 +7,7 @@ import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
 import { blockBytes } from "../../protocol/ids.ts";
 import type { DigestLevel, ScanContentRecord } from "../../protocol/record.ts";
 import { recordBytes } from "../../protocol/record.ts";
-import { chunkDigest, leafDigests, scanChunkBytes } from "../../protocol/scan-digest.ts";
+import { chunkDigest, hasBit, leafDigests, scanChunkBytes } from "../../protocol/scan-digest.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Entrance } from "../write-path/entrance.ts";
 import type { Digested, PlacedDigests } from "./digest-collector.ts";
@@ -140,25 +140,21 @@ export class ChunkReader {
   }
 }
 
-function isMarked(leaves: Uint8Array, leaf: number): boolean {
-  return ((leaves[leaf >> 3] ?? 0) & (1 << (leaf & 7))) !== 0;
-}
-
 /** From the first marked leaf to the end of the last. */
 function markedSpan(leaves: Uint8Array, start: number, end: number) {
   const count = Math.ceil((end - start) / blockBytes);
   let first = 0;
-  while (first < count && !isMarked(leaves, first)) first += 1;
+  while (first < count && !hasBit(leaves, first)) first += 1;
   if (first === count) return null;
   let last = count - 1;
-  while (!isMarked(leaves, last)) last -= 1;
+  while (!hasBit(leaves, last)) last -= 1;
   return { start: start + first * blockBytes, end: Math.min(end, start + (last + 1) * blockBytes) };
 }
 
 type LeafKind = "data" | "zeroes" | "skip";
 
 function kindOf(leaves: Uint8Array, within: number, bytes: Uint8Array): LeafKind {
-  if (!isMarked(leaves, within / blockBytes)) return "skip";
+  if (!hasBit(leaves, within / blockBytes)) return "skip";
   return isZero(bytes) ? "zeroes" : "data";
 }
 

@@ -14,7 +14,7 @@ import type { ScanDifference } from "../../protocol/control.ts";
 import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
 import { blockBytes } from "../../protocol/ids.ts";
 import type { DigestLevel, ScanMark } from "../../protocol/record.ts";
-import { scanChunkBytes } from "../../protocol/scan-digest.ts";
+import { hasBit, scanChunkBytes, setBit } from "../../protocol/scan-digest.ts";
 
 /** Unit of confirmation, chunks: a scan resumes at the first window that is not confirmed. */
 export const windowChunks = 256;
@@ -347,7 +347,7 @@ function compared(turn: Turn, record: Awaited, bits: Uint8Array | null): void {
   if (record.level === "chunk") {
     for (let index = 0; index < record.count; index += 1) {
       const chunk = record.chunk + index;
-      const differs = bits !== null && ((bits[index >> 3] ?? 0) & (1 << (index & 7))) !== 0;
+      const differs = bits !== null && hasBit(bits, index);
       turn.chunk(chunk, "digest", differs ? "leaves" : "settled");
       if (differs) turn.order({ kind: "digest", level: "leaf", volume, chunk });
     }
@@ -367,8 +367,7 @@ function withinChunk(turn: Turn, chunk: number, bits: Uint8Array): Uint8Array | 
   const { sizeBytes } = turn.context.volumes[turn.state.place.volume]!;
   const count = Math.ceil(chunkBytes(sizeBytes, chunk) / blockBytes);
   const leaves = new Uint8Array(Math.ceil(count / 8));
-  for (let leaf = 0; leaf < count; leaf += 1)
-    leaves[leaf >> 3]! |= (bits[leaf >> 3] ?? 0) & (1 << (leaf & 7));
+  for (let leaf = 0; leaf < count; leaf += 1) if (hasBit(bits, leaf)) setBit(leaves, leaf);
   return leaves.some((byte) => byte !== 0) ? leaves : null;
 }
 
@@ -404,6 +403,18 @@ const aside = {
   givenUp: ignore,
 } as const;
 
+/** A place is being made durable: nothing of a window is under way. */
+const saving: Row = {
+  started: never,
+  markPlaced: never,
+  saved: (turn) => turn.walk(),
+  digestsPlaced: never,
+  contentPlaced: never,
+  findings: ignore,
+  standbyAdvanced: advanced,
+  givenUp: leave,
+};
+
 const table: { readonly [C in PlanCondition]: Row } = {
   beginning: {
     started,
@@ -415,16 +426,7 @@ const table: { readonly [C in PlanCondition]: Row } = {
     standbyAdvanced: advanced,
     givenUp: leave,
   },
-  naming: {
-    started: never,
-    markPlaced: never,
-    saved: (turn) => turn.walk(),
-    digestsPlaced: never,
-    contentPlaced: never,
-    findings: ignore,
-    standbyAdvanced: advanced,
-    givenUp: leave,
-  },
+  naming: saving,
   walking: {
     started: never,
     markPlaced: never,
@@ -438,16 +440,7 @@ const table: { readonly [C in PlanCondition]: Row } = {
     },
     givenUp: leave,
   },
-  confirming: {
-    started: never,
-    markPlaced: never,
-    saved: (turn) => turn.walk(),
-    digestsPlaced: never,
-    contentPlaced: never,
-    findings: ignore,
-    standbyAdvanced: advanced,
-    givenUp: leave,
-  },
+  confirming: saving,
   ending: {
     started: never,
     markPlaced: (turn, event) => {

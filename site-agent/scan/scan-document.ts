@@ -6,7 +6,7 @@ import { countOf, fieldsOf, malformed, nullOr, textOf } from "../../protocol/fie
 import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
 import { blockBytes } from "../../protocol/ids.ts";
 import type { ScanPurpose } from "../../protocol/record.ts";
-import { scanChunkBytes } from "../../protocol/scan-digest.ts";
+import { hasBit, scanChunkBytes, setBit } from "../../protocol/scan-digest.ts";
 import type { ScanRange, VerifyResult } from "../../protocol/status.ts";
 import type { PlanPlace } from "./plan.ts";
 
@@ -83,7 +83,7 @@ export function withDifferences(
   const differences = [...document.differences];
   let { differingBlocks } = document;
   for (let leaf = 0; leaf < leaves.byteLength * 8; leaf += 1) {
-    if ((leaves[leaf >> 3]! & (1 << (leaf & 7))) === 0) continue;
+    if (!hasBit(leaves, leaf)) continue;
     differingBlocks += 1;
     const start = chunk * scanChunkBytes + leaf * blockBytes;
     const end = Math.min(sizeBytes, start + blockBytes);
@@ -108,8 +108,7 @@ export function leavesIn(
     if (range.volume !== volume || start >= end) continue;
     bits ??= new Uint8Array(scanChunkBytes / blockBytes / 8);
     const last = Math.ceil((end - chunkStart) / blockBytes);
-    for (let leaf = Math.floor((start - chunkStart) / blockBytes); leaf < last; leaf += 1)
-      bits[leaf >> 3]! |= 1 << (leaf & 7);
+    for (let leaf = Math.floor((start - chunkStart) / blockBytes); leaf < last; leaf += 1) setBit(bits, leaf);
   }
   return bits;
 }

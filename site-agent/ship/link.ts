@@ -12,7 +12,7 @@ import { controlBytesMax, parseGroupKnowledge, peerSilenceMs, wanRoutes } from "
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import type { Cron } from "../../runtime/cron.ts";
-import { schedule, systemCron } from "../../runtime/cron.ts";
+import { systemCron } from "../../runtime/cron.ts";
 import { errorCode, OperationalError } from "../../runtime/errors.ts";
 import type { HttpReply } from "../../runtime/http.ts";
 import type { HttpClient } from "../../runtime/http-client.ts";
@@ -93,10 +93,7 @@ export class Link implements Line {
       override === undefined
         ? new URL(peer.gateway?.url ?? "https://invalid").origin
         : `https://${override.host}:${override.port}`;
-    const cron: Cron = options.cron ?? {
-      ...systemCron,
-      schedule: (expression, when, run) => schedule(expression, when, run, log),
-    };
+    const cron = options.cron ?? systemCron(log);
     this.throttle = new ThrottleControl({
       throttle: new BottleneckThrottle(settings.limitBytesPerSecond, clock),
       settings,
