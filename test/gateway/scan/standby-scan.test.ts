@@ -243,13 +243,14 @@ test(`killed at random under a scan: no false alarm, nothing agreed that was not
   let child = await site.startChild();
   assert.equal((await owner.greet(site)).lacks, "unknown");
   let kills = 0;
-  /** Goes on until the child has lived through it, with a new one whenever it was killed. */
+  /** Goes on until the child has lived through it, with a new one whenever it was killed; the first is always killed. */
   const alive = async (work: () => Promise<void>): Promise<void> => {
     for (;;) {
       const exited = once(child, "exit");
-      const timer = random.chance(kills < 12 ? 0.4 : 0)
-        ? setTimeout(() => child.kill("SIGKILL"), random.below(25))
-        : undefined;
+      const timer =
+        kills === 0 || random.chance(kills < 12 ? 0.4 : 0)
+          ? setTimeout(() => child.kill("SIGKILL"), random.below(25))
+          : undefined;
       const whole = await unlessGone(work);
       if (timer === undefined) {
         assert.ok(whole, "nobody killed it");
