@@ -52,6 +52,7 @@ export function describeSettings(settings: Settings): unknown {
       })),
       connections: link.connections,
       codec: link.codec,
+      collect: formatDurationExact(link.collectMs),
     })),
     witness: { kind: "none" },
   };

@@ -11,6 +11,7 @@ import type {
   AgentSettings,
   GatewaySettings,
   GroupSettings,
+  LineCodec,
   LinkSettings,
   Settings,
   SiteSettings,
@@ -19,6 +20,14 @@ import type {
 export interface ResolveOutcome {
   readonly settings: Settings;
   readonly findings: readonly Finding[];
+}
+
+/**
+ * How long records are collected for one batch when the file does not say, ms. 60 stay within the lag that a line with
+ * room may have. Who names a codec counts bytes more than a quarter of a second.
+ */
+function collectMsOf(codec: LineCodec): number {
+  return codec === "lz4" || codec === "brotli" ? 250 : 60;
 }
 
 /** Stands in for an address that was refused, so that the other checks can go on; never leaves this folder. */
@@ -164,6 +173,7 @@ class Resolver {
       windows: link.windows.map((window) => ({ cron: window.cron, limitBytesPerSecond: window.limit })),
       connections: link.connections,
       codec: link.codec,
+      collectMs: link.collect ?? collectMsOf(link.codec),
     };
   }
 }

@@ -66,6 +66,9 @@ const age = quantity(
   bounded(parseDuration, 1_000, 30 * 86_400_000),
 );
 
+/** Longer than 2 s it would be lag for nothing: no codec packs more than 4 MiB at a time. */
+const collect = quantity(`${timeForm}, from 10ms to 2s`, timePattern, bounded(parseDuration, 10, 2_000));
+
 /** A window shorter than one look of the retention would give points back as soon as they are made. */
 const window = quantity(`off, or ${timeForm}, from 10s to 365d`, windowPattern, (text) =>
   text === "off" ? 0 : bounded(parseDuration, 10_000, 365 * 86_400_000)(text),
@@ -185,6 +188,7 @@ const link = z.strictObject({
     .max(16, { error: "must be from 1 to 16" })
     .default(4),
   codec: choice(["auto", "lz4", "brotli", "none"]).default("auto"),
+  collect: collect.optional(),
 });
 
 const file = z.strictObject({

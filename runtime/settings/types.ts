@@ -87,6 +87,8 @@ export interface LinkSettings {
   readonly windows: readonly { readonly cron: string; readonly limitBytesPerSecond: number | null }[];
   readonly connections: number;
   readonly codec: LineCodec;
+  /** How long records are collected for one batch, ms. */
+  readonly collectMs: number;
 }
 
 export interface Settings {

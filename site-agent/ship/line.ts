@@ -24,7 +24,7 @@ export interface LinkState {
 }
 
 export interface Line {
-  readonly settings: Pick<LinkSettings, "codec" | "connections">;
+  readonly settings: Pick<LinkSettings, "codec" | "connections" | "collectMs">;
   readonly status: LinkState;
   /** Bytes in flight that one group may hold: an equal share of the line's memory. */
   readonly budgetBytes: number;

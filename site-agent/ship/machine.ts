@@ -36,12 +36,6 @@ export const backOffMsMin = 100;
 export const backOffMsMax = 5_000;
 /** A refusal is something the operator may mend: asked again this often, ms. */
 export const refusedRetryMs = 15_000;
-/**
- * Records are collected this long before a short batch is sent, ms, unless the line has been quiet for as long: one
- * compressor over many records packs them several times better than one over a few, and 60 ms stay within the lag
- * that a line with room may have.
- */
-export const collectMs = 60;
 /** A batch that fails this often in a row without an answer sends us back to the greeting. */
 export const batchTriesMax = 4;
 /** A batch whose predecessor is under way is sent again after this, ms. */
@@ -127,6 +121,11 @@ export interface ShipContext {
   readonly token: Token;
   /** Batches in flight at most. */
   readonly connections: number;
+  /**
+   * Records are collected this long before a short batch is sent, ms, unless the line has been quiet for as long: one
+   * compressor over many records packs them several times better than one over a few.
+   */
+  readonly collectMs: number;
   /** Uniform in [0, 1), for jitter. */
   fraction(): number;
   /** Limit of the line now; null: unlimited. */
@@ -245,7 +244,11 @@ export function step(state: ShipState, event: ShipEvent, nowMs: number, context:
 }
 
 /** When `woken` is wanted after `nowMs`, on the same clock; undefined: only an event changes anything. */
-export function wakeAtMs(state: ShipState, nowMs: number): number | undefined {
+export function wakeAtMs(
+  state: ShipState,
+  nowMs: number,
+  { collectMs }: Pick<ShipContext, "collectMs">,
+): number | undefined {
   let at = Number.POSITIVE_INFINITY;
   switch (state.condition) {
     case "greeting":
@@ -467,6 +470,7 @@ class Turn {
     }
     const rawBytes = Math.min(batchRawBytes(window, limit, this.context.connections), Math.max(1, budget));
     const pending = this.pendingRawBytes();
+    const { collectMs } = this.context;
     const collected = this.nowMs >= this.state.collectingSinceMs + collectMs;
     const quiet = this.state.inFlight.length === 0 && this.nowMs >= this.state.orderedAtMs + collectMs;
     if (!quiet && !collected && pending < rawBytes) return;

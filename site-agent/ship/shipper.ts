@@ -133,6 +133,7 @@ export class Shipper {
       lineage: lineageToText(source.lineage),
       token: source.token,
       connections: link.settings.connections,
+      collectMs: link.settings.collectMs,
       fraction: () => random.fraction(),
       limitBytesPerSecond: () => link.status.limitBytesPerSecond,
       budgetBytes: () => link.budgetBytes,
@@ -217,7 +218,7 @@ export class Shipper {
   #arm(): void {
     const { clock } = this.#options;
     const nowMs = clock.monotonicMs();
-    const atMs = wakeAtMs(this.#state, nowMs) ?? Number.POSITIVE_INFINITY;
+    const atMs = wakeAtMs(this.#state, nowMs, this.#context) ?? Number.POSITIVE_INFINITY;
     // An earlier timer may fire for nothing; that is cheaper than a new timer for every record.
     if (atMs >= this.#timerAtMs) return;
     this.#timer?.cancel();

@@ -85,6 +85,7 @@ async function shipAll(relay: Relay): Promise<void> {
       windows: [],
       connections: 1,
       codec: "lz4",
+      collectMs: 60,
       ...settings.links[0],
     },
     clock: systemClock,

@@ -512,7 +512,7 @@ interface Call {
 
 /** The line as one incarnation of an agent has it. Its watch over silence is that of the real line, in short. */
 export class SimLine implements Line {
-  readonly settings: { readonly codec: LineCodec; readonly connections: number };
+  readonly settings: { readonly codec: LineCodec; readonly connections: number; readonly collectMs: number };
   readonly budgetBytes = 1024 * 1024;
   readonly #wan: Wan;
   readonly #scheduler: Scheduler;
@@ -528,7 +528,7 @@ export class SimLine implements Line {
   #checking = false;
 
   constructor(wan: Wan, scheduler: Scheduler, from: string, to: string, life: Life, codec: LineCodec) {
-    this.settings = { codec, connections: 4 };
+    this.settings = { codec, connections: 4, collectMs: 60 };
     this.#wan = wan;
     this.#scheduler = scheduler;
     this.#from = from;

@@ -82,6 +82,7 @@ test("paths are absolute, units resolved, defaults filled in", () => {
       windows: [],
       connections: 4,
       codec: "auto",
+      collectMs: 60,
     },
   ]);
 });

@@ -34,7 +34,7 @@ const newer = { epoch: 2, owner: "dr" };
 
 /** Attaches everybody to an empty standby; batches and heartbeats wait at their doors. */
 class HandLine implements Line {
-  readonly settings = { codec: "none", connections: 2 } as const;
+  readonly settings = { codec: "none", connections: 2, collectMs: 60 } as const;
   readonly status = { up: true, limitBytesPerSecond: null, wireBytes: 0, lastContact: null };
   readonly budgetBytes = 16 * 1024 * 1024;
   readonly batches = new Door();

@@ -447,7 +447,7 @@ async function fillAndFree(dataDir: string, reserveBytes: number): Promise<void>
 function successorLine(lineage: Lineage): Line {
   const silent = () => new Promise<never>(() => {});
   return {
-    settings: { codec: "auto", connections: 1 },
+    settings: { codec: "auto", connections: 1, collectMs: 60 },
     status: { up: true, limitBytesPerSecond: 1_000, wireBytes: 0, lastContact: null },
     budgetBytes: 1 << 20,
     join: () => () => {},

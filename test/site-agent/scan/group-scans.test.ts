@@ -95,6 +95,7 @@ class Rig {
       limitBytesPerSecond: null,
       windows: [],
       connections: 2,
+      collectMs: 60,
       codec: "none",
     } as const;
     this.link = new Link({

@@ -15,14 +15,7 @@ import type {
   ShipState,
   Step,
 } from "../../../site-agent/ship/machine.ts";
-import {
-  backOffMsMax,
-  collectMs,
-  refusedRetryMs,
-  shipStart,
-  step,
-  wakeAtMs,
-} from "../../../site-agent/ship/machine.ts";
+import { backOffMsMax, refusedRetryMs, shipStart, step, wakeAtMs } from "../../../site-agent/ship/machine.ts";
 
 const lineage = "00000000-0000-4000-8000-000000000001";
 const token = { epoch: 3, owner: "primary" };
@@ -32,6 +25,7 @@ const context: ShipContext = {
   lineage,
   token,
   connections: 4,
+  collectMs: 60,
   fraction: () => 0.5,
   limitBytesPerSecond: () => null,
   budgetBytes: () => 16 * 1024 * 1024,
@@ -244,7 +238,7 @@ for (const condition of Object.keys(samples) as Condition[]) {
       const play = samples[condition]();
       assert.equal(play.state.condition, condition, "the sample is what it says");
       if (condition === "attached" && kind === "readFailed") {
-        play.on({ kind: "woken" }, collectMs + 1);
+        play.on({ kind: "woken" }, context.collectMs + 1);
         assert.ok(play.state.reading !== undefined);
       }
       const before = play.state;
@@ -350,7 +344,7 @@ test("wanted inside a batch rewinds the position to send, never below acknowledg
 test("wanted for a batch that is still under way puts the later one off", () => {
   const play = new Play().attach(20, 10);
   const first = play.send(12);
-  play.on({ kind: "woken" }, collectMs + 1);
+  play.on({ kind: "woken" }, context.collectMs + 1);
   const second = play.send(20);
   play.answer(second, { kind: "wanted", sequence: 11, applied: 10 });
   assert.equal(play.state.inFlight.find((batch) => batch.id === second)?.status, "parked");
@@ -409,8 +403,8 @@ test("a lone record leaves at once, the next ones are collected", () => {
   const reads = () => play.effects.filter((effect) => effect.kind === "readBatch").length;
   play.on({ kind: "durableAdvanced", durable: 22, dataBytesTotal: 22 * 4096 });
   assert.equal(reads(), 1);
-  assert.ok((wakeAtMs(play.state, play.nowMs) ?? 0) <= play.nowMs + collectMs);
-  play.on({ kind: "woken" }, collectMs + 1);
+  assert.ok((wakeAtMs(play.state, play.nowMs, context) ?? 0) <= play.nowMs + context.collectMs);
+  play.on({ kind: "woken" }, context.collectMs + 1);
   assert.equal(reads(), 2);
 });
 
@@ -518,7 +512,7 @@ class World {
   }
 
   wake(): void {
-    const at = wakeAtMs(this.play.state, this.play.nowMs);
+    const at = wakeAtMs(this.play.state, this.play.nowMs, context);
     if (at !== undefined) this.event({ kind: "woken" }, Math.max(0.1, at - this.play.nowMs));
   }
 

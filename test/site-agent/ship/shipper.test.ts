@@ -42,6 +42,7 @@ const lineSettings: LinkSettings = {
   limitBytesPerSecond: null,
   windows: [],
   connections: 4,
+  collectMs: 60,
   codec: "auto",
 };
 
