@@ -8,6 +8,7 @@ import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runTool } from "../test/support/child.ts";
+import { measure as firstSync } from "./first-sync.ts";
 import { measure as s1 } from "./s1.ts";
 import { measure as s2 } from "./s2.ts";
 import { measure as s3 } from "./s3.ts";
@@ -19,7 +20,17 @@ import { measure as s11 } from "./s11.ts";
 import type { Benchmark, Section } from "./section.ts";
 import { figure } from "./section.ts";
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { s1, s2, s3, s4, s5, s6, s10, s11 };
+const benchmarks: Readonly<Record<string, Benchmark>> = {
+  s1,
+  s2,
+  s3,
+  s4,
+  s5,
+  s6,
+  s10,
+  s11,
+  "first-sync": firstSync,
+};
 
 const { values } = parseArgs({
   options: {
