@@ -19,6 +19,7 @@ import { measure as s10 } from "./s10.ts";
 import { measure as s11 } from "./s11.ts";
 import type { Benchmark, Section } from "./section.ts";
 import { figure } from "./section.ts";
+import { measure as verify } from "./verify.ts";
 
 const benchmarks: Readonly<Record<string, Benchmark>> = {
   s1,
@@ -30,6 +31,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   s10,
   s11,
   "first-sync": firstSync,
+  verify,
 };
 
 const { values } = parseArgs({
