@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup peers build check lint test test-interop test-crash test-planted test-sim soak evidence demo bench clean
+.PHONY: help setup peers build check lint test test-interop test-crash test-planted test-sim soak soak-checks evidence demo bench clean
 
 # A build server must not pass by having nothing installed: missing test peers are failures there.
 ifeq ($(CI),true)
@@ -68,6 +68,9 @@ test-sim: build ## simulate both sites: SEED=17 one seed, else ARGS="--seeds 200
 
 soak: build ## real sites, every fault, for MINUTES=60
 	node dist/test/soak/main.js --minutes $(or $(MINUTES),60) $(ARGS)
+
+soak-checks: build ## consistency checks under full load for MINUTES=10, then 200 flipped bits to be found
+	node dist/test/soak/checks.js --minutes $(or $(MINUTES),10) $(ARGS)
 
 evidence: peers build ## all tests once, and docs/evidence.md with what they really did added
 	rm -rf build/evidence

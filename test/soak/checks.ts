@@ -1,0 +1,153 @@
+/**
+ * `make soak-checks MINUTES=10`: consistency checks of a group under full write load, one after the other for so long, not one
+ * of which may report anything; then single bits of the standby's images are turned over at rest, and the next check must find
+ * exactly these blocks, repair must mend them the right way round, and the check after it find nothing. Ends with 0 only then.
+ */
+import { strict as assert } from "node:assert";
+import { randomFillSync } from "node:crypto";
+import { open, readFile } from "node:fs/promises";
+import { parseArgs } from "node:util";
+import type { VerifyResult } from "../../protocol/status.ts";
+import { noteEvidence } from "../support/evidence.ts";
+import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
+import { groupName, lastJson, TwoSites } from "../support/sites.ts";
+import { until } from "../support/wait.ts";
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: "string", default: "10" },
+    flips: { type: "string", default: "200" },
+    seed: { type: "string" },
+  },
+});
+const minutes = Number(values.minutes);
+const flips = Number(values.flips);
+const seed = values.seed === undefined ? seedFromEnvironment() : Number(values.seed);
+if (!(minutes > 0) || !(flips > 0) || !Number.isInteger(seed)) {
+  console.error("--minutes and --flips must be numbers above 0, --seed a whole number");
+  process.exit(2);
+}
+
+const blockBytes = 4_096;
+const volumes = { data: 192 * 2 ** 20, wal: 64 * 2 ** 20 };
+type VolumeName = keyof typeof volumes;
+const names = Object.keys(volumes) as VolumeName[];
+/** Writers of each volume, each with one request in flight and no pause. */
+const writersPerVolume = 4;
+
+console.log(`checks for ${minutes} minutes, then ${flips} bits, seed ${seed}`);
+const random = new SeededRandom(seed, 91);
+const sites = await TwoSites.create({ volumes, limit: "unlimited" });
+try {
+  await Promise.all([sites.start("dr"), sites.start("primary")]);
+  await sites.waitServing("primary");
+  const writers = await startWriters();
+  const endMs = performance.now() + minutes * 60_000;
+  let checks = 0;
+  let checkedBytes = 0;
+  while (performance.now() < endMs) {
+    const { checkedBytes: bytes, uncheckedBytes, overwrittenChunks } = await verify(0);
+    checks += 1;
+    checkedBytes += bytes;
+    assert.equal(uncheckedBytes, 0, "everything was compared");
+    console.log(
+      `check ${checks}: no difference, ${overwrittenChunks} chunks overwritten, ${writers.count()} writes so far`,
+    );
+  }
+  const writes = await writers.stop();
+  assert.ok(
+    checks > 0 && writes > 100 * minutes,
+    `${checks} checks beside ${writes} writes prove too little`,
+  );
+  await sites.waitIdle("primary", "dr", 120_000);
+
+  const flipped = await flipImages();
+  const found = await verify(7);
+  const told = new Set(
+    found.differences.flatMap(({ volume, offset, length }) =>
+      Array.from({ length: length / blockBytes }, (_, index) => `${volume}:${offset / blockBytes + index}`),
+    ),
+  );
+  assert.equal(found.differingBlocks, flipped.size);
+  assert.deepEqual([...told].sort(), [...flipped].sort(), "exactly the blocks whose bits were turned over");
+  console.log(`${flips} bits in ${flipped.size} blocks: all found, nothing else`);
+
+  const repaired = await sites.cli("primary", "verify", groupName, "--repair", "--yes", "--json");
+  assert.equal(repaired.code, 0, repaired.output);
+  await verify(0);
+  for (const name of names) {
+    const home = await readFile(await sites.homeImage("primary", name));
+    await until("both images to be the same", async () =>
+      home.equals(await readFile(await sites.standbyImage("dr", name))) ? true : undefined,
+    );
+  }
+  console.log("repaired: the standby's images are the owner's again, and a check finds nothing");
+  noteEvidence("corruptions", { injected: flips, found: flips, undetected: 0 });
+  console.log(
+    `${checks} checks of ${(checkedBytes / 2 ** 30).toFixed(1)} GiB beside ${writes} writes: no false report`,
+  );
+} finally {
+  await sites.dispose();
+}
+
+interface Writers {
+  count(): number;
+  /** Ends them and gives back how many writes were answered. */
+  stop(): Promise<number>;
+}
+
+async function startWriters(): Promise<Writers> {
+  const clients = await sites.connect("primary", writersPerVolume);
+  let stopped = false;
+  let count = 0;
+  const running = clients.flatMap((own, volume) =>
+    own.map(async (client, index) => {
+      const draw = new SeededRandom(seed, 100 + volume * writersPerVolume + index);
+      const sizeBytes = volumes[names[volume]!];
+      while (!stopped) {
+        const data = Buffer.alloc(blockBytes * draw.pick([1, 1, 1, 2, 4, 16]));
+        randomFillSync(data, 0, data.byteLength / 2);
+        const at = draw.below((sizeBytes - data.byteLength) / blockBytes) * blockBytes;
+        const reply = await client.write(at, data);
+        assert.equal(reply.outcome, "answered", JSON.stringify(reply));
+        count += 1;
+      }
+      await client.close();
+    }),
+  );
+  return {
+    count: () => count,
+    stop: async () => {
+      stopped = true;
+      await Promise.all(running);
+      return count;
+    },
+  };
+}
+
+async function verify(code: number): Promise<VerifyResult> {
+  const finished = await sites.cli("primary", "verify", groupName, "--json");
+  assert.equal(finished.code, code, finished.output);
+  const result = lastJson(finished.stdout) as VerifyResult;
+  if (code === 0) assert.equal(result.differingBlocks, 0, finished.output);
+  return result;
+}
+
+/** One bit in each of so many places of the standby's images; the blocks they lie in, as VOLUME:NUMBER. */
+async function flipImages(): Promise<Set<string>> {
+  const flipped = new Set<string>();
+  const seen = new Set<string>();
+  while (seen.size < flips) {
+    const name = random.pick(names);
+    const at = random.below(volumes[name]);
+    const bit = random.below(8);
+    if (seen.has(`${name}:${at}:${bit}`)) continue;
+    seen.add(`${name}:${at}:${bit}`);
+    const image = await open(await sites.standbyImage("dr", name), "r+");
+    const { buffer } = await image.read(Buffer.alloc(1), 0, 1, at);
+    await image.write(Buffer.of(buffer[0]! ^ (1 << bit)), 0, 1, at);
+    await image.close();
+    flipped.add(`${name}:${Math.floor(at / blockBytes)}`);
+  }
+  return flipped;
+}
