@@ -6,6 +6,7 @@
 import type { BlockChange } from "../block/bulk-write.ts";
 import type { VolumeNumber } from "../protocol/ids.ts";
 import type { BlockRecord, ClientRecord, ScanContentRecord } from "../protocol/record.ts";
+import { isOfClient } from "../protocol/record.ts";
 
 /** Disjoint, ascending changes by volume. Neighbouring ranges of zeroes are one change. */
 export type FoldedChanges = ReadonlyMap<VolumeNumber, readonly BlockChange[]>;
@@ -13,11 +14,9 @@ export type FoldedChanges = ReadonlyMap<VolumeNumber, readonly BlockChange[]>;
 /** A record that may change an image. */
 export type ImageRecord = ClientRecord | ScanContentRecord;
 
-/** Digests and marks of a scan change nothing; its content only where the images do not hold it already. */
+/** Digests and marks of a scan, and gaps, change nothing; scan content only where the images do not hold it already. */
 export function isImageRecord(record: BlockRecord, scanned: "apply" | "held"): record is ImageRecord {
-  return record.kind === "scanContent"
-    ? scanned === "apply"
-    : record.kind !== "scanDigest" && record.kind !== "scanMark";
+  return record.kind === "scanContent" ? scanned === "apply" : isOfClient(record);
 }
 
 /** The bytes that a record writes; null: zeroes. */

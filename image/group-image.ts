@@ -9,6 +9,7 @@ import { isBulkWritable } from "../block/bulk-write.ts";
 import type { BlockDevice, Extent } from "../block/device.ts";
 import { BlockErrno, BlockError } from "../block/device.ts";
 import type { Frame } from "../protocol/frame.ts";
+import { gapOf } from "../protocol/frame.ts";
 import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
 import type { ScanDigestRecord } from "../protocol/record.ts";
@@ -221,6 +222,8 @@ export class GroupImage {
       return made;
     };
     for (const frame of frames) {
+      // It changes nothing, and has one record for all of its sequences.
+      if (gapOf(frame) !== undefined) continue;
       const end = Math.min(frame.last, through);
       for (let sequence = Math.max(frame.first, after + 1); sequence <= end; sequence += 1) {
         const record = frame.records[sequence - frame.first]!;

@@ -10,7 +10,7 @@ import type { Frame } from "../protocol/frame.ts";
 import type { Sequence, VolumeNumber } from "../protocol/ids.ts";
 import { blockBytes, sectorBytes } from "../protocol/ids.ts";
 import type { ClientRecord } from "../protocol/record.ts";
-import { isOfScan } from "../protocol/record.ts";
+import { isOfClient } from "../protocol/record.ts";
 import { RangeMap } from "./range-map.ts";
 
 /** One part of a planned read, in ascending order without gaps. */
@@ -82,7 +82,7 @@ export class Overlay {
     const { records } = frame;
     for (let index = 0; index < records.length; index += 1) {
       const record = records[index]!;
-      if (isOfScan(record)) continue;
+      if (!isOfClient(record)) continue;
       let volume = this.#volumes.get(record.volume);
       if (volume === undefined) {
         volume = { blocks: new Map(), ranges: new RangeMap() };
@@ -162,7 +162,7 @@ export class Overlay {
       if (frame.last > sequence) break;
       this.#bytes -= frame.body.byteLength;
       last = frame.last;
-      for (const record of frame.records) if (!isOfScan(record)) this.#evictBlocks(record, last);
+      for (const record of frame.records) if (isOfClient(record)) this.#evictBlocks(record, last);
     }
     if (count === 0) return;
     this.#frames.splice(0, count);

@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { ChainWalker } from "../protocol/chain.ts";
 import type { Frame } from "../protocol/frame.ts";
-import { encodeFrame, frameBodyBytesMax } from "../protocol/frame.ts";
+import { encodeFrame, frameBodyBytesMax, gapOf } from "../protocol/frame.ts";
 import type { ChainPosition, ChainValue, LineageBytes, Sequence } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
 import { recordBytes } from "../protocol/record.ts";
@@ -496,9 +496,10 @@ export async function establish(
   await watermark.writeDurable(position, boot, false);
 }
 
-/** Chain value after the record `sequence` of a frame. */
-function chainWithin(frame: Frame, sequence: Sequence): ChainValue {
+/** Chain value after the record `sequence` of a frame; undefined inside a gap, where nobody told us any. */
+function chainWithin(frame: Frame, sequence: Sequence): ChainValue | undefined {
   if (sequence === frame.last) return frame.chainAfter;
+  if (gapOf(frame) !== undefined) return undefined;
   const walker = new ChainWalker(frame.chainBefore);
   let at = 0;
   for (let index = 0; index <= sequence - frame.first; index += 1) {

@@ -66,7 +66,7 @@ export interface Hello {
   readonly initial?: "data";
 }
 
-export type StandbyLack = "empty" | "unknown";
+export type StandbyLack = "empty" | "unknown" | "resync";
 
 /** `at` is the gateway's durable position: the sender must find the same chain value at that sequence. */
 export type HelloAnswer =
@@ -77,7 +77,7 @@ export type HelloAnswer =
       readonly token: Token;
       /**
        * The standby lacks content and needs a scan. `empty`: its images were made for this history and hold only what it
-       * brought. `unknown`: they may hold anything. Absent: it lacks nothing.
+       * brought. `unknown`: they may hold anything. `resync`: they lack what gaps stand for. Absent: it lacks nothing.
        */
       readonly lacks?: StandbyLack;
     }
@@ -254,7 +254,8 @@ export function parseHelloAnswer(body: Uint8Array): HelloAnswer {
 
 function lackOf(value: unknown): { lacks?: StandbyLack } {
   if (value === undefined) return {};
-  return value === "empty" || value === "unknown" ? { lacks: value } : malformed("lacks");
+  const isKnown = value === "empty" || value === "unknown" || value === "resync";
+  return isKnown ? { lacks: value } : malformed("lacks");
 }
 
 export function parseScanAsk(body: Uint8Array): ScanAsk {

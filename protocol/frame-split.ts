@@ -1,10 +1,12 @@
 /**
  * Cuts frames at record borders: the chain is per record, so any re-packing of a history verifies. Pure. Used when a
- * standby wants a sequence inside a frame, and when a frame is too long for a slow line. It never changes a record.
+ * standby wants a sequence inside a frame, and when a frame is too long for a slow line. It never changes a record, and
+ * never cuts a gap: nothing stands at a sequence inside it.
  */
 import { strict as assert } from "node:assert";
 import { ChainWalker } from "./chain.ts";
 import type { Frame } from "./frame.ts";
+import { gapOf } from "./frame.ts";
 import type { Sequence } from "./ids.ts";
 import { recordBytes, recordDataBytes } from "./record.ts";
 
@@ -19,6 +21,7 @@ export function sliceFrame(frame: Frame, first: Sequence, last: Sequence): Frame
     `slice ${first}..${last} of ${frame.first}..${frame.last}`,
   );
   if (first === frame.first && last === frame.last) return frame;
+  assert(gapOf(frame) === undefined, `slice ${first}..${last} of the gap ${frame.first}..${frame.last}`);
   const walker = new ChainWalker(frame.chainBefore);
   let chainBefore = frame.chainBefore;
   let chainAfter = frame.chainAfter;

@@ -8,7 +8,7 @@
  *   6       2     flags          0
  *   8       16    lineage        a frame of another history is refused wherever it turns up
  *   24      8     first          sequence of the first record
- *   32      4     count          records in the body; the last sequence is first + count - 1
+ *   32      4     count          records in the body; the last sequence is first + count - 1, of a gap first + span - 1
  *   36      4     bodyLength     bytes of the raw body, so that nothing is allocated on a lie
  *   40      4     storedLength   bytes that follow this header
  *   44      4     bodyCrc        CRC-32 (IEEE) of the raw body: finds rot cheaply before the chain names it
@@ -20,7 +20,8 @@
  *   136     4     headerCrc      CRC-32 of the 136 bytes before
  *   140           body
  *
- * The raw body is the encoded records one after another. See docs/formats/frame.md.
+ * The raw body is the encoded records one after another. A gap is alone in its frame, and no chain leads over it: its
+ * chain value is the owner's word. See docs/formats/frame.md.
  */
 import { strict as assert } from "node:assert";
 import { crc32 } from "node:zlib";
@@ -29,7 +30,7 @@ import { ChainWalker } from "./chain.ts";
 import type { ChainValue, LineageBytes, Sequence } from "./ids.ts";
 import { bytesEqual } from "./ids.ts";
 import { lz4Compress, lz4Decompress } from "./lz4.ts";
-import type { BlockRecord } from "./record.ts";
+import type { BlockRecord, GapRecord } from "./record.ts";
 import {
   decodeRecord,
   encodeRecordInto,
@@ -67,7 +68,7 @@ export interface FrameHeader {
 
 /** A frame in memory. `records[i]` has sequence `first + i`; write records view into `body`. */
 export interface Frame extends FrameHeader {
-  /** `first + count - 1`. */
+  /** `first + count - 1`; of a frame that is a gap `first + span - 1`. */
   readonly last: Sequence;
   /** Raw encoded records. */
   readonly body: Uint8Array;
@@ -86,11 +87,63 @@ export interface BuildFrameInput {
   readonly records: readonly BlockRecord[];
 }
 
-/** Packs records into a frame: copies data into one body and walks the chain over it. */
+/** The gap that `frame` is, or undefined when it holds records. */
+export function gapOf(frame: Frame): GapRecord | undefined {
+  const record = frame.records[0];
+  return record?.kind === "gap" ? record : undefined;
+}
+
+/** A position in a history, as far as a gap needs it. */
+export interface GapEdge {
+  readonly sequence: Sequence;
+  readonly chain: ChainValue;
+  readonly dataBytesTotal: number;
+}
+
+export interface BuildGapFrameInput {
+  readonly lineage: LineageBytes;
+  /** The last position that the reader has. */
+  readonly after: GapEdge;
+  /** The position behind which it gets records again; behind `after`. */
+  readonly to: GapEdge;
+  /** A label for people, as of any frame: when what ends at `to` was closed, ms. */
+  readonly closedAtMs: number;
+}
+
+/** The frame that stands for everything behind `after` up to `to`. */
+export function buildGapFrame({ lineage, after, to, closedAtMs }: BuildGapFrameInput): Frame {
+  const record: GapRecord = {
+    kind: "gap",
+    volume: 0,
+    offset: 0,
+    length: 0,
+    span: to.sequence - after.sequence,
+    dataBytes: to.dataBytesTotal - after.dataBytesTotal,
+    chainAfter: to.chain,
+  };
+  const body = Buffer.allocUnsafeSlow(recordBytes(record));
+  encodeRecordInto(record, body, new DataView(body.buffer, body.byteOffset, body.byteLength), 0);
+  return {
+    lineage,
+    first: after.sequence + 1,
+    count: 1,
+    last: to.sequence,
+    openedAtMs: closedAtMs,
+    closedAtMs,
+    dataBytesTotal: to.dataBytesTotal,
+    chainBefore: after.chain,
+    chainAfter: to.chain,
+    body,
+    records: [record],
+  };
+}
+
+/** Packs records, none of them a gap, into a frame: copies data into one body and walks the chain over it. */
 export function buildFrame(input: BuildFrameInput): Frame {
   let bodyLength = 0;
   let dataBytes = 0;
   for (const record of input.records) {
+    assert(record.kind !== "gap", "a gap is a frame of its own");
     bodyLength += recordBytes(record);
     dataBytes += recordDataBytes(record);
   }
@@ -152,6 +205,8 @@ export function encodeFrame(frame: Frame, compression: FrameCompression): Uint8A
 
 /** The 140 header bytes for a body stored in `storedLength` bytes by `codec`. */
 export function encodeFrameHeader(frame: Frame, codec: number, storedLength: number): Uint8Array {
+  const isOfGap = frame.records.some((record) => record.kind === "gap");
+  assert(!isOfGap || frame.count === 1, "a gap stands alone in its frame");
   const writer = new ByteWriter(frameHeaderBytes)
     .u32(frameMagic)
     .u8(frameVersion)
@@ -248,9 +303,15 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
   const records: BlockRecord[] = [];
   let dataBytes = 0;
   let at = 0;
+  let sequences = head.count;
   for (let index = 0; index < head.count; index += 1) {
     const { record, end } = decodeRecord(body, view, at);
-    walker?.advance(body.subarray(at, end));
+    if (record.kind === "gap") {
+      requireGapOf(head, record);
+      sequences = record.span;
+    } else {
+      walker?.advance(body.subarray(at, end));
+    }
     records.push(record);
     dataBytes += recordDataBytes(record);
     at = end;
@@ -262,7 +323,8 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
     );
   }
   if (at !== body.byteLength) throw new RemoteProtocolError("FRAME_TRAILING", "bytes behind the last record");
-  if (walker !== undefined && !bytesEqual(walker.value, head.chainAfter)) {
+  const isWalked = walker !== undefined && records[0]?.kind !== "gap";
+  if (isWalked && !bytesEqual(walker.value, head.chainAfter)) {
     throw new RemoteProtocolError("FRAME_CHAIN", "records do not lead to the chain value they claim", {
       first: head.first,
     });
@@ -271,7 +333,7 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
     lineage: head.lineage,
     first: head.first,
     count: head.count,
-    last: head.first + head.count - 1,
+    last: head.first + sequences - 1,
     openedAtMs: head.openedAtMs,
     closedAtMs: head.closedAtMs,
     dataBytesTotal: head.dataBytesTotal,
@@ -280,4 +342,17 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
     body,
     records,
   };
+}
+
+/** A gap stands alone, ends at a number that we can hold, and claims the chain value that its frame ends with. */
+function requireGapOf(head: ParsedHeader, gap: GapRecord): void {
+  if (
+    head.count !== 1 ||
+    !Number.isSafeInteger(head.first + gap.span) ||
+    !bytesEqual(gap.chainAfter, head.chainAfter)
+  ) {
+    throw new RemoteProtocolError("FRAME_GAP", `a gap of ${gap.span} among ${head.count} records`, {
+      first: head.first,
+    });
+  }
 }

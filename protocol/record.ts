@@ -1,5 +1,5 @@
 /**
- * The record: one entry of a group's write order, a change of one volume or a step of a scan. Pure.
+ * The record: one entry of a group's write order: a change of one volume, a step of a scan, or a gap. Pure.
  *
  *   offset  size  field
  *   0       1     kind          what happened; an unknown kind stops the reader
@@ -7,13 +7,15 @@
  *   2       2     volume        immutable number, never a name, so renaming changes no history
  *   4       4     length        bytes of the range on the volume
  *   8       8     offset        first byte of the range on the volume
- *   16      n     payload       data of a write or of scan content, digests of a scan digest, else nothing
+ *   16      n     payload       data of a write or of scan content, digests of a scan digest, what a gap stands for,
+ *                               else nothing
  *
  * The encoded bytes are exactly what the chain hashes; sequence, times, epochs and framing stay out of it, so any
  * re-packing of the same history verifies. See docs/formats/record.md and, for what a scan's records mean, docs/scan.md.
  */
 import { strict as assert } from "node:assert";
-import type { Sequence, VolumeNumber } from "./ids.ts";
+import { ByteWriter } from "./bytes.ts";
+import type { ChainValue, Sequence, VolumeNumber } from "./ids.ts";
 import { sectorBytes } from "./ids.ts";
 import { RemoteProtocolError } from "./remote-error.ts";
 import { digestsBytes, scanChunkBytes } from "./scan-digest.ts";
@@ -33,6 +35,9 @@ export const RecordKind = {
 } as const;
 
 export const recordHeaderBytes = 16;
+/** Payload of a gap: span and data bytes in 64 bits each, and a chain value. */
+const gapPayloadBytes = 48;
+const chainBytes = 32;
 /**
  * Largest write in one record. A longer client write becomes several records, answered when the last one is
  * safe: a disk promises atomicity of a sector only, and this bounds a frame (and every buffer that holds one).
@@ -107,12 +112,34 @@ export interface ScanMarkRecord {
 
 export type ScanRecord = ScanDigestRecord | ScanContentRecord | ScanMarkRecord;
 
+/**
+ * Sequences that the reader will never get (docs/overflow.md). It has no range: volume 0, offset 0 and length 0 stand
+ * for it. It is the only record that takes more than one sequence, and is always alone in its frame.
+ */
+export interface GapRecord {
+  readonly kind: "gap";
+  readonly volume: 0;
+  readonly offset: 0;
+  readonly length: 0;
+  /** Sequences that it stands for, at least 1. */
+  readonly span: number;
+  /** A client's data bytes in them. */
+  readonly dataBytes: number;
+  /** Chain value behind the last of them: the owner's word, nothing here leads to it. */
+  readonly chainAfter: ChainValue;
+}
+
 /** Any entry of the write order. */
-export type BlockRecord = ClientRecord | ScanRecord;
+export type BlockRecord = ClientRecord | ScanRecord | GapRecord;
 
 /** True for what a scan put into the order: whoever made it holds that content at that sequence. */
 export function isOfScan(record: BlockRecord): record is ScanRecord {
   return record.kind === "scanDigest" || record.kind === "scanContent" || record.kind === "scanMark";
+}
+
+/** True for what a client changed. */
+export function isOfClient(record: BlockRecord): record is ClientRecord {
+  return record.kind === "write" || record.kind === "zeroes" || record.kind === "trim";
 }
 
 const contentFlags = { data: 0, zeroes: 1 } as const;
@@ -129,20 +156,30 @@ function isWithData(record: BlockRecord): record is WriteRecord | (ScanContentRe
 
 function payloadOf(record: BlockRecord): Uint8Array | undefined {
   if (isWithData(record)) return record.data;
+  if (record.kind === "gap") return gapPayload(record);
   return record.kind === "scanDigest" ? record.digests : undefined;
+}
+
+function gapPayload({ span, dataBytes, chainAfter }: GapRecord): Uint8Array {
+  return new ByteWriter(gapPayloadBytes).u64(span).u64(dataBytes).put(chainAfter).bytes;
 }
 
 /** Bytes that `record` takes when encoded. */
 export function recordBytes(record: BlockRecord): number {
+  if (record.kind === "gap") return recordHeaderBytes + gapPayloadBytes;
   return recordHeaderBytes + (payloadOf(record)?.byteLength ?? 0);
 }
 
-/** A client's data bytes: what lag and loss are counted in. Zeroes, trims and a scan's records carry none. */
+/**
+ * A client's data bytes: what lag and loss are counted in. Zeroes, trims and a scan's records carry none, a gap those
+ * of the records that it stands for.
+ */
 export function recordDataBytes(record: BlockRecord): number {
+  if (record.kind === "gap") return record.dataBytes;
   return record.kind === "write" ? record.length : 0;
 }
 
-/** The record with its payload, if it has one, replaced by the same bytes elsewhere. */
+/** The record with its payload, if it has one that it views, replaced by the same bytes elsewhere. */
 export function withPayload(record: BlockRecord, payload: Uint8Array): BlockRecord {
   if (isWithData(record)) return { ...record, data: payload };
   return record.kind === "scanDigest" ? { ...record, digests: payload } : record;
@@ -194,6 +231,12 @@ function requireEncodable(record: BlockRecord): void {
     assert(isMarkOfBegin(record.mark, record.begin), "a mark names the begin of its scan");
     return;
   }
+  if (record.kind === "gap") {
+    assert(volume === 0 && offset === 0 && length === 0, "a gap has no range");
+    assert(isGapSize(record.span, record.dataBytes), "size of a gap");
+    assert(record.chainAfter.byteLength === chainBytes, "chain value of a gap");
+    return;
+  }
   assert(offset >= 0 && isSectorRange(offset, length) && length <= recordRangeBytesMax, "record range");
   if (isWithData(record)) {
     assert(record.data.byteLength === length && length <= recordDataBytesMax, "record data");
@@ -219,6 +262,10 @@ function isDigestRange(level: DigestLevel, offset: number, length: number): bool
 
 function isMarkOfBegin(mark: ScanMark, begin: Sequence): boolean {
   return Number.isSafeInteger(begin) && (mark === "begin" ? begin === 0 : begin > 0);
+}
+
+function isGapSize(span: number, dataBytes: number): boolean {
+  return Number.isSafeInteger(span) && span >= 1 && Number.isSafeInteger(dataBytes) && dataBytes >= 0;
 }
 
 /** A decoded record and the offset behind it. Payloads are views into `body`. */
@@ -270,6 +317,8 @@ export function decodeRecord(body: Uint8Array, view: DataView, at: number): Deco
       return decodeContent(body, dataAt, header);
     case RecordKind.scanMark:
       return { record: decodeMark(header), end: dataAt };
+    case RecordKind.gap:
+      return { record: decodeGap(body, view, dataAt, header), end: dataAt + gapPayloadBytes };
     default:
       throw new RemoteProtocolError("RECORD_KIND_UNKNOWN", `record kind ${kind}`, { kind });
   }
@@ -338,6 +387,21 @@ function decodeMark(header: Header): ScanMarkRecord {
   const { volume, length, offset: begin } = header;
   if (volume !== 0 || length !== 0 || !isMarkOfBegin(mark, begin)) throw rangeError(begin, length);
   return { kind: "scanMark", volume: 0, offset: 0, length: 0, mark, purpose, begin };
+}
+
+function decodeGap(body: Uint8Array, view: DataView, dataAt: number, header: Header): GapRecord {
+  requireFlags(header, 0);
+  const { volume, length, offset } = header;
+  if (volume !== 0 || length !== 0 || offset !== 0) throw rangeError(offset, length);
+  const payload = payloadAt(body, dataAt, gapPayloadBytes);
+  const span = view.getUint32(dataAt) * 2 ** 32 + view.getUint32(dataAt + 4);
+  const dataBytes = view.getUint32(dataAt + 8) * 2 ** 32 + view.getUint32(dataAt + 12);
+  if (!isGapSize(span, dataBytes)) {
+    throw new RemoteProtocolError("RECORD_GAP", `gap of ${span} sequences, ${dataBytes} bytes`);
+  }
+  // A copy: it becomes a position's chain value, which outlives the body.
+  const chainAfter = Uint8Array.from(payload.subarray(gapPayloadBytes - chainBytes));
+  return { kind: "gap", volume: 0, offset: 0, length: 0, span, dataBytes, chainAfter };
 }
 
 function keyOf<Key extends string>(table: Readonly<Record<Key, number>>, value: number): Key | undefined {

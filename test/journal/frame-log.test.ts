@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
+import { journalStats, verifyFrameLog } from "../../journal/inspect.ts";
 import type { Frame } from "../../protocol/frame.ts";
-import { encodeFrame } from "../../protocol/frame.ts";
+import { buildGapFrame, encodeFrame } from "../../protocol/frame.ts";
 import { systemDisk } from "../../runtime/disk.ts";
 import { hookedDisk } from "../support/hooked-disk.ts";
 import { fill, frameAfter, nextFrame, noise, origin, Scratch, write } from "./support/scratch-log.ts";
@@ -182,6 +183,47 @@ test("trimming gives space back", async () => {
   }
   await log.close("clean");
   assert.ok(used() < 8 * 1024 * 1024, `${used()} bytes used of 26 MB written`);
+});
+
+test("a gap stands in the log as a frame: no chain value inside it, and everything else goes on", async () => {
+  for (const memoryTailBytes of [0, 1024 * 1024]) {
+    const place = scratch();
+    const log = await place.create({ memoryTailBytes });
+    await fill(log, 4, 512, 5);
+    const after = log.tail;
+    const gap = buildGapFrame({
+      lineage: log.lineage,
+      after,
+      // Beyond 32 bits, which the index must not take for an offset of its columns.
+      to: { sequence: 2 ** 40, chain: origin.chain.map((byte) => byte ^ 1), dataBytesTotal: 2 ** 41 },
+      closedAtMs: 7,
+    });
+    await log.append(gap);
+    const appended = await fill(log, 3, 512, 5);
+    assert.equal(appended[0]!.first, 2 ** 40 + 1);
+    await log.close("clean");
+    const { log: again } = await place.open({ memoryTailBytes });
+    assert.equal(again.tail.sequence, 2 ** 40 + 15);
+    assert.equal(again.tail.dataBytesTotal, 2 ** 41 + 15 * 512);
+    same(await again.frames(21, 1e9), [gap, ...appended]);
+    assert.equal(await again.chainAt(21), undefined);
+    assert.equal(await again.chainAt(2 ** 40 - 1), undefined);
+    assert.deepEqual(await again.chainAt(20), after.chain);
+    assert.deepEqual(await again.chainAt(2 ** 40), gap.chainAfter);
+    const verdict = await verifyFrameLog(again);
+    assert.deepEqual([verdict.sound, verdict.frames, verdict.last], [true, 8, 2 ** 40 + 15]);
+    // Only whole frames go, a gap as well.
+    await again.trim(2 ** 40 - 1);
+    assert.equal(again.head.sequence, 20);
+    await again.trim(2 ** 40);
+    assert.equal(again.head.sequence, 2 ** 40);
+    assert.deepEqual([again.frameCount, journalStats(again).head], [3, 2 ** 40]);
+    await again.close("clean");
+    const { log: third } = await place.open({ memoryTailBytes });
+    assert.deepEqual([third.head.sequence, third.head.chain], [2 ** 40, gap.chainAfter]);
+    same(await third.frames(2 ** 40 + 1, 1e9), appended);
+    await third.close("clean");
+  }
 });
 
 test("chainAt knows head, tail, every record kept, and nothing beyond", async () => {

@@ -6,13 +6,16 @@ import fc from "fast-check";
 import type { Frame } from "../../protocol/frame.ts";
 import {
   buildFrame,
+  buildGapFrame,
   decodeFrame,
   encodedFrameLength,
   encodeFrame,
   frameBodyBytesMax,
   frameHeaderBytes,
   frameRecordsMax,
+  gapOf,
 } from "../../protocol/frame.ts";
+import { sliceFrame, splitFrame } from "../../protocol/frame-split.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
 import { recordDataBytesMax } from "../../protocol/record.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
@@ -74,7 +77,9 @@ test("frames come back as they were, stored or LZ4", () => {
 test("the naive twin reads what we write and writes what we read", () => {
   fc.assert(
     fc.property(arbitraryFrames(1), ([frame]) => {
-      assert.deepEqual(naive.decodeFrame([...encodeFrame(frame!, "lz4")]), naiveFrame(frame!));
+      const read = naive.decodeFrame([...encodeFrame(frame!, "lz4")]);
+      assert.deepEqual(read, naiveFrame(frame!));
+      assert.equal(naive.lastOf(read), BigInt(frame!.last));
       assert.deepEqual(
         Buffer.from(naive.encodeFrame(naiveFrame(frame!))),
         Buffer.from(encodeFrame(frame!, "none")),
@@ -134,6 +139,75 @@ test("lies about sizes are refused before anything is allocated for them (F91)",
   liar.writeUInt32LE(0xffffffff, frameHeaderBytes);
   assert.throws(() => decodeFrame(liar), { code: "LZ4_LENGTH" });
   assert.ok(process.memoryUsage().arrayBuffers - before < 16 * 1024 * 1024);
+});
+
+function gapFrame(span = 1000, dataBytes = 4096): Frame {
+  return buildGapFrame({
+    lineage,
+    after: { sequence: 4, chain, dataBytesTotal: 100 },
+    to: { sequence: 4 + span, chain: new Uint8Array(32).fill(9), dataBytesTotal: 100 + dataBytes },
+    closedAtMs: 2,
+  });
+}
+
+test("a gap is a frame of one record and many sequences, to which no chain leads", () => {
+  const frame = gapFrame();
+  assert.deepEqual([frame.first, frame.count, frame.last, frame.dataBytesTotal], [5, 1, 1004, 4196]);
+  assert.equal(gapOf(frame)?.span, 1000);
+  assert.equal(gapOf(frameOf([sector(1)])), undefined);
+  for (const compression of ["none", "lz4"] as const) {
+    for (const walk of ["verify", "skip"] as const) {
+      assert.deepEqual(plain(decodeFrame(encodeFrame(frame, compression), walk)), plain(frame));
+    }
+  }
+  assert.throws(() => gapFrame(0), { code: "ERR_ASSERTION" });
+  assert.throws(() => gapFrame(1, -1), { code: "ERR_ASSERTION" });
+});
+
+test("every flipped bit and every cut of a gap is refused (F90, F92)", () => {
+  const bytes = encodeFrame(gapFrame(), "none");
+  for (let bit = 0; bit < bytes.byteLength * 8; bit += 1) {
+    const flipped = Buffer.from(bytes);
+    flipped[bit >> 3]! ^= 1 << (bit & 7);
+    assert.throws(() => decodeFrame(flipped), RemoteProtocolError, `bit ${bit}`);
+  }
+  for (let length = 0; length < bytes.byteLength; length += 1) {
+    assert.throws(() => decodeFrame(bytes.subarray(0, length)), RemoteProtocolError, `length ${length}`);
+  }
+});
+
+test("a gap beside a record, beyond 2^53, or of another chain than its frame, is refused", () => {
+  const gap = gapFrame();
+  const bytes = encodeFrame(gap, "none");
+  // A frame of the gap and a trim, in either order: lengths, CRCs and, where it is looked at, the count are right.
+  const trim = frameOf([{ kind: "trim", volume: 0, offset: 0, length: 4096 }]).body;
+  for (const body of [Buffer.concat([gap.body, trim]), Buffer.concat([trim, gap.body])]) {
+    const head = Buffer.from(bytes.subarray(0, frameHeaderBytes));
+    head.writeUInt32BE(2, 32);
+    head.writeUInt32BE(body.byteLength, 36);
+    head.writeUInt32BE(body.byteLength, 40);
+    head.writeUInt32BE(crc32(body), 44);
+    const whole = forged(Buffer.concat([head, body]), 0, []);
+    assert.throws(() => decodeFrame(whole), { code: "FRAME_GAP" });
+    assert.throws(() => decodeFrame(whole, "skip"), { code: "FRAME_GAP" });
+  }
+  assert.throws(() => decodeFrame(forged(bytes, 24, naive.number(2n ** 53n - 1000n, 8))), {
+    code: "FRAME_GAP",
+  });
+  assert.throws(() => decodeFrame(forged(bytes, 104, [1])), { code: "FRAME_GAP" });
+  assert.throws(() => decodeFrame(forged(bytes, 104, [1]), "skip"), { code: "FRAME_GAP" });
+  assert.throws(() => decodeFrame(forged(bytes, 64, naive.number(4_095, 8))), { code: "FRAME_TOTAL" });
+  const beside = { ...gap, count: 2, records: [...gap.records, sector(1)] };
+  assert.throws(() => encodeFrame(beside, "none"), { code: "ERR_ASSERTION" });
+  assert.throws(() => frameOf([gap.records[0]!]), { code: "ERR_ASSERTION" });
+});
+
+test("a gap is never cut", () => {
+  const gap = gapFrame();
+  assert.equal(sliceFrame(gap, 5, 1004), gap);
+  assert.equal(splitFrame(gap, 5), gap);
+  assert.throws(() => splitFrame(gap, 6), { code: "ERR_ASSERTION" });
+  assert.throws(() => sliceFrame(gap, 5, 1003), { code: "ERR_ASSERTION" });
 });
 
 test("a later version, codec or flag stops the reader by code", () => {

@@ -18,6 +18,7 @@ import { repositoryPath } from "../support/tree.ts";
 import {
   encodeSamples,
   sampleFrame,
+  sampleGapFrame,
   sampleGenesis,
   sampleHead,
   sampleLineage,
@@ -76,6 +77,12 @@ test("frozen bytes decode to what they always meant", () => {
     assert.deepEqual(naiveRecord(record), naiveRecord(sampleScanRecords[index]!), name);
     assert.deepEqual(naive.decodeRecords([...bytes], 1), [naiveRecord(record)], name);
   }
+  const gap = frozen("record-gap");
+  assert.deepEqual(decodeRecord(gap, new DataView(gap.buffer), 0).record, sampleGapFrame.records[0]);
+  assert.deepEqual(naive.decodeRecords([...gap], 1), sampleGapFrame.records.map(naiveRecord));
+  const gapFrame = decodeFrame(frozen("frame-gap"));
+  assert.deepEqual([gapFrame.first, gapFrame.count, gapFrame.last], [4, 1, 1003]);
+  assert.deepEqual(naiveFrame(gapFrame), naiveFrame(sampleGapFrame));
   const write = frozen("record-write");
   assert.equal(decodeRecord(write, new DataView(write.buffer), 0).end, 528);
   assert.deepEqual(naiveFrame(decodeFrame(frozen("frame"))), naiveFrame(sampleFrame));
@@ -99,6 +106,7 @@ test("today's code writes the frozen bytes wherever they are determined", async 
 
 test("the naive twin reads the frozen bytes", () => {
   assert.deepEqual(naive.decodeFrame([...frozen("frame")]), naiveFrame(sampleFrame));
+  assert.deepEqual(naive.decodeFrame([...frozen("frame-gap")]), naiveFrame(sampleGapFrame));
   assert.deepEqual(naive.decodeFrame([...frozen("frame-lz4")]), naiveFrame(sampleWriteFrame));
   for (const name of ["batch", "batch-lz4", "batch-brotli"]) {
     assert.deepEqual(naive.decodeBatch([...frozen(name)]).frames[0], naiveFrame(sampleFrame), name);

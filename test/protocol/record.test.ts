@@ -13,7 +13,7 @@ import {
   recordRangeBytesMax,
 } from "../../protocol/record.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
-import { arbitraryRecord, naiveRecord } from "./naive/arbitrary.ts";
+import { arbitraryGap, arbitraryRecord, naiveRecord } from "./naive/arbitrary.ts";
 import * as naive from "./naive/formats.ts";
 
 function encode(record: BlockRecord): Uint8Array {
@@ -28,14 +28,15 @@ function decode(bytes: Uint8Array, at = 0) {
 
 test("records come back as they were, and the naive twin agrees both ways", () => {
   fc.assert(
-    fc.property(arbitraryRecord, (record) => {
+    fc.property(fc.oneof(arbitraryRecord, arbitraryGap), (record) => {
       const bytes = encode(record);
       const { record: back, end } = decode(bytes);
       assert.equal(end, bytes.byteLength);
       assert.deepEqual(naiveRecord(back), naiveRecord(record));
       assert.deepEqual(naive.encodeRecord(naiveRecord(record)), [...bytes]);
       assert.deepEqual(naive.decodeRecords([...bytes], 1), [naiveRecord(record)]);
-      assert.equal(recordDataBytes(record), record.kind === "write" ? record.length : 0);
+      const stoodFor = record.kind === "gap" ? record.dataBytes : 0;
+      assert.equal(recordDataBytes(record), record.kind === "write" ? record.length : stoodFor);
     }),
   );
 });
@@ -45,7 +46,7 @@ const header = (kind: number, flags: number, length: number, offset: bigint): Ui
 
 test("an unknown kind stops the reader by code, reserved ones too", () => {
   for (let kind = 0; kind < 256; kind += 1) {
-    if ((kind >= 1 && kind <= 5) || kind === 10) continue;
+    if ((kind >= 1 && kind <= 5) || kind === 9 || kind === 10) continue;
     assert.throws(() => decode(header(kind, 0, 512, 0n)), { code: "RECORD_KIND_UNKNOWN" });
   }
   for (const [kind, flags] of [
@@ -54,6 +55,7 @@ test("an unknown kind stops the reader by code, reserved ones too", () => {
     [3, 1],
     [4, 2],
     [5, 2],
+    [9, 1],
     [10, 12],
     [10, 255],
   ] as const) {
@@ -78,6 +80,31 @@ test("digests of ranges that are no chunks, and marks that name no begin, are re
   // One digest more than the body holds.
   const cut = Uint8Array.from([...header(4, 0, mebibyte + 512, 0n), ...new Uint8Array(63)]);
   assert.throws(() => decode(cut), { code: "RECORD_TRUNCATED" });
+});
+
+test("a gap has no range, a span, and numbers that we can hold", () => {
+  const chain = Array<number>(32).fill(5);
+  const gap = (head: Uint8Array, span: bigint, dataBytes: bigint): Uint8Array =>
+    Uint8Array.from([...head, ...naive.number(span, 8), ...naive.number(dataBytes, 8), ...chain]);
+  const plain = header(9, 0, 0, 0n);
+  const most = 2n ** 53n - 1n;
+  const { record } = decode(gap(plain, most, most));
+  assert.equal(record.kind === "gap" && record.span, Number.MAX_SAFE_INTEGER);
+  for (const [span, dataBytes] of [
+    [0n, 0n],
+    [most + 1n, 0n],
+    [1n, most + 1n],
+    [2n ** 64n - 1n, 0n],
+  ] as const) {
+    assert.throws(() => decode(gap(plain, span, dataBytes)), { code: "RECORD_GAP" });
+  }
+  for (const head of [header(9, 0, 512, 0n), header(9, 0, 0, 512n), plain.with(3, 1)]) {
+    assert.throws(() => decode(gap(head, 1n, 0n)), { code: "RECORD_RANGE" });
+  }
+  const whole = gap(plain, 7n, 8n);
+  for (let length = 0; length < whole.byteLength; length += 1) {
+    assert.throws(() => decode(whole.slice(0, length)), { code: "RECORD_TRUNCATED" });
+  }
 });
 
 test("ranges that are no whole sectors, empty, or beyond 2^53 are refused", () => {
@@ -128,6 +155,17 @@ test("what no reader would take is never written", () => {
     { kind: "scanDigest", volume: 0, offset: 512, length: 512, level: "leaf", digests: data.subarray(0, 16) },
     { kind: "scanMark", volume: 0, offset: 0, length: 0, mark: "begin", purpose: "verify", begin: 1 },
     { kind: "scanMark", volume: 0, offset: 0, length: 0, mark: "end", purpose: "verify", begin: 0 },
+    { kind: "gap", volume: 0, offset: 0, length: 0, span: 0, dataBytes: 0, chainAfter: data.subarray(0, 32) },
+    {
+      kind: "gap",
+      volume: 0,
+      offset: 0,
+      length: 0,
+      span: 1,
+      dataBytes: -1,
+      chainAfter: data.subarray(0, 32),
+    },
+    { kind: "gap", volume: 0, offset: 0, length: 0, span: 1, dataBytes: 0, chainAfter: data.subarray(0, 31) },
   ];
   for (const record of wrong) {
     const target = new Uint8Array(8192);

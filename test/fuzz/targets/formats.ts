@@ -25,6 +25,7 @@ import {
   type Frame,
   frameBodyBytesMax,
   frameHeaderBytes,
+  gapOf,
 } from "../../../protocol/frame.ts";
 import { lz4Decompress } from "../../../protocol/lz4.ts";
 import type { BlockRecord } from "../../../protocol/record.ts";
@@ -32,6 +33,7 @@ import { decodeRecord, encodeRecordInto, recordBytes } from "../../../protocol/r
 import { RemoteProtocolError } from "../../../protocol/remote-error.ts";
 import {
   sampleFrame,
+  sampleGapFrame,
   sampleHead,
   sampleSlot,
   sampleToken,
@@ -64,7 +66,10 @@ function encodeRecords(list: readonly BlockRecord[]): Uint8Array {
 export const recordTarget: FuzzTarget = {
   name: "record",
   inputBytesMax: 16 * 1024,
-  seeds: () => [encodeRecords(records), ...records.map((record) => encodeRecords([record]))],
+  seeds: () => [
+    encodeRecords(records),
+    ...[...records, ...sampleGapFrame.records].map((record) => encodeRecords([record])),
+  ],
   run: (input) =>
     outcomeOf(() => {
       const view = viewOf(input);
@@ -90,7 +95,10 @@ const nextFrame = buildFrame({
 
 /** What must hold of every frame that was taken. */
 function requireWhole(frame: Frame): void {
-  require(frame.count === frame.records.length && frame.last === frame.first + frame.count - 1, "count");
+  const gap = gapOf(frame);
+  require(frame.count === frame.records.length, "count");
+  require(frame.last === frame.first + (gap?.span ?? frame.count) - 1, "last");
+  require(gap === undefined || (frame.count === 1 && same(gap.chainAfter, frame.chainAfter)), "gap");
   require(frame.body.byteLength <= frameBodyBytesMax, `body of ${frame.body.byteLength}`);
   require(same(encodeRecords(frame.records), frame.body), "records are not the body");
 }
@@ -106,7 +114,7 @@ export const frameTarget: FuzzTarget = {
   name: "frame",
   inputBytesMax: 16 * 1024,
   seeds: () =>
-    [sampleFrame, sampleWriteFrame, nextFrame].flatMap((frame) => [
+    [sampleFrame, sampleWriteFrame, nextFrame, sampleGapFrame].flatMap((frame) => [
       encodeFrame(frame, "none"),
       encodeFrame(frame, "lz4"),
     ]),
@@ -153,6 +161,8 @@ function unpacked(stored: Uint8Array, length: number): Uint8Array | undefined {
 
 function walkChain(start: Uint8Array, body: Uint8Array): Buffer {
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  // A gap alone claims its chain value.
+  if (bytes[0] === 9 && bytes.length === 64) return bytes.subarray(32);
   let chain = Buffer.from(start);
   for (let at = 0; at + 16 <= bytes.length; ) {
     const end = at + 16 + (bytes[at] === 1 ? bytes.readUInt32BE(at + 4) : 0);
@@ -170,9 +180,11 @@ export const batchTarget: FuzzTarget = {
   seeds: () =>
     Promise.all(
       batchCodecs.flatMap((codec) =>
-        [[sampleFrame], [sampleFrame, sampleWriteFrame, nextFrame]].map((frames) =>
-          encodeBatch(frames, sampleToken, codec),
-        ),
+        [
+          [sampleFrame],
+          [sampleFrame, sampleWriteFrame, nextFrame],
+          [sampleFrame, sampleWriteFrame, sampleGapFrame],
+        ].map((frames) => encodeBatch(frames, sampleToken, codec)),
       ),
     ),
   repair: repairBatch,

@@ -9,7 +9,7 @@ import { bootBytes, encodeSlotInto, slotBytes } from "../../../journal/watermark
 import { encodeBatch } from "../../../protocol/batch.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import type { Frame } from "../../../protocol/frame.ts";
-import { buildFrame, encodeFrame } from "../../../protocol/frame.ts";
+import { buildFrame, buildGapFrame, encodeFrame } from "../../../protocol/frame.ts";
 import type { BlockRecord } from "../../../protocol/record.ts";
 import { encodeRecordInto, recordBytes } from "../../../protocol/record.ts";
 
@@ -78,6 +78,22 @@ export const sampleWriteFrame: Frame = buildFrame({
   records: [writeRecord],
 });
 
+/** Sequences 4 to 1003: what a standby will never get. */
+export const sampleGapFrame: Frame = buildGapFrame({
+  lineage: sampleLineage,
+  after: {
+    sequence: sampleWriteFrame.last,
+    chain: sampleWriteFrame.chainAfter,
+    dataBytesTotal: sampleWriteFrame.dataBytesTotal,
+  },
+  to: {
+    sequence: sampleWriteFrame.last + 1_000,
+    chain: new Uint8Array(32).fill(0x55),
+    dataBytesTotal: sampleWriteFrame.dataBytesTotal + 4 * 1024 * 1024,
+  },
+  closedAtMs: 1_772_446_448_000,
+});
+
 export const sampleSlot: Slot = {
   kind: "durable",
   clean: true,
@@ -125,11 +141,13 @@ export async function encodeSamples(): Promise<
     "record-scan-content": { bytes: record(sampleScanRecords[3]!), deterministic: true },
     "record-scan-zeroes": { bytes: record(sampleScanRecords[4]!), deterministic: true },
     "record-scan-end": { bytes: record(sampleScanRecords[5]!), deterministic: true },
+    "record-gap": { bytes: record(sampleGapFrame.records[0]!), deterministic: true },
     chain: {
       bytes: Buffer.concat([sampleGenesis, sampleFrame.chainAfter, sampleWriteFrame.chainAfter]),
       deterministic: true,
     },
     frame: { bytes: encodeFrame(sampleFrame, "none"), deterministic: true },
+    "frame-gap": { bytes: encodeFrame(sampleGapFrame, "none"), deterministic: true },
     "frame-lz4": { bytes: encodeFrame(sampleWriteFrame, "lz4"), deterministic: false },
     batch: { bytes: await encodeBatch([sampleFrame], sampleToken, "none"), deterministic: true },
     "batch-lz4": { bytes: await encodeBatch(both, sampleToken, "lz4"), deterministic: false },

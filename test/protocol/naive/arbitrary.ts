@@ -1,10 +1,11 @@
 /** Arbitrary histories for the property tests, small enough for a naive reader. Test support. */
 import fc from "fast-check";
 import type { Frame } from "../../../protocol/frame.ts";
-import { buildFrame } from "../../../protocol/frame.ts";
-import type { BlockRecord, ClientRecord } from "../../../protocol/record.ts";
+import { buildFrame, buildGapFrame } from "../../../protocol/frame.ts";
+import type { BlockRecord, ClientRecord, GapRecord } from "../../../protocol/record.ts";
 import { digestsBytes } from "../../../protocol/scan-digest.ts";
 import type { NaiveFrame, NaiveRecord } from "./formats.ts";
+import { number } from "./formats.ts";
 
 const sectors = (max: number) => fc.integer({ min: 1, max }).map((count) => count * 512);
 const offset = fc.oneof(fc.nat(64), fc.nat(2 ** 40)).map((sector) => sector * 512);
@@ -66,6 +67,25 @@ export const arbitraryScanRecord: fc.Arbitrary<BlockRecord> = fc.oneof(
     }),
 );
 
+/** Sizes as they are, and as they could be at most. */
+const arbitraryGapSize = fc.tuple(
+  fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 2 ** 40 })),
+  fc.oneof(fc.constant(0), fc.nat(2 ** 44)),
+);
+
+export const arbitraryGap: fc.Arbitrary<GapRecord> = fc
+  .tuple(arbitraryGapSize, fc.uint8Array({ minLength: 32, maxLength: 32 }))
+  .map(([[span, dataBytes], chainAfter]) => ({
+    kind: "gap",
+    volume: 0,
+    offset: 0,
+    length: 0,
+    span,
+    dataBytes,
+    chainAfter,
+  }));
+
+/** Records that share a frame with others: all but gaps. */
 export const arbitraryRecord: fc.Arbitrary<BlockRecord> = fc.oneof(
   { arbitrary: arbitraryClientRecord, weight: 3 },
   { arbitrary: arbitraryScanRecord, weight: 1 },
@@ -73,7 +93,12 @@ export const arbitraryRecord: fc.Arbitrary<BlockRecord> = fc.oneof(
 
 export const arbitraryBytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
 
-/** Consecutive frames of one history. */
+const arbitraryPart = fc.oneof(
+  { arbitrary: fc.array(arbitraryRecord, { minLength: 1, maxLength: 5 }), weight: 4 },
+  { arbitrary: arbitraryGap, weight: 1 },
+);
+
+/** Consecutive frames of one history, gaps among them. */
 export function arbitraryFrames(framesMax: number): fc.Arbitrary<Frame[]> {
   return fc
     .tuple(
@@ -81,24 +106,34 @@ export function arbitraryFrames(framesMax: number): fc.Arbitrary<Frame[]> {
       arbitraryBytes(32),
       fc.integer({ min: 1, max: 2 ** 50 }),
       fc.nat(2 ** 40),
-      fc.array(fc.tuple(fc.array(arbitraryRecord, { minLength: 1, maxLength: 5 }), fc.nat(2 ** 42)), {
-        minLength: 1,
-        maxLength: framesMax,
-      }),
+      fc.array(fc.tuple(arbitraryPart, fc.nat(2 ** 42)), { minLength: 1, maxLength: framesMax }),
     )
-    .map(([lineage, chain, first, total, parts]) => {
+    .map(([lineage, start, first, total, parts]) => {
       const frames: Frame[] = [];
-      for (const [records, openedAtMs] of parts) {
+      for (const [part, openedAtMs] of parts) {
         const before = frames.at(-1);
+        const sequence = before?.last ?? first - 1;
+        const chain = before?.chainAfter ?? start;
+        const dataBytesTotal = before?.dataBytesTotal ?? total;
+        if ("span" in part) {
+          const to = {
+            sequence: sequence + part.span,
+            chain: part.chainAfter,
+            dataBytesTotal: dataBytesTotal + part.dataBytes,
+          };
+          const after = { sequence, chain, dataBytesTotal };
+          frames.push(buildGapFrame({ lineage, after, to, closedAtMs: openedAtMs }));
+          continue;
+        }
         frames.push(
           buildFrame({
             lineage,
-            first: before === undefined ? first : before.last + 1,
-            chainBefore: before === undefined ? chain : before.chainAfter,
-            dataBytesBefore: before === undefined ? total : before.dataBytesTotal,
+            first: sequence + 1,
+            chainBefore: chain,
+            dataBytesBefore: dataBytesTotal,
             openedAtMs,
             closedAtMs: openedAtMs + 3,
-            records,
+            records: part,
           }),
         );
       }
@@ -106,7 +141,7 @@ export function arbitraryFrames(framesMax: number): fc.Arbitrary<Frame[]> {
     });
 }
 
-const kinds = { write: 1, zeroes: 2, trim: 3, scanDigest: 4, scanContent: 5, scanMark: 10 };
+const kinds = { write: 1, zeroes: 2, trim: 3, scanDigest: 4, scanContent: 5, gap: 9, scanMark: 10 };
 
 export function naiveRecord(record: BlockRecord): NaiveRecord {
   const plain = {
@@ -128,6 +163,10 @@ export function naiveRecord(record: BlockRecord): NaiveRecord {
       const purpose = ["verify", "first-sync", "resync", "repair"].indexOf(record.purpose);
       const mark = ["begin", "end", "given-up"].indexOf(record.mark);
       return { ...plain, flags: mark * 4 + purpose, offset: BigInt(record.begin) };
+    }
+    case "gap": {
+      const numbers = [...number(record.span, 8), ...number(record.dataBytes, 8)];
+      return { ...plain, data: [...numbers, ...record.chainAfter] };
     }
     default:
       return plain;

@@ -102,19 +102,38 @@ export function decodeRecords(body: readonly number[], count: number): NaiveReco
     require(at + size <= body.length, "payload");
     record.data = body.slice(at, at + size);
     at += size;
+    if (record.kind === 9) gapOf(record);
     records.push(record);
   }
   require(at === body.length, "trailing");
   return records;
 }
 
+/** What the payload of a gap says. */
+function gapOf({ data }: NaiveRecord): { span: bigint; dataBytes: bigint; chainAfter: number[] } {
+  const span = value(data, 0, 8);
+  const dataBytes = value(data, 8, 8);
+  require(span > 0n && span < 2n ** 53n && dataBytes < 2n ** 53n, "size of a gap");
+  return { span, dataBytes, chainAfter: data.slice(16) };
+}
+
+/** Last sequence of a frame. */
+export function lastOf({ first, records }: NaiveFrame): bigint {
+  const [record] = records;
+  return first + (record?.kind === 9 ? gapOf(record).span : BigInt(records.length)) - 1n;
+}
+
 /** Bytes behind the header, by the table of the record page; throws for what the page does not allow. */
-function payloadSize({ kind, flags, offset, length }: NaiveRecord): number {
+function payloadSize({ kind, flags, volume, offset, length }: NaiveRecord): number {
   const mebibyte = 1024 * 1024;
   if (kind === 10) {
     require(length === 0 && flags < 12 && offset < 2n ** 53n, "mark");
     require(flags < 4 ? offset === 0n : offset > 0n, "begin of a mark");
     return 0;
+  }
+  if (kind === 9) {
+    require(flags === 0 && volume === 0 && length === 0 && offset === 0n, "gap");
+    return 48;
   }
   require(length > 0 && length % 512 === 0 && offset % 512n === 0n, "range");
   require(offset + BigInt(length) < 2n ** 53n, "range");
@@ -236,7 +255,14 @@ export function decodeFrame(bytes: readonly number[]): NaiveFrame {
   const records = decodeRecords(body, count);
   const chainBefore = bytes.slice(72, 104);
   const chainAfter = bytes.slice(104, 136);
-  require(walk(chainBefore, records).join() === chainAfter.join(), "chain");
+  if (records.some((record) => record.kind === 9)) {
+    const { span, dataBytes, chainAfter: claimed } = gapOf(records[0]!);
+    require(count === 1 && first + span < 2n ** 53n, "a gap alone");
+    require(claimed.join() === chainAfter.join(), "chain of a gap");
+    require(value(bytes, 64, 8) >= dataBytes, "total");
+  } else {
+    require(walk(chainBefore, records).join() === chainAfter.join(), "chain");
+  }
   return {
     lineage: bytes.slice(8, 24),
     first,
