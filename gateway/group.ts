@@ -205,6 +205,8 @@ export class StandbyGroup implements FailoverGround {
     const document = this.#document;
     if (document === undefined || this.#open !== undefined || this.#closing) return;
     try {
+      // Whoever asks, and however late: images that were handed over are the agent's alone.
+      if (document.failover?.seal != null && (await this.#readHandover()) !== undefined) return;
       this.#open = await OpenStandby.open({
         document,
         paths: this.#paths,
@@ -603,8 +605,6 @@ export class StandbyGroup implements FailoverGround {
     const document = this.#requireDocument();
     const seal = this.#requireSeal();
     const why = { code: "FAILOVER_RUNNING", message: "the group is handed over" };
-    // Closed before the record exists: from then on the images are the agent's alone.
-    await this.#exclusive(() => this.#closeOpen("clean", why));
     const record: HandoverRecord = {
       group: this.name,
       lineage: document.lineage,
@@ -616,8 +616,12 @@ export class StandbyGroup implements FailoverGround {
       volumes: document.volumes,
       history: this.#paths.history,
     };
-    // Survives a crash: whoever starts next finds that the agent owns images and history from here on.
-    await writeDocument(this.#disk, this.#paths.handover, record);
+    await this.#exclusive(async () => {
+      // Closed before the record exists, and not opened in between: from then on the images are the agent's alone.
+      await this.#closeOpen("clean", why);
+      // Survives a crash: whoever starts next finds that the agent owns images and history from here on.
+      await writeDocument(this.#disk, this.#paths.handover, record);
+    });
     await this.#writeFailover({ progress: "handed-over", seal });
   }
 

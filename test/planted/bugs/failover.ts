@@ -6,6 +6,15 @@ const failover = "test/gateway/failover.test.ts";
 
 export const failoverBugs: readonly PlantedBug[] = [
   {
+    id: "failover/late-reopening-of-handed-over-images",
+    does: "A gateway that had to wait for its intake opens the images after they were handed over, and writes into them.",
+    file: "gateway/group.ts",
+    find: "      if (document.failover?.seal != null && (await this.#readHandover()) !== undefined) return;\n",
+    replace: "",
+    caughtBy: [{ file: "test/gateway/late-reopening.test.ts", only: "late reopening" }],
+    budgetSeconds: 30,
+  },
+  {
     id: "failover/document-believed-before-its-name-is-durable",
     does: "A document is read and believed although its writer was killed before its name was durable.",
     file: "runtime/durable-document.ts",
