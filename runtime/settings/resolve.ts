@@ -24,10 +24,10 @@ export interface ResolveOutcome {
 
 /**
  * How long records are collected for one batch when the file does not say, ms. 60 stay within the lag that a line with
- * room may have. Who names a codec counts bytes more than a quarter of a second.
+ * room may have. Who names a codec counts bytes more than a moment, and brotli gains most from what is long.
  */
 function collectMsOf(codec: LineCodec): number {
-  return codec === "lz4" || codec === "brotli" ? 250 : 60;
+  return { auto: 60, none: 60, lz4: 250, brotli: 500 }[codec];
 }
 
 /** Stands in for an address that was refused, so that the other checks can go on; never leaves this folder. */
