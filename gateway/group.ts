@@ -4,6 +4,7 @@
  * the hand-over record exists, and never changes the token except upwards, by failover.
  */
 import { dirname } from "node:path";
+import type { AppliedPosition } from "../image/marker.ts";
 import type { Past } from "../image/past.ts";
 import type { FailoverPlan, FailoverResult } from "../protocol/admin.ts";
 import { type BatchHeader, batchHeaderBytes, decodeBatchHeader } from "../protocol/batch.ts";
@@ -21,7 +22,7 @@ import type {
 import type { Frame } from "../protocol/frame.ts";
 import type { AdoptedExport, HandoverRecord, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
-import type { Lineage, Sequence, Token } from "../protocol/ids.ts";
+import type { Lineage, Token } from "../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
 import type { Reason, StandbyStatus } from "../protocol/status.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
@@ -216,7 +217,7 @@ export class StandbyGroup implements FailoverGround {
         clock: this.#clock,
         log: this.#log,
         incomplete: () => this.#document?.incomplete ?? null,
-        beforeStep: (frames, applied) => this.#declareCompleteness(frames, applied),
+        beforeStep: (frames, pin) => this.#declareCompleteness(frames, pin),
         onBroken: (error) => this.#break(error),
       });
       this.#trouble = null;
@@ -355,10 +356,12 @@ export class StandbyGroup implements FailoverGround {
     return this.#open === undefined ? (this.#document?.incomplete ?? null) : this.#open.incompleteAtEnd;
   }
 
-  async #declareCompleteness(frames: readonly Frame[], applied: Sequence): Promise<void> {
+  async #declareCompleteness(frames: readonly Frame[], pin: () => Promise<void>): Promise<void> {
     const before = this.#requireDocument().incomplete;
-    const incomplete = afterFrames(before, frames, applied);
+    const incomplete = afterFrames(before, frames);
     if (sameCompleteness(before, incomplete)) return;
+    // Survives a crash before the document says that it is needed: then there is a pin too many, which is given back.
+    if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();
     await this.#writeAlone(async () => {
       const next: StandbyDocument = { ...this.#requireDocument(), incomplete };
       // Survives a crash before the step that makes it true touches the images: until then it and the old one both hold.
@@ -488,6 +491,7 @@ export class StandbyGroup implements FailoverGround {
       },
       intakeBytesMax: limits.bytesMax,
       applied: applied ?? undefined,
+      before: open?.before,
       history: open?.past?.status ?? null,
       historyBytesMax: settings.history.bytesMax,
       volumes: settings.volumes.map((volume) => ({ volume: volume.name, sizeBytes: volume.sizeBytes })),
@@ -513,6 +517,7 @@ export class StandbyGroup implements FailoverGround {
       document: this.#document,
       phase: this.runner.phase,
       end: open?.end,
+      before: open?.before && sealAt(open.before),
       applied: open?.applier.applied ?? this.#handedOver,
       incomplete: this.#incompleteAtEnd,
       trouble: this.#trouble ?? open?.applier.trouble ?? null,
@@ -535,6 +540,7 @@ export class StandbyGroup implements FailoverGround {
       startedAtMs: this.#clock.wallMs(),
       heard: this.#heard.record,
       seal: null,
+      received: null,
     };
     const document: StandbyDocument = {
       ...before,
@@ -564,21 +570,22 @@ export class StandbyGroup implements FailoverGround {
     const durable = await open.intake.sync();
     if (durable.sequence !== open.intake.tail.sequence)
       throw new RangeError("the intake grew behind the fence");
-    this.#requireOpenable(durable.sequence);
-    // Survives a crash: the same seal is applied and handed over, whatever happens in between.
-    await this.#writeFailover({ progress: "sealed", seal: open.end });
+    const end = await this.#sealedEnd(open);
+    // Survives a crash: the same seal is applied, or taken back to, and handed over, whatever happens in between.
+    await this.#writeFailover({ progress: "sealed", ...end });
   }
 
-  /** A scan can begin while the token is being written; images in the middle of one are handed over to nobody. */
-  #requireOpenable(sequence: Sequence): void {
-    const incomplete = this.#incompleteAtEnd;
-    if (incomplete === null || isOpenable(incomplete, sequence)) return;
-    throw new OperationalError({
-      code: "NOT_CONSISTENT",
-      message: describeIncomplete(incomplete),
-      reaction: "refuse",
-      hint: "The images lack content that only the old owner's site has; take it from there.",
-    });
+  /** The end of what was received; the last point before it where the images could not be opened there. */
+  async #sealedEnd(open: OpenStandby): Promise<Pick<FailoverDocument, "seal" | "received">> {
+    const { end, incompleteAtEnd } = open;
+    if (isOpenable(incompleteAtEnd, end.sequence)) return { seal: end, received: null };
+    const target = open.before;
+    // A step under way may go beyond it; behind it nothing is decided by what is still going on.
+    if (target !== undefined) await open.applier.holdAt(target.sequence);
+    const point = open.before;
+    if (point === undefined || point.sequence !== target?.sequence) throw notConsistent(incompleteAtEnd);
+    const { sequence, dataBytesTotal } = end;
+    return { seal: sealAt(point), received: { sequence, dataBytesTotal } };
   }
 
   async applyToSeal(progress: (done: number, total: number) => void): Promise<void> {
@@ -586,13 +593,13 @@ export class StandbyGroup implements FailoverGround {
     // An earlier attempt wrote the record without learning that it had: the images are not ours any more.
     if ((await this.#readHandover()) !== undefined) return;
     const open = await this.#requireOpen();
-    const from = open.applier.appliedSequence;
-    open.applier.wake();
-    await open.applier.appliedThrough(seal.sequence);
-    progress(seal.sequence - from, seal.sequence - from);
     const chain = bytesFromHex(seal.chain);
+    if (chain === undefined) throw new TypeError("a seal has a chain value");
+    const records = Math.max(0, seal.sequence - open.applier.appliedSequence);
+    await open.applier.bringTo({ sequence: seal.sequence, chain });
+    progress(records, records);
     const { applied } = open.applier;
-    if (applied?.sequence !== seal.sequence || chain === undefined || !bytesEqual(applied.chain, chain)) {
+    if (applied?.sequence !== seal.sequence || !bytesEqual(applied.chain, chain)) {
       throw new OperationalError({
         code: "IMAGE_DIVERGED",
         message: "the images are not at the seal",
@@ -622,7 +629,7 @@ export class StandbyGroup implements FailoverGround {
       // Survives a crash: whoever starts next finds that the agent owns images and history from here on.
       await writeDocument(this.#disk, this.#paths.handover, record);
     });
-    await this.#writeFailover({ progress: "handed-over", seal });
+    await this.#writeFailover({ progress: "handed-over" });
   }
 
   async adopt(): Promise<readonly AdoptedExport[]> {
@@ -652,7 +659,7 @@ export class StandbyGroup implements FailoverGround {
       group: this.name,
       epoch: token.epoch,
       point: { sequence: seal.sequence, time: rfc3339(seal.timeMs) },
-      loss: stateLoss(failover?.heard ?? null, seal),
+      loss: stateLoss(failover?.heard ?? null, seal, failover?.received ?? null),
       durationMs: run.durationMs,
       exports: run.exports,
       evidence,
@@ -669,20 +676,21 @@ export class StandbyGroup implements FailoverGround {
       startedAt: rfc3339(failover?.startedAtMs ?? 0),
       finishedAt: rfc3339(this.#clock.wallMs()),
       seal: { ...seal, time: rfc3339(seal.timeMs) },
+      received: failover?.received ?? null,
       lastHeard: failover?.heard ?? null,
       checks: run.plan.checks,
       steps: run.steps,
       result,
     });
-    await this.#writeFailover({ progress: "adopted", seal });
+    await this.#writeFailover({ progress: "adopted" });
     return result;
   }
 
-  #writeFailover(change: Pick<FailoverDocument, "progress" | "seal">): Promise<void> {
+  #writeFailover(change: FailoverChange): Promise<void> {
     return this.#writeAlone(() => this.#writeProgress(change));
   }
 
-  async #writeProgress(change: Pick<FailoverDocument, "progress" | "seal">): Promise<void> {
+  async #writeProgress(change: FailoverChange): Promise<void> {
     const document = this.#requireDocument();
     if (document.failover === null) throw new TypeError("no failover under way");
     const next: StandbyDocument = { ...document, failover: { ...document.failover, ...change } };
@@ -719,4 +727,20 @@ export class StandbyGroup implements FailoverGround {
     if (this.#heard.silenceMs() !== null && this.#document !== undefined)
       await writeDocument(this.#disk, this.#paths.heard, this.#heard.record);
   }
+}
+
+type FailoverChange = Pick<FailoverDocument, "progress"> &
+  Partial<Pick<FailoverDocument, "seal" | "received">>;
+
+function sealAt({ sequence, chain, dataBytesTotal, timeMs }: AppliedPosition): Seal {
+  return { sequence, chain: bytesToHex(chain), dataBytesTotal, timeMs };
+}
+
+function notConsistent(incomplete: Incomplete | null): OperationalError {
+  return new OperationalError({
+    code: "NOT_CONSISTENT",
+    message: incomplete === null ? "nothing can be opened" : describeIncomplete(incomplete),
+    reaction: "refuse",
+    hint: "The images lack content that only the old owner's site has; take it from there.",
+  });
 }

@@ -3,7 +3,7 @@
  * believes anything; a history that does not fit is named, not mended.
  */
 import { genesisChain } from "../protocol/chain.ts";
-import type { Hello, HelloAnswer, Refusal } from "../protocol/control.ts";
+import type { Hello, HelloAnswer, Refusal, StandbyLack } from "../protocol/control.ts";
 import type { ChainPosition, Sequence, VolumeEntry } from "../protocol/ids.ts";
 import { bytesToHex, lineageFromText } from "../protocol/ids.ts";
 import { judgeToken } from "./receive/machine.ts";
@@ -19,8 +19,8 @@ export interface HelloFacts {
   /** Undefined while the intake is not open. */
   readonly durable: ChainPosition | undefined;
   readonly applied: Sequence;
-  /** What the images lack for certain until a first sync has ended. */
-  readonly lacks: "empty" | "unknown" | undefined;
+  /** What the images lack for certain until a first sync or resync has ended. */
+  readonly lacks: StandbyLack | undefined;
 }
 
 export type HelloVerdict =

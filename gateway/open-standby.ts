@@ -2,23 +2,24 @@
  * A standby that is open: its intake log, the receive lane in front of it and the apply loop behind it, as one life.
  * When the intake fails the whole is closed and another one is opened from disk; nothing of it is mended in place.
  */
+import type { AppliedPosition } from "../image/marker.ts";
 import type { Past } from "../image/past.ts";
 import { historyOpener } from "../image/past.ts";
 import type { FrameLog } from "../journal/frame-log.ts";
 import { openFrameLog } from "../journal/open.ts";
-import type { Frame } from "../protocol/frame.ts";
-import { bytesToHex, type Sequence } from "../protocol/ids.ts";
+import { bytesFromHex, bytesToHex, type ChainPosition } from "../protocol/ids.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Log } from "../runtime/log.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
 import type { HistorySettings } from "../runtime/settings/types.ts";
-import { Applier } from "./apply/applier.ts";
+import { Applier, type ApplierOptions } from "./apply/applier.ts";
 import { openImage } from "./apply/open-image.ts";
 import type { IntakeLimits } from "./intake-options.ts";
 import { intakeOptions } from "./intake-options.ts";
 import { startIntake, step } from "./receive/machine.ts";
 import { Receiver } from "./receive/receiver.ts";
-import { afterFrames, type Incomplete, isOpenable } from "./scan/completeness.ts";
+import { type Incomplete, isOpenable } from "./scan/completeness.ts";
+import { afterReceived, type IntakeEnd, intakeEndFrom } from "./scan/intake-end.ts";
 import type { Seal, StandbyDocument } from "./state.ts";
 import type { StandbyStorage } from "./storage.ts";
 
@@ -33,9 +34,16 @@ export interface OpenStandbyInput {
   /** What the standby's document says now of its completeness. */
   readonly incomplete: () => Incomplete | null;
   /** As in `ApplierOptions`. */
-  readonly beforeStep: (frames: readonly Frame[], applied: Sequence) => Promise<void>;
+  readonly beforeStep: ApplierOptions["beforeStep"];
   /** The intake log failed; called at most once. */
   readonly onBroken: (error: unknown) => void;
+}
+
+/** Where a failover under way hands the images over. */
+function sealedOf({ failover }: StandbyDocument): ChainPosition | undefined {
+  const seal = failover?.seal;
+  const chain = seal == null ? undefined : bytesFromHex(seal.chain);
+  return seal == null || chain === undefined ? undefined : { sequence: seal.sequence, chain };
 }
 
 export class OpenStandby {
@@ -43,9 +51,9 @@ export class OpenStandby {
   readonly receiver: Receiver;
   readonly applier: Applier;
   #broken = false;
-  #incompleteAtEnd: Incomplete | null;
+  #end: IntakeEnd;
 
-  private constructor(input: OpenStandbyInput, intake: FrameLog, incompleteAtEnd: Incomplete | null) {
+  private constructor(input: OpenStandbyInput, intake: FrameLog, end: IntakeEnd) {
     const { document, paths, storage, history, clock, log } = input;
     const { lineage, origin } = intakeOptions(paths, document, input.limits, storage.bootId, "open");
     const broken = (error: unknown): void => {
@@ -54,7 +62,7 @@ export class OpenStandby {
       input.onBroken(error);
     };
     this.intake = intake;
-    this.#incompleteAtEnd = incompleteAtEnd;
+    this.#end = end;
     this.applier = new Applier({
       intake,
       open: () =>
@@ -78,6 +86,8 @@ export class OpenStandby {
                 return !isOfFirstSync || isOpenable(incomplete, this.applier.appliedSequence);
               },
               reserveBytes: input.limits.reserveBytes,
+              // What is there when frames are lost must stay openable until a resync has ended.
+              mayPin: true,
               log,
               segmentBytes: storage.segmentBytes,
             },
@@ -89,7 +99,10 @@ export class OpenStandby {
       history,
       clock,
       log,
+      incomplete: input.incomplete,
+      incompleteAtEnd: () => this.incompleteAtEnd,
       beforeStep: input.beforeStep,
+      sealed: sealedOf(document),
       onApplied: (sequence) => this.receiver?.appliedThrough(sequence),
       onIntakeBroken: broken,
     });
@@ -107,7 +120,7 @@ export class OpenStandby {
       clock,
       log,
       onAppended: (frame) => {
-        this.#incompleteAtEnd = afterFrames(this.#incompleteAtEnd, [frame], 0);
+        this.#end = afterReceived(this.#end, frame);
       },
       onDurable: () => this.applier.wake(),
       onBroken: broken,
@@ -120,7 +133,7 @@ export class OpenStandby {
 
   /** Opens and verifies the log; the images open behind it, and their trouble is the applier's to report. */
   static async open(input: OpenStandbyInput): Promise<OpenStandby> {
-    let { incomplete } = input.document;
+    let end = intakeEndFrom(input.document.incomplete);
     const { log: intake } = await openFrameLog(
       intakeOptions(input.paths, input.document, input.limits, input.storage.bootId, "open"),
       input.log,
@@ -128,11 +141,11 @@ export class OpenStandby {
         ...input.storage,
         clock: input.clock,
         onFrame: (frame) => {
-          incomplete = afterFrames(incomplete, [frame], 0);
+          end = afterReceived(end, frame);
         },
       },
     );
-    const open = new OpenStandby(input, intake, incomplete);
+    const open = new OpenStandby(input, intake, end);
     await open.applier.start();
     return open;
   }
@@ -155,7 +168,24 @@ export class OpenStandby {
 
   /** Whether the images can be opened once everything that was received is applied. */
   get incompleteAtEnd(): Incomplete | null {
-    return this.#incompleteAtEnd;
+    return this.#end.incomplete;
+  }
+
+  /**
+   * What a failover opens when the images cannot be opened at the end of what was received: the last position before
+   * that, pinned, or not passed yet. Undefined when they can, and when there is no such position.
+   */
+  get before(): AppliedPosition | undefined {
+    const { incomplete, before } = this.#end;
+    if (incomplete === null || incomplete.until !== null) return undefined;
+    // Nothing was received before it: empty images are no point.
+    const sequence = incomplete.since - 1;
+    if (sequence <= 0) return undefined;
+    const { pinned, applied, mayHold = Number.POSITIVE_INFINITY } = this.applier;
+    if (pinned?.sequence === sequence) return pinned;
+    if (mayHold > sequence) return undefined;
+    if (before?.sequence === sequence) return before;
+    return applied?.sequence === sequence ? applied : undefined;
   }
 
   /** Answers what waits with `busy`, ends the apply step under way, closes images and log. */

@@ -56,6 +56,13 @@ export interface FailoverDocument {
   /** Frozen when the token rose, so that a resumed run states the same loss. */
   readonly heard: HeardRecord | null;
   readonly seal: Seal | null;
+  /** End of what was received, where the seal lies before it: images that were incomplete there are taken back. */
+  readonly received: ReceivedEnd | null;
+}
+
+export interface ReceivedEnd {
+  readonly sequence: number;
+  readonly dataBytesTotal: number;
 }
 
 export interface StandbyDocument {
@@ -106,6 +113,9 @@ function parseFailover(value: unknown): FailoverDocument {
   );
   const seal = nullOr(fields["seal"], parseSeal);
   if ((seal === null) !== (progress === "fenced")) malformed("seal of this progress");
+  // Absent in documents from before there was anything to take back.
+  const received = nullOr(fields["received"] ?? null, parseReceived);
+  if (received !== null && (seal === null || received.sequence <= seal.sequence)) malformed("received end");
   return {
     progress,
     previous: tokenOf(fields["previous"]),
@@ -113,6 +123,15 @@ function parseFailover(value: unknown): FailoverDocument {
     startedAtMs: countOf(fields["startedAtMs"], "failover start"),
     heard: nullOr(fields["heard"], parseHeardRecord),
     seal,
+    received,
+  };
+}
+
+function parseReceived(value: unknown): ReceivedEnd {
+  const fields = fieldsOf(value, "received end");
+  return {
+    sequence: countOf(fields["sequence"], "received end"),
+    dataBytesTotal: countOf(fields["dataBytesTotal"], "received bytes"),
   };
 }
 

@@ -31,6 +31,8 @@ export interface StatusFacts {
     | undefined;
   readonly intakeBytesMax: number;
   readonly applied: { readonly sequence: number; readonly timeMs: number } | undefined;
+  /** The last point before what made the images incomplete, while it can be opened. */
+  readonly before: { readonly sequence: number; readonly timeMs: number } | undefined;
   /** null: none is kept, or the images are closed. */
   readonly history: HistoryStatus | null;
   readonly historyBytesMax: number;
@@ -73,15 +75,17 @@ export function judgeCondition(facts: StatusFacts): StandbyCondition {
     return atRisk("OWNER_SILENT", `${facts.owner} was not heard since this gateway started`);
   const incomplete = incompleteNow(facts);
   if (silenceMs >= ownerSilentMs) {
-    const advice =
-      incomplete === null
-        ? `if it is lost: splitsite failover plan ${facts.group}`
-        : describeIncomplete(incomplete);
-    return atRisk("OWNER_SILENT", `${facts.owner} was last heard ${seconds(silenceMs)} ago; ${advice}`);
+    const what = incomplete === null ? [] : [describeIncomplete(incomplete, facts.before)];
+    const isNothing = incomplete !== null && facts.before === undefined;
+    const advice = isNothing ? [] : [`if it is lost: splitsite failover plan ${facts.group}`];
+    const message = [`${facts.owner} was last heard ${seconds(silenceMs)} ago`, ...what, ...advice].join(
+      "; ",
+    );
+    return atRisk("OWNER_SILENT", message);
   }
   if (incomplete !== null) {
     const code = incomplete.purpose === "first-sync" ? "FIRST_SYNC" : "RESYNC";
-    return { state: "catching-up", reason: { code, message: describeIncomplete(incomplete) } };
+    return { state: "catching-up", reason: { code, message: describeIncomplete(incomplete, facts.before) } };
   }
   if (facts.isBehind)
     return {
@@ -109,8 +113,9 @@ export function describeStandby(
     durable: intake?.durable ?? seal?.sequence ?? applied?.sequence ?? 0,
     applied: applied?.sequence ?? 0,
   };
-  const nothing = applied === undefined || applied.sequence === 0 || incompleteNow(facts) !== null;
-  const point = nothing ? null : applied;
+  const isIncomplete = incompleteNow(facts) !== null;
+  const nothing = applied === undefined || applied.sequence === 0;
+  const point = isIncomplete ? (facts.before ?? null) : nothing ? null : applied;
   return {
     group: facts.group,
     role: "standby",
@@ -122,15 +127,16 @@ export function describeStandby(
     since: rfc3339(sinceMs),
     position,
     consistent: point === null ? null : { sequence: point.sequence, time: rfc3339(point.timeMs) },
-    history: (incompleteNow(facts) === null ? facts.history : null) ?? {
+    history: (isIncomplete ? null : facts.history) ?? {
       oldest: point?.sequence ?? 0,
       newest: point?.sequence ?? 0,
       points: point === null ? 0 : 1,
-      bytes: 0,
+      // What is kept for the one point that is left costs space, and may be damaged.
+      bytes: facts.history?.bytes ?? 0,
       maxBytes: facts.historyBytesMax,
       oldestTime: point === null ? null : rfc3339(point.timeMs),
-      pins: [],
-      problem: null,
+      pins: facts.history?.pins ?? [],
+      problem: facts.history?.problem ?? null,
     },
     drills: [],
     intake: { bytes: intake?.bytes ?? 0, maxBytes: facts.intakeBytesMax },

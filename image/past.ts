@@ -40,6 +40,8 @@ export interface PastFolder {
   readonly reserveBytes: number;
   /** False while no position of the images can be opened, so that nothing they hold is worth keeping; default true. */
   readonly isWorthKeeping?: () => boolean;
+  /** True where a point may have to be pinned whatever the settings say: a history is opened for it. Default false. */
+  readonly mayPin?: boolean;
   readonly log: Log;
   /** Where histories are short, so that segments are begun and given back in them. */
   readonly segmentBytes?: number | undefined;
@@ -59,7 +61,7 @@ export function historyOpener(
   mayHold: Sequence,
 ): ((applied: AppliedPosition, applyingLast: Sequence) => Promise<History>) | undefined {
   const { disk, directory, settings, log } = folder;
-  if (settings.windowMs === 0 && !disk.exists(directory)) return undefined;
+  if (settings.windowMs === 0 && folder.mayPin !== true && !disk.exists(directory)) return undefined;
   return async (applied, applyingLast) => {
     let opened: History | undefined;
     const open = async (): Promise<History> => {

@@ -1,6 +1,7 @@
 /**
  * The apply loop of one group: durable frames of the intake, in steps, into the images; then the marker; then the
- * intake is trimmed. It owns the open images. It never applies a frame that is not synced, never reports a position
+ * intake is trimmed. It owns the open images, and pins the point before them when they become incomplete. For a hand-over
+ * it brings them to one position, also back to it, and no further. It never applies a frame that is not synced, never reports a position
  * that is not durable in the images, and never goes on with images whose write or sync failed: it closes them, opens
  * them again from disk and applies again from the marker.
  */
@@ -9,15 +10,18 @@ import type { AppliedPosition } from "../../image/marker.ts";
 import { Past } from "../../image/past.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { Frame } from "../../protocol/frame.ts";
-import type { Sequence } from "../../protocol/ids.ts";
+import type { ChainPosition, Sequence } from "../../protocol/ids.ts";
 import type { Reason } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { HistorySettings } from "../../runtime/settings/types.ts";
 import { ScanComparer } from "../scan/compare.ts";
+import { type Incomplete, isOpenable } from "../scan/completeness.ts";
 import { Findings } from "../scan/findings.ts";
+import { nextStep } from "./next-step.ts";
 import { verifyAgainstIntake } from "./open-image.ts";
+import { ResyncPin } from "./resync-pin.ts";
 
 /** Raw bytes of one step: some 0.2 s of folding and writing, so points stay dense and a restart repeats little. */
 const stepBytesMax = 16 * 1024 * 1024;
@@ -52,15 +56,22 @@ export interface ApplierOptions {
   readonly history: HistorySettings;
   readonly clock: Clock;
   readonly log: Log;
-  /** Makes durable what the marks of a scan in a step say of the images, which are at `applied` and not touched yet. */
-  readonly beforeStep: (frames: readonly Frame[], applied: Sequence) => Promise<void>;
+  /** What the standby's document says now of its completeness, and what it is at the end of what was received. */
+  readonly incomplete: () => Incomplete | null;
+  readonly incompleteAtEnd: () => Incomplete | null;
+  /**
+   * Makes durable what gaps and a scan's marks in a step say of the images, which are not touched yet. It calls `pin`,
+   * which keeps the point that they hold, before it says that they are incomplete.
+   */
+  readonly beforeStep: (frames: readonly Frame[], pin: () => Promise<void>) => Promise<void>;
+  /** Where the images are to be handed over, in the end; undefined while nobody has sealed that. */
+  readonly sealed: ChainPosition | undefined;
   readonly onApplied: (sequence: Sequence) => void;
   /** The intake log failed while it was read or trimmed. */
   readonly onIntakeBroken: (error: unknown) => void;
 }
 
 interface Waiter {
-  readonly sequence: Sequence;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -71,6 +82,8 @@ class IntakeFailure extends Error {}
 export class Applier {
   readonly #options: ApplierOptions;
   #applied: AppliedPosition | undefined;
+  #image: GroupImage | undefined;
+  #pin: ResyncPin | undefined;
   #past: Past | undefined;
   #findings: Findings | undefined;
   #trouble: Reason | null = null;
@@ -79,12 +92,20 @@ export class Applier {
   /** Ends the sleep under way: `#wake` when there is work, `#interrupt` when the applier stops. */
   #wake: (() => void) | undefined;
   #interrupt: (() => void) | undefined;
+  /** No step goes beyond this. */
+  #limit: Sequence | undefined;
+  /** Where the images are brought, back as well. */
+  #sealed: ChainPosition | undefined;
+  /** For a hand-over: told when the images are at `#sealed`, and when no step beyond the limit is under way. */
   #waiters: Waiter[] = [];
+  #holders: Waiter[] = [];
   #run: Promise<void> | undefined;
   #pause: Timer | undefined;
 
   constructor(options: ApplierOptions) {
     this.#options = options;
+    this.#sealed = options.sealed;
+    this.#limit = options.sealed?.sequence;
   }
 
   /** Durable in the images; undefined until they could be opened once. */
@@ -92,9 +113,20 @@ export class Applier {
     return this.#applied;
   }
 
-  /** Never above the truth: the intake is trimmed only behind what is applied. */
+  /** Never above the truth: the intake is trimmed only behind what is applied, and images taken back are at the limit. */
   get appliedSequence(): Sequence {
-    return this.#applied?.sequence ?? this.#options.intake.head.sequence;
+    const { head } = this.#options.intake;
+    return this.#applied?.sequence ?? Math.min(head.sequence, this.#limit ?? head.sequence);
+  }
+
+  /** The open images may hold records up to here in part; undefined while they are closed. */
+  get mayHold(): Sequence | undefined {
+    return this.#image?.applyingLast;
+  }
+
+  /** The point before the images became incomplete, as long as it can be opened. */
+  get pinned(): AppliedPosition | undefined {
+    return this.#pin?.point;
   }
 
   /** What the open images can go back to; undefined while they are closed. */
@@ -105,6 +137,10 @@ export class Applier {
   /** What a scan's digests have shown since the images were opened; undefined while they are not. */
   get findings(): Findings | undefined {
     return this.#findings;
+  }
+
+  get #isAwaited(): boolean {
+    return this.#waiters.length + this.#holders.length > 0;
   }
 
   /** Why nothing is applied now; null when at work. */
@@ -124,14 +160,29 @@ export class Applier {
     this.#wake?.();
   }
 
-  /** Settles when everything up to `sequence` is applied; rejects when apply is stopped or stuck. */
-  appliedThrough(sequence: Sequence): Promise<void> {
-    if (this.appliedSequence >= sequence) return Promise.resolve();
+  /** Settles when no step that goes beyond `sequence` is under way, nor will be; rejects as `bringTo`. */
+  holdAt(sequence: Sequence): Promise<void> {
+    this.#limit = sequence;
+    return this.#waitAmong(this.#holders);
+  }
+
+  /**
+   * Settles when the images hold exactly what is at `sealed`, and keeps them there: what is missing is applied, what is
+   * too much is taken back. Only once it is durable that they are handed over there: the intake may begin behind it.
+   * Rejects when apply is stopped or stuck.
+   */
+  bringTo(sealed: ChainPosition): Promise<void> {
+    this.#sealed = sealed;
+    this.#limit = sealed.sequence;
+    return this.#waitAmong(this.#waiters);
+  }
+
+  #waitAmong(waiters: Waiter[]): Promise<void> {
     if (this.#trouble !== null || this.#stopping) return Promise.reject(this.#stuck());
     return new Promise((resolve, reject) => {
-      this.#waiters.push({ sequence, resolve, reject });
-      // Somebody waits now: a rest between small steps is over. A pause after a failure is not.
-      if (this.#trouble === null) this.#interrupt?.();
+      waiters.push({ resolve, reject });
+      // Somebody waits now: a rest between small steps is over.
+      this.#interrupt?.();
     });
   }
 
@@ -153,16 +204,17 @@ export class Applier {
         const { intake, history, clock, log } = this.#options;
         // What the intake lost of a step is taken out of the images again, where their history can.
         await image.undoBehind({ first: intake.head.sequence + 1, last: intake.tail.sequence });
-        await verifyAgainstIntake(image, intake);
-        const past = new Past(image, history, clock, log);
-        this.#past = past;
+        await verifyAgainstIntake(image, intake, this.#sealed);
+        this.#image = image;
+        this.#pin = await ResyncPin.open(image, clock, log);
+        this.#past = new Past(image, history, clock, log);
         // Before the first step: on a disk that is full, old points make room for it.
-        await past.stepped();
+        await this.#past.stepped();
         this.#advance(image.applied);
         this.#trouble = null;
         opened();
         const before = this.appliedSequence;
-        await this.#applyUntilStopped(image, past);
+        await this.#applyUntilStopped(image, this.#pin);
         if (this.appliedSequence > before) pauseMs = reopenMsMin;
       } catch (error) {
         this.#stumble(error);
@@ -183,17 +235,29 @@ export class Applier {
       read: (volume, offset, length) => image.read(volume, offset, length),
       findings,
       // A failover, or the end of the gateway, never waits for a scan.
-      hasTime: () => !this.#stopping && this.#waiters.length === 0,
+      hasTime: () => !this.#stopping && !this.#isAwaited,
     });
   }
 
-  async #applyUntilStopped(image: GroupImage, past: Past): Promise<void> {
+  async #applyUntilStopped(image: GroupImage, pin: ResyncPin): Promise<void> {
     const { intake, clock } = this.#options;
     const { compare } = this.#comparer(image);
+    const pinPoint = () => pin.take(image.applied);
     let steppedAtMs = Number.NEGATIVE_INFINITY;
     while (!this.#stopping) {
+      for (const holder of this.#holders.splice(0)) holder.resolve();
+      if (this.#isBeyondSeal(image)) {
+        await this.#takeBack(image, pin, this.#sealed!.sequence);
+        continue;
+      }
+      if (pin.isSet && this.#isPinOver(image)) {
+        await pin.giveBack();
+        continue;
+      }
+      if (this.#sealed?.sequence === image.applied.sequence)
+        for (const waiter of this.#waiters.splice(0)) waiter.resolve();
       // Read before the check, so that a wake between check and sleep is not lost: both happen in one turn.
-      const durable = intake.durable.sequence;
+      const durable = Math.min(intake.durable.sequence, this.#limit ?? Number.POSITIVE_INFINITY);
       const applied = image.applied.sequence;
       if (applied >= durable) {
         await this.#sleep(undefined);
@@ -201,16 +265,18 @@ export class Applier {
       }
       const restMs = steppedAtMs + stepPaceMs - clock.monotonicMs();
       const waiting = intake.durable.dataBytesTotal - image.applied.dataBytesTotal;
-      if (restMs > 0 && waiting < stepBytesTarget && this.#waiters.length === 0) {
+      if (restMs > 0 && waiting < stepBytesTarget && !this.#isAwaited) {
         await this.#sleep(restMs);
         continue;
       }
-      const frames = (await fromIntake(intake.frames(applied + 1, stepBytesMax))).filter(
-        (frame) => frame.last <= durable,
-      );
+      const found = await fromIntake(intake.frames(applied + 1, stepBytesMax));
+      const synced = found.filter((frame) => frame.last <= intake.durable.sequence);
+      if (synced.length === 0) throw new IntakeFailure("intake holds no frame where one is durable");
+      const frames = nextStep(synced, applied, this.#options.incomplete(), this.#limit);
       const last = frames.at(-1)?.last;
-      if (last === undefined) throw new IntakeFailure("intake holds no frame where one is durable");
-      await this.#options.beforeStep(frames, applied);
+      // A limit that came while the intake was read.
+      if (last === undefined) continue;
+      await this.#options.beforeStep(frames, pinPoint);
       // Survives a crash in the middle of the next line: restart knows how far the images may be ahead.
       await image.begin(last);
       // What the blocks held is kept, and survives power loss, before the first of them changes.
@@ -222,16 +288,42 @@ export class Applier {
       steppedAtMs = clock.monotonicMs();
       this.#advance(image.applied);
       await fromIntake(intake.trim(image.applied.sequence));
-      await past.stepped();
+      await this.#past?.stepped();
     }
+  }
+
+  /** The images hold more than is handed over, or a step that a crash cut short may have left some of it. */
+  #isBeyondSeal(image: GroupImage): boolean {
+    const sealed = this.#sealed?.sequence;
+    return sealed !== undefined && image.applied.sequence >= sealed && image.applyingLast > sealed;
+  }
+
+  async #takeBack(image: GroupImage, pin: ResyncPin, sequence: Sequence): Promise<void> {
+    const { history, clock, log } = this.#options;
+    // Every view lets its point go: none of those that are taken back is one any more.
+    await this.#past?.close();
+    await pin.giveBackBehind(sequence);
+    // Survives a crash in every step: the next open finishes it.
+    const position = await image.rollBack(sequence);
+    this.#past = new Past(image, history, clock, log);
+    this.#advance(position);
+    log.warn("STANDBY_TAKEN_BACK", "the images are what they were before they became incomplete", {
+      sequence,
+    });
+  }
+
+  /** What was pinned is not needed any more: the images can be opened where they are, or are handed over there. */
+  #isPinOver(image: GroupImage): boolean {
+    const { sequence } = image.applied;
+    if (this.#sealed !== undefined) return this.#sealed.sequence === sequence;
+    // One that a crash left before the document spoke of it is kept while what it was made for waits in the intake.
+    const { incomplete, incompleteAtEnd } = this.#options;
+    return isOpenable(incomplete(), sequence) && incompleteAtEnd()?.until !== null;
   }
 
   #advance(applied: AppliedPosition): void {
     this.#applied = applied;
     this.#options.onApplied(applied.sequence);
-    const done = this.#waiters.filter((waiter) => waiter.sequence <= applied.sequence);
-    this.#waiters = this.#waiters.filter((waiter) => waiter.sequence > applied.sequence);
-    for (const waiter of done) waiter.resolve();
   }
 
   #stumble(error: unknown): void {
@@ -249,7 +341,8 @@ export class Applier {
   }
 
   #rejectWaiters(): void {
-    for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#stuck());
+    for (const waiter of [...this.#waiters.splice(0), ...this.#holders.splice(0)])
+      waiter.reject(this.#stuck());
   }
 
   #stuck(): OperationalError {
@@ -266,6 +359,8 @@ export class Applier {
     const past = this.#past;
     this.#past = undefined;
     this.#findings = undefined;
+    this.#image = undefined;
+    this.#pin = undefined;
     try {
       await past?.close();
       await image?.close();

@@ -7,7 +7,7 @@ import type { AppliedPosition } from "../../image/marker.ts";
 import type { OpenImageFilesOptions } from "../../image/open-files.ts";
 import { openImageFiles } from "../../image/open-files.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
-import type { LineageBytes } from "../../protocol/ids.ts";
+import type { ChainPosition, LineageBytes } from "../../protocol/ids.ts";
 import { bytesEqual } from "../../protocol/ids.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
@@ -37,9 +37,18 @@ export function openImage(input: OpenImageInput): Promise<GroupImage> {
   });
 }
 
-/** OperationalError `IMAGE_TORN`, `IMAGE_BEHIND_INTAKE`, `IMAGE_AHEAD_OF_INTAKE` or `IMAGE_DIVERGED`, all `stop`. */
-export async function verifyAgainstIntake(image: GroupImage, intake: FrameLog): Promise<void> {
+/**
+ * `sealed`: images that were taken back to the end of a hand-over hold exactly that, and the intake may begin behind it.
+ * OperationalError `IMAGE_TORN`, `IMAGE_BEHIND_INTAKE`, `IMAGE_AHEAD_OF_INTAKE` or `IMAGE_DIVERGED`, all `stop`.
+ */
+export async function verifyAgainstIntake(
+  image: GroupImage,
+  intake: FrameLog,
+  sealed: ChainPosition | undefined,
+): Promise<void> {
   const { applied, applyingLast } = image;
+  const isTakenBack = sealed?.sequence === applied.sequence && applyingLast === applied.sequence;
+  if (isTakenBack && bytesEqual(sealed.chain, applied.chain)) return;
   const stop = (code: string, message: string): never => {
     throw new OperationalError({
       code,

@@ -7,7 +7,7 @@ import type { Reason } from "../../protocol/status.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import { ownerSilentMs } from "../heard.ts";
 import { describeIncomplete, type Incomplete, isOpenable } from "../scan/completeness.ts";
-import type { HeardRecord, Seal, StandbyDocument } from "../state.ts";
+import type { HeardRecord, ReceivedEnd, Seal, StandbyDocument } from "../state.ts";
 import type { FailoverPhase } from "./machine.ts";
 import { isRunning } from "./machine.ts";
 
@@ -17,8 +17,10 @@ export interface PlanFacts {
   readonly oldOwner: string;
   readonly document: StandbyDocument | undefined;
   readonly phase: FailoverPhase;
-  /** End of what would be taken over: everything in the intake; undefined while it is not open. */
+  /** End of what was received: everything in the intake; undefined while it is not open. */
   readonly end: Seal | undefined;
+  /** What is opened where the images cannot be opened at `end`: the last point before it, if there is one. */
+  readonly before: Seal | undefined;
   readonly applied: { readonly sequence: number; readonly dataBytesTotal: number } | undefined;
   /** At `end`. */
   readonly incomplete: Incomplete | null;
@@ -37,23 +39,29 @@ type Check = FailoverPlan["checks"][number];
 export const failoverSteps = {
   raise: "fence the old owner: raise the token durably",
   seal: "let the receive lane run empty and seal the history",
-  apply: "apply everything up to the seal to the images",
+  apply: "bring the images to the seal: apply what is missing, or take them back to it",
   record: "write the hand-over record",
   adopt: "let this site's agent take the images into service",
   report: "write the report",
 } as const;
 export type FailoverStepId = keyof typeof failoverSteps;
 
-/** What the last contact proves to be missing at `end`. */
+/**
+ * What is proven to be missing at `point`: by the last contact, and by what was received behind it, gaps included, where
+ * the images are taken back.
+ */
 export function stateLoss(
   heard: HeardRecord | null,
-  end: { readonly sequence: number; readonly dataBytesTotal: number },
+  point: { readonly sequence: number; readonly dataBytesTotal: number },
+  received: ReceivedEnd | null,
 ): LossStatement {
+  const answered = Math.max(heard?.answered ?? 0, received?.sequence ?? 0);
+  const dataBytesTotal = Math.max(heard?.dataBytesTotal ?? 0, received?.dataBytesTotal ?? 0);
   return {
     known: "unknown",
     since: heard === null ? null : rfc3339(heard.atMs),
-    writesMin: Math.max(0, (heard?.answered ?? 0) - end.sequence),
-    bytesMin: Math.max(0, (heard?.dataBytesTotal ?? 0) - end.dataBytesTotal),
+    writesMin: Math.max(0, answered - point.sequence),
+    bytesMin: Math.max(0, dataBytesTotal - point.dataBytesTotal),
   };
 }
 
@@ -61,7 +69,9 @@ export function planFailover(facts: PlanFacts): FailoverPlan {
   const { document } = facts;
   const failover = document?.failover ?? null;
   const epoch = failover?.previous.epoch ?? document?.token.epoch ?? 0;
-  const end = failover?.seal ?? facts.end;
+  const isTakenBack = facts.end !== undefined && !isOpenable(facts.incomplete, facts.end.sequence);
+  const end = failover?.seal ?? (isTakenBack ? facts.before : facts.end);
+  const received = failover?.seal == null ? (isTakenBack ? (facts.end ?? null) : null) : failover.received;
   const applied = facts.applied ?? { sequence: 0, dataBytesTotal: 0 };
   const origin = { sequence: 0, dataBytesTotal: 0 };
   return {
@@ -72,7 +82,7 @@ export function planFailover(facts: PlanFacts): FailoverPlan {
     newOwner: facts.site,
     point:
       end === undefined || end.sequence === 0 ? null : { sequence: end.sequence, time: rfc3339(end.timeMs) },
-    loss: stateLoss(failover?.heard ?? facts.heard, end ?? origin),
+    loss: stateLoss(failover?.heard ?? facts.heard, end ?? origin, received),
     toApply: {
       records: Math.max(0, (end?.sequence ?? 0) - applied.sequence),
       bytes: Math.max(0, (end?.dataBytesTotal ?? 0) - applied.dataBytesTotal),
@@ -81,7 +91,7 @@ export function planFailover(facts: PlanFacts): FailoverPlan {
     checks: [
       checkState(facts),
       checkRun(facts),
-      checkConsistent(facts),
+      checkConsistent(facts, end),
       checkOwner(facts),
       checkAgent(facts),
     ],
@@ -115,15 +125,18 @@ function checkRun({ phase }: PlanFacts): Check {
   );
 }
 
-function checkConsistent({ document, end, trouble, phase, incomplete }: PlanFacts): Check {
+function checkConsistent(facts: PlanFacts, point: Seal | undefined): Check {
+  const { document, end, trouble, phase, incomplete } = facts;
   const id = "NOT_CONSISTENT";
   const handedOver =
     document?.failover?.progress === "handed-over" || document?.failover?.progress === "adopted";
   if (handedOver || phase.name === "done") return pass(id, "the images were handed over at the seal");
   if (trouble !== null) return fail(trouble.code, trouble.message);
   if (document?.phase !== "standing" || end === undefined) return fail(id, "the standby is not complete");
-  if (incomplete !== null && !isOpenable(incomplete, end.sequence))
-    return fail(id, describeIncomplete(incomplete));
+  if (incomplete !== null && !isOpenable(incomplete, end.sequence)) {
+    const why = describeIncomplete(incomplete, point);
+    return point === undefined ? fail(id, why) : pass(id, `${why}; the images are taken back to it`);
+  }
   if (end.sequence === 0) return fail(id, "nothing has been received yet: the images are empty");
   return pass(id, `the standby can be opened at sequence ${end.sequence}`);
 }

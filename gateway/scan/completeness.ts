@@ -1,22 +1,28 @@
 /**
- * Whether a standby's images can be opened at all: what the marks of first syncs and resyncs in the write order make of
- * it. Pure. It errs towards *cannot*: an end completes only the scan that it names. What is durable of it, and when, is
+ * Whether a standby's images can be opened at all: what gaps, and the marks of first syncs and resyncs, in the write order
+ * make of it. Pure. It errs towards *cannot*: an end completes only the scan that it names. What is durable of it, and when, is
  * the caller's; docs/scan.md, "Completeness".
  */
+import type { StandbyLack } from "../../protocol/control.ts";
 import type { Frame } from "../../protocol/frame.ts";
+import { gapOf } from "../../protocol/frame.ts";
 import type { Sequence } from "../../protocol/ids.ts";
 import type { ScanMarkRecord } from "../../protocol/record.ts";
+import { rfc3339 } from "../../runtime/clock.ts";
 
 export interface Incomplete {
   /** Which scan has to end. A first sync stands above a resync: it alone brings what was there before the history. */
   readonly purpose: "first-sync" | "resync";
-  /** Positions at or behind this cannot be opened. */
+  /**
+   * Positions at or behind this cannot be opened. The one before it could, unless this is 0: what made the images
+   * incomplete is the first of a step, so that it was a point.
+   */
   readonly since: Sequence;
   /** From here on they can; null: the end was not seen. */
   readonly until: Sequence | null;
   /** The begin that the end has to name; null: no such scan is under way. */
   readonly scan: Sequence | null;
-  /** Newest mark taken in: a step that a crash cut short is taken in again, perhaps in parts, and must change nothing. */
+  /** Newest mark, or end of a gap, taken in: a step that a crash cut short is taken in again, perhaps in parts, and must change nothing. */
   readonly seen: Sequence;
   /** `empty`: nothing but this history ever wrote to the images. `unknown`: they may hold anything. */
   readonly holds: "empty" | "unknown";
@@ -27,18 +33,17 @@ export function incompleteFromStart(holds: Incomplete["holds"]): Incomplete {
   return { purpose: "first-sync", since: 0, until: null, scan: null, seen: 0, holds };
 }
 
-/** `state` after a mark; `applied` is a position that the images are known to have reached before. */
+/** `state` after a mark. */
 export function afterMark(
   state: Incomplete | null,
   record: ScanMarkRecord,
   sequence: Sequence,
-  applied: Sequence,
 ): Incomplete | null {
   const { purpose, mark, begin } = record;
   if (purpose === "verify" || purpose === "repair" || sequence <= (state?.seen ?? 0)) return state;
   switch (mark) {
     case "begin":
-      return afterBegin(isOpenable(state, applied) ? null : state, purpose, sequence);
+      return afterBegin(isOpenable(state, sequence - 1) ? null : state, purpose, sequence);
     case "end":
       return state === null || state.purpose !== purpose || state.scan !== begin
         ? state
@@ -48,6 +53,23 @@ export function afterMark(
         ? state
         : { ...state, scan: null, seen: sequence };
   }
+}
+
+/**
+ * `state` after a gap. What it stands for will never come, so the images lack it until a resync that begins behind it
+ * has ended: one that is under way may have walked past what the gap holds.
+ */
+function afterGap(state: Incomplete | null, first: Sequence, last: Sequence): Incomplete | null {
+  if (last <= (state?.seen ?? 0)) return state;
+  const before = isOpenable(state, first - 1) ? null : state;
+  return {
+    purpose: before !== null && before.until === null ? before.purpose : "resync",
+    since: before?.since ?? first,
+    until: null,
+    scan: null,
+    seen: last,
+    holds: "unknown",
+  };
 }
 
 function afterBegin(
@@ -69,17 +91,39 @@ function afterBegin(
   };
 }
 
-/** `state` after all marks in `frames`. Frames that were taken in before change nothing. */
-export function afterFrames(
-  state: Incomplete | null,
-  frames: Iterable<Frame>,
-  applied: Sequence,
-): Incomplete | null {
+/** `state` after all gaps and marks in `frames`. Frames that were taken in before change nothing. */
+export function afterFrames(state: Incomplete | null, frames: Iterable<Frame>): Incomplete | null {
   let next = state;
-  for (const frame of frames)
-    for (const [index, record] of frame.records.entries())
-      if (record.kind === "scanMark") next = afterMark(next, record, frame.first + index, applied);
+  for (const frame of frames) for (const change of changesIn(frame, next)) next = change.after;
   return next;
+}
+
+/** What a frame does to completeness at one of its records. */
+export interface CompletenessChange {
+  readonly sequence: Sequence;
+  readonly after: Incomplete | null;
+  /** The images could be opened right before it, and cannot behind it. */
+  readonly isLoss: boolean;
+}
+
+/** What `frame` makes of `state`, record by record; nothing for those that change nothing. */
+export function* changesIn(frame: Frame, state: Incomplete | null): Generator<CompletenessChange> {
+  let before = state;
+  const change = (sequence: Sequence, after: Incomplete | null): CompletenessChange => {
+    const isLoss = isOpenable(before, sequence - 1) && after?.until === null;
+    before = after;
+    return { sequence, after, isLoss };
+  };
+  if (gapOf(frame) !== undefined) {
+    const after = afterGap(before, frame.first, frame.last);
+    if (after !== before) yield change(frame.first, after);
+    return;
+  }
+  for (const [index, record] of frame.records.entries()) {
+    if (record.kind !== "scanMark") continue;
+    const after = afterMark(before, record, frame.first + index);
+    if (after !== before) yield change(frame.first + index, after);
+  }
 }
 
 /** The images, when they hold exactly the records up to `position` and held none behind it, are the source at it. */
@@ -87,9 +131,10 @@ export function isOpenable(state: Incomplete | null, position: Sequence): boolea
   return state === null || (state.until !== null && position >= state.until);
 }
 
-/** What a greeting says of it; undefined: no first sync is needed. */
-export function lackOf(state: Incomplete | null): Incomplete["holds"] | undefined {
-  return state?.purpose === "first-sync" && state.until === null ? state.holds : undefined;
+/** What a greeting says of it; undefined: no scan is needed. */
+export function lackOf(state: Incomplete | null): StandbyLack | undefined {
+  if (state === null || state.until !== null) return undefined;
+  return state.purpose === "first-sync" ? state.holds : "resync";
 }
 
 export function sameCompleteness(a: Incomplete | null, b: Incomplete | null): boolean {
@@ -104,8 +149,17 @@ export function sameCompleteness(a: Incomplete | null, b: Incomplete | null): bo
   );
 }
 
-/** Why nothing can be opened, as the first words of a sentence that status and failover both say. */
-export function describeIncomplete({ purpose, scan }: Incomplete): string {
-  const what = purpose === "first-sync" ? "the first sync" : "a resync";
-  return `not recoverable yet: ${what} has ${scan === null ? "not begun" : "not ended"}`;
+/**
+ * Why the newest position cannot be opened, as the first words of a sentence that status and failover both say;
+ * `pinned`: what can be opened instead.
+ */
+export function describeIncomplete(
+  { purpose, scan }: Incomplete,
+  pinned?: { readonly sequence: Sequence; readonly timeMs: number },
+): string {
+  const scanned = purpose === "first-sync" ? "the first sync" : "a resync";
+  const why = `${scanned} has ${scan === null ? "not begun" : "not ended"}`;
+  return pinned === undefined
+    ? `not recoverable yet: ${why}`
+    : `recoverable only at sequence ${pinned.sequence} of ${rfc3339(pinned.timeMs)}: ${why}`;
 }

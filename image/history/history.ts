@@ -36,6 +36,9 @@ interface Parts {
   readonly pins: Pins;
 }
 
+/** Pins may hold a long history for hours: said at most this often, ms, and whenever it gets worse. */
+const pinnedLogMs = 60_000;
+
 /** A place where an open view stands. */
 export interface HeldPoint {
   readonly sequence: Sequence;
@@ -53,6 +56,7 @@ export class History {
   #damage: OperationalError | undefined;
   #failed: OperationalError | undefined;
   readonly #views = new Set<HeldPoint>();
+  #toldPinned: { readonly share: string; readonly atMs: number } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(options: HistoryOptions, parts: Parts, mayHold: Sequence) {
@@ -378,12 +382,7 @@ export class History {
     return this.#exclusive(async () => {
       if (this.#captured === undefined) return;
       const answer = decideRetention(this.#segments.list, this.#held(), this.#options, nowMs);
-      if (answer.heldBeyond !== undefined) {
-        this.#options.log.warn("HISTORY_PINNED", "pins keep more before-images than the limit allows", {
-          share: answer.heldBeyond,
-          bytes: this.bytes,
-        });
-      }
+      this.#tellPinned(answer.heldBeyond, nowMs);
       if (answer.oldest === undefined) return;
       const oldest = await this.point(answer.oldest);
       if (oldest === undefined) {
@@ -394,6 +393,16 @@ export class History {
       for (let count = 0; count < answer.segments; count += 1) {
         await removeOldest(this.#segments, this.#index, this.#captured.sequence);
       }
+    });
+  }
+
+  #tellPinned(share: string | undefined, nowMs: number): void {
+    const told = this.#toldPinned;
+    if (share === undefined || (told?.share === share && Math.abs(nowMs - told.atMs) < pinnedLogMs)) return;
+    this.#toldPinned = { share, atMs: nowMs };
+    this.#options.log.warn("HISTORY_PINNED", "pins keep more before-images than the limit allows", {
+      share,
+      bytes: this.bytes,
     });
   }
 

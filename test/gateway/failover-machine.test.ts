@@ -169,6 +169,7 @@ const facts: PlanFacts = {
   document,
   phase: { name: "standing" },
   end: { sequence: 10, chain: "11".repeat(32), dataBytesTotal: 40_960, timeMs: 1_700_000_000_000 },
+  before: undefined,
   applied: { sequence: 8, dataBytesTotal: 32_768 },
   incomplete: null,
   trouble: null,
@@ -178,19 +179,52 @@ const facts: PlanFacts = {
 };
 
 test("the loss is what was heard and not received, never less than nothing, and unknown when never heard (promise 3)", () => {
-  assert.deepEqual(stateLoss(facts.heard, { sequence: 10, dataBytesTotal: 40_960 }), {
+  assert.deepEqual(stateLoss(facts.heard, { sequence: 10, dataBytesTotal: 40_960 }, null), {
     known: "unknown",
     since: "2023-11-14T22:13:21.000Z",
     writesMin: 3,
     bytesMin: 12_288,
   });
-  assert.deepEqual(stateLoss(facts.heard, { sequence: 20, dataBytesTotal: 80_000 }).writesMin, 0);
-  assert.deepEqual(stateLoss(null, { sequence: 1, dataBytesTotal: 1 }), {
+  assert.deepEqual(stateLoss(facts.heard, { sequence: 20, dataBytesTotal: 80_000 }, null).writesMin, 0);
+  assert.deepEqual(stateLoss(null, { sequence: 1, dataBytesTotal: 1 }, null), {
     known: "unknown",
     since: null,
     writesMin: 0,
     bytesMin: 0,
   });
+});
+
+test("images that are taken back lose what was received behind their point, whether it was heard of or not", () => {
+  const point = { sequence: 10, dataBytesTotal: 40_960 };
+  const received = { sequence: 90, dataBytesTotal: 90_000 };
+  const loss = stateLoss(facts.heard, point, received);
+  assert.deepEqual([loss.writesMin, loss.bytesMin], [80, 90_000 - 40_960]);
+  const heard = { atMs: 1, answered: 95, dataBytesTotal: 99_000 };
+  assert.deepEqual(stateLoss(heard, point, received).writesMin, 85);
+  assert.deepEqual(stateLoss(heard, point, received).bytesMin, 99_000 - 40_960);
+});
+
+test("a plan of incomplete images opens the last point before, counts the loss to it, or is refused", () => {
+  const incomplete = {
+    purpose: "resync",
+    since: 8,
+    until: null,
+    scan: null,
+    seen: 9,
+    holds: "unknown",
+  } as const;
+  const before = { sequence: 7, chain: "77".repeat(32), dataBytesTotal: 4_096, timeMs: 1_600_000_000_000 };
+  const applied = { sequence: 10, dataBytesTotal: 40_960 };
+  const plan = planFailover({ ...facts, applied, incomplete, before, heard: null });
+  assert.equal(obstacleOf(plan), null);
+  assert.deepEqual([plan.point?.sequence, plan.toApply], [7, { records: 0, bytes: 0 }]);
+  assert.deepEqual([plan.loss.writesMin, plan.loss.bytesMin], [3, 36_864]);
+  const refused = planFailover({ ...facts, applied, incomplete });
+  assert.deepEqual([obstacleOf(refused)?.id, refused.point], ["NOT_CONSISTENT", null]);
+  // Its end was received: what is before does not matter any more.
+  const ended = { ...incomplete, scan: 9, until: 10, seen: 10 };
+  const whole = planFailover({ ...facts, applied, incomplete: ended, before });
+  assert.deepEqual([whole.point?.sequence, whole.loss.writesMin], [10, 3]);
 });
 
 test("a plan says what there is to do and which check forbids it (F62, F69)", () => {

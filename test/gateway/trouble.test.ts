@@ -149,6 +149,9 @@ test("after a failed sync the images are opened again and written again from the
     history: { windowMs: 0, bytesMax: 1 },
     clock,
     log: silentLog,
+    incomplete: () => null,
+    incompleteAtEnd: () => null,
+    sealed: undefined,
     beforeStep: async () => {},
     onApplied: () => {},
     onIntakeBroken: (error) => assert.fail(String(error)),
@@ -157,7 +160,9 @@ test("after a failed sync the images are opened again and written again from the
   while (timers.length === 0) await new Promise((resolve) => setImmediate(resolve));
   assert.equal(applier.trouble?.code, "IMAGE_SYNC_FAILED");
   assert.equal(applier.appliedSequence, 0);
-  await assert.rejects(applier.appliedThrough(last.last), { code: "IMAGE_SYNC_FAILED" });
+  await assert.rejects(applier.bringTo({ sequence: last.last, chain: last.chainAfter }), {
+    code: "IMAGE_SYNC_FAILED",
+  });
   timers[0]!();
   while (applier.appliedSequence < last.last) await new Promise((resolve) => setImmediate(resolve));
   assert.equal(applier.trouble, null);
@@ -187,6 +192,7 @@ test("what images and intake prove together: torn, trimmed and foreign are told 
         applyingLast: image.applyingLast,
       } as unknown as GroupImage,
       { head: { sequence: 4 }, tail: { sequence: 10 }, chainAt: async () => known } as unknown as FrameLog,
+      undefined,
     );
   await verify({ applied: 4, applyingLast: 10 });
   await verify({ applied: 10, applyingLast: 10 });

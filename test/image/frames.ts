@@ -3,7 +3,7 @@ import fc from "fast-check";
 import type { AppliedPosition } from "../../image/marker.ts";
 import { genesisChain } from "../../protocol/chain.ts";
 import type { Frame } from "../../protocol/frame.ts";
-import { buildFrame } from "../../protocol/frame.ts";
+import { buildFrame, buildGapFrame } from "../../protocol/frame.ts";
 import type { VolumeEntry } from "../../protocol/ids.ts";
 import type { BlockRecord, ClientRecord } from "../../protocol/record.ts";
 
@@ -32,6 +32,18 @@ export class FrameSource {
       closedAtMs: first * 10 + 5,
       records,
     });
+    return this.#take(frame);
+  }
+
+  /** A gap of `span` sequences with `dataBytes` in them; its chain value is as good as any. */
+  gap(span: number, dataBytes: number): Frame {
+    const { sequence, dataBytesTotal } = this.position;
+    const chain = this.position.chain.map((byte) => byte ^ 0x5a);
+    const to = { sequence: sequence + span, chain, dataBytesTotal: dataBytesTotal + dataBytes };
+    return this.#take(buildGapFrame({ lineage, after: this.position, to, closedAtMs: to.sequence * 10 }));
+  }
+
+  #take(frame: Frame): Frame {
     this.position = {
       sequence: frame.last,
       chain: frame.chainAfter,

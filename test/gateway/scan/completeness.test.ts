@@ -5,8 +5,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import { nextStep } from "../../../gateway/apply/next-step.ts";
 import {
   afterMark,
+  changesIn,
   type Incomplete,
   incompleteFromStart,
   isOpenable,
@@ -14,20 +16,26 @@ import {
   sameCompleteness,
 } from "../../../gateway/scan/completeness.ts";
 import { parseStandbyDocument } from "../../../gateway/state.ts";
-import type { ScanMarkRecord, ScanPurpose } from "../../../protocol/record.ts";
+import type { Frame } from "../../../protocol/frame.ts";
+import { buildFrame, buildGapFrame } from "../../../protocol/frame.ts";
+import type { BlockRecord, ScanMarkRecord, ScanPurpose } from "../../../protocol/record.ts";
 
 /** What happens in a group's order, as far as it matters here. */
 type Entry =
   | { readonly kind: "write" }
-  /** Frames are dropped at the owner; a resync has to follow before anything else is believed. */
-  | { readonly kind: "dropped" }
+  /** Frames are dropped at the owner, which gives up its scan; a gap or the begin of a resync tells. */
+  | { readonly kind: "dropped"; readonly told: "gap" | "begin" }
+  /** A gap while a scan goes on, of which nothing is said: its end is not to be believed. */
+  | { readonly kind: "gap" }
   | { readonly kind: "begin"; readonly purpose: ScanPurpose }
   | { readonly kind: "end" | "given-up" };
 
 const entries: fc.Arbitrary<Entry[]> = fc.array(
   fc.oneof(
     { weight: 2, arbitrary: fc.constant<Entry>({ kind: "write" }) },
-    { weight: 1, arbitrary: fc.constant<Entry>({ kind: "dropped" }) },
+    { weight: 1, arbitrary: fc.constant<Entry>({ kind: "dropped", told: "begin" }) },
+    { weight: 1, arbitrary: fc.constant<Entry>({ kind: "dropped", told: "gap" }) },
+    { weight: 1, arbitrary: fc.constant<Entry>({ kind: "gap" }) },
     {
       weight: 3,
       arbitrary: fc
@@ -42,6 +50,7 @@ const entries: fc.Arbitrary<Entry[]> = fc.array(
 
 interface Moment {
   readonly mark: ScanMarkRecord | undefined;
+  readonly gap: boolean;
   /** The standby is the source at this sequence. */
   readonly whole: boolean;
   /** Nothing but the history wrote to the images, and it wrote all of it. */
@@ -61,12 +70,13 @@ const markOf = (mark: ScanMarkRecord["mark"], purpose: ScanPurpose, begin: numbe
 /** A true history of an owner that keeps to its own rules, and what a standby is at each of its sequences. */
 function live(plan: readonly Entry[], start: "whole" | "empty" | "unknown"): Moment[] {
   const moments: Moment[] = [];
-  let scan: { readonly purpose: ScanPurpose; readonly begin: number } | undefined;
+  /** `isOver`: a gap came since its begin, so that its end completes nothing. */
+  let scan: { readonly purpose: ScanPurpose; readonly begin: number; readonly isOver?: boolean } | undefined;
   let lacksBeginning = start !== "whole";
   let lacksDropped = false;
   let pure = start === "empty";
-  const push = (mark?: ScanMarkRecord): void => {
-    moments.push({ mark, whole: !lacksBeginning && !lacksDropped, pure });
+  const push = (mark?: ScanMarkRecord, gap = false): void => {
+    moments.push({ mark, gap, whole: !lacksBeginning && !lacksDropped, pure });
   };
   for (const entry of plan) {
     switch (entry.kind) {
@@ -78,8 +88,19 @@ function live(plan: readonly Entry[], start: "whole" | "empty" | "unknown"): Mom
         if (scan !== undefined) push(markOf("given-up", scan.purpose, scan.begin));
         lacksDropped = true;
         pure = false;
+        if (entry.told === "gap") {
+          scan = undefined;
+          push(undefined, true);
+          break;
+        }
         push(markOf("begin", "resync", 0));
         scan = { purpose: "resync", begin: moments.length };
+        break;
+      case "gap":
+        lacksDropped = true;
+        pure = false;
+        if (scan !== undefined) scan = { ...scan, isOver: true };
+        push(undefined, true);
         break;
       case "begin":
         if (scan !== undefined) break;
@@ -94,6 +115,11 @@ function live(plan: readonly Entry[], start: "whole" | "empty" | "unknown"): Mom
         break;
       case "end":
         if (scan === undefined) break;
+        if (scan.isOver === true) {
+          push(markOf("end", scan.purpose, scan.begin));
+          scan = undefined;
+          break;
+        }
         if (scan.purpose === "first-sync") {
           lacksBeginning = false;
           lacksDropped = false;
@@ -120,14 +146,36 @@ function fold(
   moments: readonly Moment[],
   after: number,
   through: number,
-  applied: number,
 ): Incomplete | null {
   let next = state;
   for (let sequence = after + 1; sequence <= through; sequence += 1) {
-    const { mark } = moments[sequence - 1]!;
-    if (mark !== undefined) next = afterMark(next, mark, sequence, applied);
+    for (const { after } of changesIn(frameAt(moments, sequence), next)) next = after;
   }
   return next;
+}
+
+/** Sequence for sequence a frame, which is all that completeness is about. */
+function frameAt(moments: readonly Moment[], sequence: number): Frame {
+  const { mark, gap } = moments[sequence - 1]!;
+  const chain = new Uint8Array(32);
+  const at = (position: number) => ({ sequence: position, chain, dataBytesTotal: 0 });
+  const lineage = new Uint8Array(16);
+  if (gap) return buildGapFrame({ lineage, after: at(sequence - 1), to: at(sequence), closedAtMs: 0 });
+  const records: BlockRecord[] = [mark ?? { kind: "trim", volume: 0, offset: 0, length: 512 }];
+  const frame = { lineage, first: sequence, chainBefore: chain, dataBytesBefore: 0, openedAtMs: 0 };
+  return buildFrame({ ...frame, closedAtMs: 0, records });
+}
+
+/** The last sequence of the step that begins behind `applied` and would end at `last`. */
+function stepEnd(
+  state: Incomplete | null,
+  moments: readonly Moment[],
+  applied: number,
+  last: number,
+): number {
+  const frames: Frame[] = [];
+  for (let sequence = applied + 1; sequence <= last; sequence += 1) frames.push(frameAt(moments, sequence));
+  return nextStep(frames, applied, state).at(-1)!.last;
 }
 
 test("nothing is called openable that is not, in steps of any length, with crashes that take steps in again", () => {
@@ -142,8 +190,9 @@ test("nothing is called openable that is not, in steps of any length, with crash
         let applied = 0;
         for (let turn = 0; applied < moments.length; turn += 1) {
           const { length, crash } = steps[turn % steps.length]!;
-          const last = Math.min(moments.length, applied + length);
-          document = fold(document, moments, applied, last, applied);
+          const most = Math.min(moments.length, applied + length);
+          const last = stepEnd(document, moments, applied, most);
+          document = fold(document, moments, applied, last);
           // What is on disk can be read back.
           assert.deepEqual(parsed(document), document);
           const before = moments[applied - 1]?.whole ?? start === "whole";
@@ -174,9 +223,9 @@ test("what was received is folded from any earlier document to the same answer a
         const moments = live(plan, start);
         const documented = Math.min(moments.length, Math.max(one, other));
         const head = Math.min(documented, one, other);
-        const document = fold(initialOf(start), moments, 0, documented, head);
+        const document = fold(initialOf(start), moments, 0, documented);
         // A log that was not trimmed yet holds marks that the document has seen already.
-        const atEnd = fold(document, moments, head, moments.length, 0);
+        const atEnd = fold(document, moments, head, moments.length);
         const whole = moments.at(-1)?.whole ?? start === "whole";
         assert.equal(isOpenable(atEnd, moments.length), whole, JSON.stringify({ document, atEnd, head }));
       },
@@ -186,15 +235,15 @@ test("what was received is folded from any earlier document to the same answer a
 });
 
 test("an end that names another scan, or is of another purpose, completes nothing", () => {
-  const begun = afterMark(incompleteFromStart("empty"), markOf("begin", "first-sync", 0), 4, 0);
+  const begun = afterMark(incompleteFromStart("empty"), markOf("begin", "first-sync", 0), 4);
   for (const [purpose, begin] of [
     ["first-sync", 3],
     ["resync", 4],
     ["verify", 4],
     ["repair", 4],
   ] as const)
-    assert.ok(sameCompleteness(afterMark(begun, markOf("end", purpose, begin), 9, 0), begun), purpose);
-  const ended = afterMark(begun, markOf("end", "first-sync", 4), 9, 0);
+    assert.ok(sameCompleteness(afterMark(begun, markOf("end", purpose, begin), 9), begun), purpose);
+  const ended = afterMark(begun, markOf("end", "first-sync", 4), 9);
   assert.deepEqual([isOpenable(ended, 8), isOpenable(ended, 9), lackOf(ended)], [false, true, undefined]);
 });
 

@@ -1,7 +1,8 @@
 /**
- * A standby through a first sync, a scan that is given up and a resync on a simulated disk, stopped before every step that
- * writes its document or its marker, by kill and by each loss of power: what the document says then is true of the images,
- * and so is what the started standby says, until the rest of the history makes both sites equal.
+ * A standby through a first sync, gaps, a scan that is given up and resyncs on a simulated disk, stopped before every step that
+ * writes its document, its pins or its marker, by kill and by each loss of power: what the document says then is true of the
+ * images, and so is what the started standby says, until the rest of the history makes both sites equal. A failover from there
+ * opens the newest position that is whole, and one that is stopped in any step of taking the images back is finished.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -13,6 +14,7 @@ import { encodeBatch } from "../../../protocol/batch.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import type { Hello } from "../../../protocol/control.ts";
 import type { Frame } from "../../../protocol/frame.ts";
+import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import { blockBytes, bytesToHex, lineageToText, type Token } from "../../../protocol/ids.ts";
 import type { BlockRecord, ScanMark, ScanPurpose } from "../../../protocol/record.ts";
 import { syncDirectory } from "../../../runtime/disk.ts";
@@ -60,17 +62,45 @@ class Story {
     this.#scan("first-sync", seeded, true);
     this.#writes(4);
     // The owner drops frames: its disks change, and nothing of it is in the order before the resync begins.
-    this.#scan("resync", true, false, () => {
-      this.#disks = this.#disks.map((disk) => Buffer.from(disk));
-      this.#disks[0]!.fill(77, blockBytes, 3 * blockBytes);
-    });
+    this.#scan("resync", true, false, () => this.#drop(77));
     this.#scan("resync", true, true);
     this.#writes(3);
+    // The same, told by gaps; the second of them comes before the resync of the first has ended.
+    this.#gap(9);
+    this.#writes(2);
+    this.#scan("resync", true, false);
+    this.#gap(1);
+    this.#scan("resync", true, true);
+    this.#writes(3);
+    this.#gap(4);
+    this.#scan("resync", true, true);
+    this.#writes(2);
     this.#cut();
   }
 
   get last(): number {
     return this.content.length - 1;
+  }
+
+  #drop(byte: number): void {
+    this.#disks = this.#disks.map((disk) => Buffer.from(disk));
+    this.#disks[0]!.fill(byte, blockBytes, 3 * blockBytes);
+  }
+
+  #gap(span: number): void {
+    this.#cut();
+    this.#whole = false;
+    for (let sequence = 0; sequence < span; sequence += 1) {
+      this.#drop(this.#random.below(256));
+      this.#note();
+    }
+    this.frames.push(this.#source.gap(span, span * 8_192));
+  }
+
+  /** What a failover opens that has received everything up to `sequence`; undefined: nothing. */
+  openable(sequence: number): number | undefined {
+    const found = this.whole.lastIndexOf(true, sequence);
+    return found > 0 ? found : undefined;
   }
 
   #note(): void {
@@ -155,7 +185,7 @@ class Standby {
         memoryTailBytes: 2 ** 16,
         writeBufferBytes: 2 ** 16,
       },
-      target: null,
+      target: { adopt: async () => [] },
       storage: {
         disk: world.disk.view(life),
         images: world.disk.images(life),
@@ -334,16 +364,125 @@ async function crash(
   const whole = story.whole[applied]!;
   if (whole) standby.requireImages(applied);
   const status = standby.group.status();
-  assert.equal(status.consistent?.sequence ?? null, whole ? applied : null);
-  const check = standby.group.plan().checks.find(({ id }) => id === "NOT_CONSISTENT");
-  assert.equal(check?.outcome, whole ? "pass" : "fail");
+  const openable = story.openable(applied);
+  assert.equal(status.consistent?.sequence, openable);
+  const isPinned = !whole && openable !== undefined;
+  // It is given back behind the step whose end shows in `applied`.
+  const { scheduler } = world;
+  await scheduler.run({ untilMs: scheduler.nowMs + 100 });
+  assert.deepEqual(
+    standby.group.past?.status?.pins.map(({ sequence }) => sequence),
+    isPinned ? [openable] : [],
+  );
+  const plan = standby.group.plan();
+  const check = plan.checks.find(({ id }) => id === "NOT_CONSISTENT");
+  assert.equal(check?.outcome, openable === undefined ? "fail" : "pass");
+  assert.equal(plan.point?.sequence, openable);
   const firstSyncEnd = story.whole.indexOf(true);
-  if (applied >= firstSyncEnd) assert.equal(answer.lacks, undefined);
+  if (applied >= firstSyncEnd) assert.equal(answer.lacks, whole ? undefined : "resync");
   else if (acknowledged > 0) assert.equal(answer.lacks, seeded ? "unknown" : "empty");
   for (const frame of story.frames) if (frame.first > applied) await standby.batch(frame);
   assert.equal(await standby.settle(), story.last);
   standby.requireImages(story.last);
   assert.equal(standby.group.status().consistent?.sequence, story.last);
+}
+
+/** Fails over at once, also when there is nothing to open, and gives the steps of the disk until it was over. */
+async function failOver(story: Story, { disk }: Point, model: PowerCut | "kill"): Promise<Point[]> {
+  const world = new SimWorld(seed);
+  world.disk.restore(disk);
+  if (model !== "kill") world.disk.powerCut(model);
+  const standby = new Standby(world, story);
+  const { durable } = await standby.greet();
+  const openable = story.openable(durable.sequence);
+  const run = (): Promise<void> => world.drive(finish(standby));
+  if (openable === undefined) {
+    await assert.rejects(run(), { code: "NOT_CONSISTENT" });
+    return [];
+  }
+  const points: Point[] = [];
+  world.disk.onOperation = (_life, path, operation, when) => {
+    if (when === "before")
+      points.push({ what: `${operation} ${path}`, disk: world.disk.snapshot(), acknowledged: openable });
+  };
+  await run();
+  await requireHandedOver(standby, durable.sequence);
+  return points;
+}
+
+async function finish({ group }: Standby): Promise<void> {
+  for await (const line of group.runner.run("test"))
+    if (line.type === "error") throw new Error(`${line.id}: ${line.message}`);
+}
+
+/** The hand-over record says the newest position that is whole, the images hold it, and the loss is all that lies behind. */
+async function requireHandedOver({ world, group, story }: Standby, received: number): Promise<void> {
+  const openable = story.openable(received)!;
+  const view = world.disk.view(world.life());
+  const record = await world.drive(readDocument(view, paths.handover, parseHandoverRecord));
+  assert.equal(record?.sealed, openable);
+  const document = await world.drive(readDocument(view, paths.state, parseStandbyDocument));
+  assert.equal(document?.failover?.received?.sequence, received === openable ? undefined : received);
+  const marker = await world.drive(Marker.open(view, paths.marker, lineage));
+  const { applied, applyingLast } = marker.state;
+  await world.drive(marker.close());
+  assert.deepEqual([applied.sequence, applyingLast], [openable, openable]);
+  assert.deepEqual(record.chain, bytesToHex(applied.chain));
+  assert.equal(record.dataBytesTotal, applied.dataBytesTotal);
+  assert.equal(group.plan().loss.writesMin, received - openable);
+  for (const [index, { name }] of volumes.entries()) {
+    const found = Buffer.from(world.disk.contentOf(paths.image(name), "cached") ?? []);
+    assert.ok(found.equals(story.content[openable]![index]!), `${name} is the owner's at ${openable}`);
+  }
+}
+
+/** A failover that was stopped: never begun and then run, or finished by the start; handed over is one position only. */
+async function resume(story: Story, { disk, what }: Point, received: number, model: PowerCut | "kill") {
+  const world = new SimWorld(seed);
+  world.disk.restore(disk);
+  if (model !== "kill") world.disk.powerCut(model);
+  const standby = new Standby(world, story);
+  await world.drive(standby.group.start());
+  await world.drive(standby.group.runner.idle());
+  if (standby.group.runner.phase.name === "standing") await world.drive(finish(standby));
+  assert.equal(standby.group.runner.phase.name, "done", what);
+  await requireHandedOver(standby, received);
+}
+
+test(`a failover from any crash opens the newest whole position, and is finished wherever it stops (SEED=${seed})`, async (context) => {
+  const random = new SeededRandom(seed, 2);
+  const story = new Story(random, false);
+  const points = random.shuffle(await record(story, false, random));
+  let states = 0;
+  let resumed = 0;
+  let takenBack = 0;
+  for (const [index, point] of points.slice(0, statesMax / 8).entries()) {
+    const model = models[index % models.length]!;
+    try {
+      const steps = await failOver(story, point, model);
+      states += 1;
+      const isTakenBack = steps.some(({ what }) => what.includes("/images/"));
+      if (!isTakenBack) continue;
+      takenBack += 1;
+      if (resumed >= statesMax) continue;
+      const received = await receivedAt(story, point, model);
+      for (const step of random.shuffle(steps).slice(0, 8)) {
+        await resume(story, step, received, models[resumed % models.length]!);
+        resumed += 1;
+      }
+    } catch (error) {
+      throw new Error(`${model} before ${point.what}: ${errorText(error)}`, { cause: error });
+    }
+  }
+  assert.ok(takenBack > 3 && resumed > 30, `${takenBack} taken back, ${resumed} resumed`);
+  context.diagnostic(`${states} failovers, ${takenBack} taken back, ${resumed} stopped and finished`);
+});
+
+async function receivedAt(story: Story, { disk }: Point, model: PowerCut | "kill"): Promise<number> {
+  const world = new SimWorld(seed);
+  world.disk.restore(disk);
+  if (model !== "kill") world.disk.powerCut(model);
+  return (await new Standby(world, story).greet()).durable.sequence;
 }
 
 for (const seeded of [false, true]) {
@@ -353,15 +492,18 @@ for (const seeded of [false, true]) {
     const story = new Story(random, seeded);
     const points = await record(story, seeded, random);
     const documents = points.filter(({ what }) => what.includes("state.json"));
+    const pins = points.filter(({ what }) => what.includes("pins.json"));
     const markers = points.filter(({ what }) => what.endsWith("/applied"));
     assert.ok(documents.length >= 12 && markers.length >= 12, `${documents.length}, ${markers.length}`);
-    // Every step of the document, and of the others as many as there is time for.
-    const others = random.shuffle(points.filter((point) => !documents.includes(point)));
-    const chosen = [...documents, ...others];
+    // Every step of document and pins, and of the others as many as there is time for.
+    const rest = random.shuffle(
+      points.filter((point) => !documents.includes(point) && !pins.includes(point)),
+    );
     let states = 0;
-    for (const point of chosen) {
-      for (const model of models) {
-        if (states >= statesMax && !documents.includes(point)) break;
+    for (const [index, point] of [...documents, ...pins, ...rest].entries()) {
+      const isOfPins = pins.includes(point);
+      for (const model of isOfPins ? [models[index % models.length]!] : models) {
+        if (states >= statesMax && !isOfPins && !documents.includes(point)) break;
         try {
           await crash(story, seeded, point, model);
         } catch (error) {

@@ -163,6 +163,10 @@ class Rig {
     return answer;
   }
 
+  pins(): number[] | undefined {
+    return this.group.past?.status?.pins.map(({ sequence }) => sequence);
+  }
+
   async incomplete() {
     return (await readDocument(systemDisk, this.paths.state, parseStandbyDocument))!.incomplete;
   }
@@ -186,11 +190,16 @@ test("what the marks of a step say is on disk before its intention, and so befor
   rig.stateRename.close();
   await rig.batch([write(1), mark("begin", "resync", 0), write(2)]);
   await until("the document", () => (rig.stateRename.waiting > 0 ? true : undefined));
-  assert.ok(!rig.steps.includes("applied.syncData"), rig.steps.join(", "));
-  assert.equal(readFileSync(rig.paths.image("data"))[0], 0);
+  // What stands before it in the same frame was a step of its own; its point is pinned by now.
+  assert.equal(readFileSync(rig.paths.image("data"))[0], 1);
+  assert.ok(rig.steps.lastIndexOf("pins.rename") > rig.steps.lastIndexOf("applied.syncData"));
+  assert.deepEqual(rig.pins(), [1]);
+  const before = rig.steps.length;
   rig.stateRename.open();
   await rig.applied();
-  assert.ok(rig.steps.indexOf("state.rename") < rig.steps.indexOf("applied.syncData"));
+  const steps = rig.steps.slice(before);
+  assert.ok(steps.indexOf("state.rename") >= 0);
+  assert.ok(steps.indexOf("state.rename") < steps.indexOf("applied.syncData"), steps.join(", "));
   assert.deepEqual(await rig.incomplete(), {
     purpose: "resync",
     since: 2,
@@ -203,6 +212,7 @@ test("what the marks of a step say is on disk before its intention, and so befor
   await rig.applied();
   assert.equal((await rig.incomplete())?.until, 4);
   assert.equal(rig.group.status().consistent?.sequence, 4);
+  await until("the pin is given back", () => (rig.pins()?.length === 0 ? true : undefined));
 });
 
 test("the end of a scan makes nothing recoverable before it is applied, and lets a failover go that applies it", async () => {
@@ -267,7 +277,7 @@ test("a digest that reaches beyond its volume stops the group for good, as a wri
   );
 });
 
-test("a scan that begins while the token is being written is not sealed in its middle", async () => {
+test("a scan that begins while the token is being written is not sealed in its middle: the images are taken back", async () => {
   await rig.batch([write(1)]);
   await rig.applied();
   rig.stateRename.close();
@@ -276,10 +286,12 @@ test("a scan that begins while the token is being written is not sealed in its m
   await rig.batch([mark("begin", "resync", 0), write(2)]);
   rig.stateRename.open();
   await raised;
-  await assert.rejects(rig.group.drainAndSeal(), { code: "NOT_CONSISTENT" });
+  await rig.group.drainAndSeal();
+  await rig.group.applyToSeal(() => {});
+  assert.deepEqual([...readFileSync(rig.paths.image("data")).subarray(0, 2)], [1, 1]);
   // Both wrote the document, and neither took back what the other wrote.
-  await until("the begin", async () => ((await rig.incomplete())?.since === 2 ? true : undefined));
   const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
-  assert.deepEqual([document?.token.epoch, document?.failover?.progress], [2, "fenced"]);
-  assert.equal(document?.failover?.seal, null);
+  assert.deepEqual([document?.token.epoch, document?.failover?.progress], [2, "sealed"]);
+  assert.equal(document?.failover?.seal?.sequence, 1);
+  assert.deepEqual(document?.failover?.received, { sequence: 3, dataBytesTotal: 1024 });
 });
