@@ -11,7 +11,7 @@ import { type GatewayRole, startGateway } from "../../gateway/main.ts";
 import { encodeBatch } from "../../protocol/batch.ts";
 import { genesisChain } from "../../protocol/chain.ts";
 import { type Hello, wanRoutes } from "../../protocol/control.ts";
-import { buildFrame, type Frame } from "../../protocol/frame.ts";
+import { buildFrame, buildGapFrame, type Frame } from "../../protocol/frame.ts";
 import type { AdoptedExport, HandoverRecord, HandoverTarget } from "../../protocol/handover.ts";
 import { bytesToHex, lineageToText, type Token } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
@@ -86,6 +86,23 @@ export class Source {
     });
     this.frames.push(frame);
     if (this.keepContents) this.contents.push(this.#after(records));
+    return frame;
+  }
+
+  /** A gap of `span` sequences with `dataBytes` in them; its chain value is as good as any. */
+  gap(span: number, dataBytes: number): Frame {
+    const dataBytesTotal = this.frames.at(-1)?.dataBytesTotal ?? 0;
+    const after = { sequence: this.last, chain: this.chain, dataBytesTotal };
+    const chain = this.chain.map((byte) => byte ^ 0x5a);
+    const to = { sequence: this.last + span, chain, dataBytesTotal: dataBytesTotal + dataBytes };
+    const frame = buildGapFrame({
+      lineage: this.lineage,
+      after,
+      to,
+      closedAtMs: 1_700_000_000_001 + this.last,
+    });
+    this.frames.push(frame);
+    if (this.keepContents) this.contents.push(this.contents.at(-1)!);
     return frame;
   }
 

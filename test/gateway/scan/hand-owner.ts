@@ -75,6 +75,20 @@ export class HandOwner {
     }
   }
 
+  /** Writes that the standby will never get: the owner's disks hold them, and a gap stands for them. */
+  drop(count: number, bytesMax = 32 * 1024): void {
+    this.cut();
+    let dataBytes = 0;
+    for (let index = 0; index < count; index += 1) {
+      const record = this.source.record(bytesMax);
+      const { volume, offset, length } = record;
+      if (record.kind === "write") this.disks[volume]!.set(record.data, offset);
+      else this.disks[volume]!.fill(0, offset, offset + length);
+      if (record.kind === "write") dataBytes += length;
+    }
+    this.source.gap(count, dataBytes);
+  }
+
   mark(mark: ScanMark, purpose: ScanPurpose, begin = 0): number {
     return this.#put({ kind: "scanMark", volume: 0, offset: 0, length: 0, mark, purpose, begin });
   }

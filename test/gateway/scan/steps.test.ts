@@ -14,6 +14,7 @@ import { parseStandbyDocument } from "../../../gateway/state.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
 import { openLevelOrderedStore } from "../../../journal/level-ordered-store.ts";
 import { encodeBatch } from "../../../protocol/batch.ts";
+import type { Frame } from "../../../protocol/frame.ts";
 import { lineageToText } from "../../../protocol/ids.ts";
 import type { BlockRecord, ScanMark, ScanPurpose } from "../../../protocol/record.ts";
 import { chunkDigest, leafDigests, scanChunkBytes } from "../../../protocol/scan-digest.ts";
@@ -128,8 +129,12 @@ class Rig {
     });
   }
 
-  async batch(records: readonly BlockRecord[]): Promise<void> {
-    const bytes = await encodeBatch([this.source.put(records)], this.source.token, "none");
+  batch(records: readonly BlockRecord[]): Promise<void> {
+    return this.send(this.source.put(records));
+  }
+
+  async send(frame: Frame): Promise<void> {
+    const bytes = await encodeBatch([frame], this.source.token, "none");
     let at = 0;
     const request: HttpRequest = {
       method: "POST",
@@ -294,4 +299,40 @@ test("a scan that begins while the token is being written is not sealed in its m
   assert.deepEqual([document?.token.epoch, document?.failover?.progress], [2, "sealed"]);
   assert.equal(document?.failover?.seal?.sequence, 1);
   assert.deepEqual(document?.failover?.received, { sequence: 3, dataBytesTotal: 1024 });
+});
+
+test("a gap that was received and not reached by apply is not applied by a failover: nothing has to be taken back", async () => {
+  await rig.batch([write(1)]);
+  await rig.applied();
+  rig.imageSync.close();
+  await rig.batch([write(2)]);
+  await until("the sync of the images", () => (rig.imageSync.waiting > 0 ? true : undefined));
+  await rig.batch([write(3)]);
+  await rig.send(rig.source.gap(100, 4_096));
+  await rig.batch([write(4)]);
+  const plan = rig.group.plan();
+  assert.deepEqual([plan.point?.sequence, plan.toApply.records], [3, 2]);
+  assert.deepEqual([plan.loss.writesMin, plan.loss.bytesMin], [101, 4_096 + 512]);
+  await rig.group.raiseToken("test");
+  const sealed = rig.group.drainAndSeal();
+  rig.imageSync.open();
+  await sealed;
+  await rig.group.applyToSeal(() => {});
+  assert.equal(readFileSync(rig.paths.image("data"))[0], 3);
+  assert.equal(await rig.incomplete(), null, "no step went beyond");
+  const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
+  assert.equal(document?.failover?.seal?.sequence, 3);
+  assert.deepEqual(document?.failover?.received, { sequence: 104, dataBytesTotal: 4 * 512 + 4_096 });
+});
+
+test("without a point before them incomplete images are opened nowhere, and the refusal is told while draining too", async () => {
+  await rig.send(rig.source.gap(5, 0));
+  await rig.batch([write(1)]);
+  await rig.applied();
+  const plan = rig.group.plan();
+  assert.equal(plan.point, null);
+  assert.equal(plan.checks.find(({ id }) => id === "NOT_CONSISTENT")?.outcome, "fail");
+  assert.equal(rig.group.status().consistent, null);
+  await rig.group.raiseToken("test");
+  await assert.rejects(rig.group.drainAndSeal(), { code: "NOT_CONSISTENT" });
 });
