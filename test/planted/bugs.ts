@@ -6,6 +6,7 @@ import { imageBugs } from "./bugs/image.ts";
 import { intakeBugs } from "./bugs/intake.ts";
 import { journalBugs } from "./bugs/journal.ts";
 import { nbdBugs } from "./bugs/nbd.ts";
+import { overflowBugs } from "./bugs/overflow.ts";
 import { ownerBugs } from "./bugs/owner.ts";
 import { scanBugs } from "./bugs/scan.ts";
 import { shippingBugs } from "./bugs/shipping.ts";
@@ -23,5 +24,6 @@ export const plantedBugs: readonly PlantedBug[] = [
   ...intakeBugs,
   ...applyBugs,
   ...scanBugs,
+  ...overflowBugs,
   ...failoverBugs,
 ];

@@ -72,13 +72,12 @@ export const failoverBugs: readonly PlantedBug[] = [
     id: "failover/handed-over-before-applied",
     does: "The images are handed over without waiting for the seal to be applied.",
     file: "gateway/group.ts",
-    find: "    await open.applier.appliedThrough(seal.sequence);\n",
+    find: "    await open.applier.bringTo({ sequence: seal.sequence, chain });\n",
     replace: "",
     also: [
       {
-        find: "    if (applied?.sequence !== seal.sequence || chain === undefined || !bytesEqual(applied.chain, chain)) {",
-        replace:
-          "    if (applied === undefined || chain === undefined || chain.byteLength !== applied.chain.byteLength) {",
+        find: "    if (applied?.sequence !== seal.sequence || !bytesEqual(applied.chain, chain)) {",
+        replace: "    if (applied === undefined || chain.byteLength !== applied.chain.byteLength) {",
       },
     ],
     caughtBy: [{ file: order, only: "a seal counts as applied" }],
@@ -112,8 +111,8 @@ export const failoverBugs: readonly PlantedBug[] = [
     id: "failover/loss-understated",
     does: "The stated loss is counted to what was received, not to what the owner had answered.",
     file: "gateway/failover/plan.ts",
-    find: "(heard?.answered ?? 0) - end.sequence",
-    replace: "Math.min(heard?.answered ?? 0, end.sequence) - end.sequence",
+    find: "writesMin: Math.max(0, answered - point.sequence)",
+    replace: "writesMin: Math.max(0, Math.min(answered, point.sequence) - point.sequence)",
     caughtBy: [{ file: "test/gateway/failover-machine.test.ts", only: "the loss is" }],
     budgetSeconds: 30,
   },

@@ -45,13 +45,13 @@ export const scanBugs: readonly PlantedBug[] = [
     id: "scan/completeness-after-the-step",
     does: "What the marks of a step say is written after the step.",
     file: "gateway/apply/applier.ts",
-    find: "      await this.#options.beforeStep(frames, applied);\n",
+    find: "      await this.#options.beforeStep(frames, pinPoint);\n",
     replace: "",
     also: [
       {
         find: "      await image.commit(position);\n",
         replace:
-          "      await image.commit(position);\n      await this.#options.beforeStep(frames, applied);\n",
+          "      await image.commit(position);\n      await this.#options.beforeStep(frames, pinPoint);\n",
       },
     ],
     caughtBy: [{ file: steps, only: "before its intention" }],
@@ -60,10 +60,10 @@ export const scanBugs: readonly PlantedBug[] = [
   {
     id: "scan/failover-in-its-midst",
     does: "A failover takes over images in the middle of a scan that copies content.",
-    file: "gateway/failover/plan.ts",
-    find: "  if (incomplete !== null && !isOpenable(incomplete, end.sequence))\n",
-    replace: "  if (incomplete !== null && !isOpenable(null, end.sequence))\n",
-    caughtBy: [{ file: "test/gateway/scan/standby-scan.test.ts", only: "lacks dropped frames" }],
+    file: "gateway/group.ts",
+    find: "    if (isOpenable(incompleteAtEnd, end.sequence)) return { seal: end, received: null };\n",
+    replace: "    if (isOpenable(null, end.sequence)) return { seal: end, received: null };\n",
+    caughtBy: [{ file: steps, only: "not sealed in its middle" }],
     budgetSeconds: 60,
   },
 ];
