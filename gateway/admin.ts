@@ -26,7 +26,7 @@ export function gatewayAdminRoutes(groups: ReadonlyMap<string, StandbyGroup>, cl
     });
   };
   return [
-    ...pastRoutes("gateway", (request) => groupOf(request).past, clock),
+    ...pastRoutes("gateway", groupOf, clock),
     {
       method: "GET",
       pattern: adminRoutes.failoverPlan(":group"),

@@ -22,6 +22,7 @@ import type {
 import type { Frame } from "../protocol/frame.ts";
 import type { AdoptedExport, HandoverRecord, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
+import type { HistoryAsk, HistoryCheckAnswer } from "../protocol/history-check.ts";
 import type { Lineage, Token } from "../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
 import type { Reason, StandbyStatus } from "../protocol/status.ts";
@@ -121,6 +122,10 @@ export class StandbyGroup implements FailoverGround {
     this.#disk = options.storage.disk;
     this.#heard = new Heard(options.clock, null);
     this.runner = new FailoverRunner(this, options.clock, options.log);
+  }
+
+  get scanBytesPerSecond(): number | null {
+    return this.#options.settings.scan.bytesPerSecond;
   }
 
   get name(): string {
@@ -439,6 +444,19 @@ export class StandbyGroup implements FailoverGround {
     return (
       applier?.findings?.collect(ask.after) ?? this.#stoppedAnswer(this.#trouble ?? applier?.trouble ?? null)
     );
+  }
+
+  /** The check of our before-images that belongs to a verify of the owner; begins it, and is asked until it has ended. */
+  async historyCheck(ask: HistoryAsk): Promise<HistoryCheckAnswer> {
+    const foreign = this.#answerForeign(ask.lineage, ask.token);
+    if (foreign !== undefined) return foreign;
+    const past = this.past;
+    if (past === undefined) return this.#stoppedAnswer(this.#trouble ?? this.#open?.applier.trouble ?? null);
+    try {
+      return await past.checkFor(ask.after, this.scanBytesPerSecond);
+    } catch (error) {
+      return { kind: "refused", code: errorCode(error), message: errorText(error) };
+    }
   }
 
   heartbeat(heartbeat: Heartbeat): HeartbeatAnswer {

@@ -137,6 +137,8 @@ export function describeStandby(
       oldestTime: point === null ? null : rfc3339(point.timeMs),
       pins: facts.history?.pins ?? [],
       problem: facts.history?.problem ?? null,
+      check: facts.history?.check ?? null,
+      checking: facts.history?.checking ?? null,
     },
     drills: [],
     intake: { bytes: intake?.bytes ?? 0, maxBytes: facts.intakeBytesMax },

@@ -1,18 +1,19 @@
 /**
- * The admin routes to a group's past, the same at both roles: which points there are, and the content of a volume at
- * one of them. A thin translation; it reads only, and holds a point for as long as somebody listens.
+ * The admin routes to a group's past, the same at both roles: which points there are, the content of a volume at
+ * one of them, and all before-images read through. A thin translation; it reads only, and holds a point for as long as somebody listens.
  */
 import { createHash } from "node:crypto";
-import type { AdminLine, ExportedPoint, PastRole, PointList } from "../protocol/admin.ts";
-import { adminRoutes } from "../protocol/admin.ts";
+import type { AdminLine, ExportedPoint, HistoryVerdict, PastRole, PointList } from "../protocol/admin.ts";
+import { adminRoutes, ExitCode } from "../protocol/admin.ts";
 import type { VolumeEntry } from "../protocol/ids.ts";
 import type { PointChoice } from "../protocol/point.ts";
 import { parsePoint, pointForm } from "../protocol/point.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
-import { OperationalError } from "../runtime/errors.ts";
+import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { HttpRequest, Route } from "../runtime/http.ts";
+import { LineQueue } from "../runtime/line-queue.ts";
 import type { Past } from "./past.ts";
 import { labelOf } from "./past.ts";
 
@@ -27,29 +28,49 @@ const pieceBytes = 64 * 1024;
 const progressBytes = 16 * 1024 * 1024;
 const zeroes = Buffer.alloc(pieceBytes);
 
-/** `find` throws for a group that is not there, and gives undefined while its images are closed. */
+/** What a role knows of a group whose past is asked for. */
+export interface PastHolder {
+  /** Undefined while its images are closed. */
+  readonly past: Past | undefined;
+  /** What is read at most by what may take long, bytes/s; null: no limit. */
+  readonly scanBytesPerSecond: number | null;
+}
+
+/** `find` throws for a group that is not there. */
 export function pastRoutes(
   role: PastRole,
-  find: (request: HttpRequest) => Past | undefined,
+  find: (request: HttpRequest) => PastHolder,
   clock: Clock,
 ): Route[] {
   return [
     {
       method: "GET",
       pattern: adminRoutes.points(role, ":group"),
-      run: async (request) => ({ status: 200, json: await listPoints(request, openPast(find(request))) }),
+      run: async (request) => ({
+        status: 200,
+        json: await listPoints(request, openPast(find(request).past)),
+      }),
     },
     {
       method: "GET",
       pattern: adminRoutes.pointContent(role, ":group"),
       run: async (request) => {
-        const past = openPast(find(request));
+        const past = openPast(find(request).past);
         const choice = parsePoint(request.query.get("point") ?? "latest");
         if (choice === undefined)
           throw new RemoteProtocolError("REQUEST_MALFORMED", `point must be ${pointForm}`);
         const volume = volumeOf(request, past);
         const group = request.params["group"] ?? "";
         return { status: 200, lines: contentLines({ group, volume, past, choice, clock }) };
+      },
+    },
+    {
+      method: "POST",
+      pattern: adminRoutes.historyVerify(role, ":group"),
+      run: async (request) => {
+        const { past, scanBytesPerSecond } = find(request);
+        const group = request.params["group"] ?? "";
+        return { status: 200, lines: checkLines(openPast(past), group, scanBytesPerSecond, clock) };
       },
     },
   ];
@@ -138,6 +159,47 @@ async function* contentLines({ group, volume, past, choice, clock }: Content): A
   } finally {
     await view.close();
   }
+}
+
+/** A check as lines: progress, then what it found. It goes on when the listener goes away; it only reads. */
+function checkLines(
+  past: Past,
+  group: string,
+  bytesPerSecond: number | null,
+  clock: Clock,
+): AsyncIterable<AdminLine> {
+  const lines = new LineQueue();
+  let told = Number.NEGATIVE_INFINITY;
+  const run = async (): Promise<void> => {
+    try {
+      const check = await past.check(bytesPerSecond, ({ doneBytes: done, totalBytes: total }) => {
+        if (done - told < progressBytes) return;
+        told = done;
+        const message = "before-images are read";
+        lines.push({
+          type: "progress",
+          step: "history",
+          message,
+          time: rfc3339(clock.wallMs()),
+          done,
+          total,
+        });
+      });
+      const result: HistoryVerdict = { group, ...check };
+      lines.push({ type: "result", result });
+    } catch (error) {
+      lines.push({
+        type: "error",
+        code: ExitCode.failed,
+        id: errorCode(error),
+        message: errorText(error),
+        try: "Look at the disk that holds the history, and at `splitsite status`; then try again.",
+      });
+    }
+    lines.end();
+  };
+  void run();
+  return lines;
 }
 
 function* dataLines(offset: number, bytes: Buffer): Generator<AdminLine> {

@@ -5,9 +5,10 @@
  */
 import { dirname } from "node:path";
 import type { BlockDevice } from "../block/device.ts";
+import type { HistoryCheckState } from "../protocol/history-check.ts";
 import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
 import type { PointChoice } from "../protocol/point.ts";
-import type { HistoryStatus } from "../protocol/status.ts";
+import type { HistoryCheck, HistoryStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
 import type { Disk } from "../runtime/disk.ts";
@@ -19,6 +20,8 @@ import type { HistorySettings } from "../runtime/settings/types.ts";
 import type { GroupImage } from "./group-image.ts";
 import { History } from "./history/history.ts";
 import { openView } from "./history/view.ts";
+import type { CheckProgress } from "./history-check.ts";
+import { HistoryChecker } from "./history-check.ts";
 import type { AppliedPosition } from "./marker.ts";
 import { bucketPoints, PointTable } from "./point-table.ts";
 
@@ -136,6 +139,7 @@ export class Past {
   readonly #bytesMax: number;
   readonly #table = new PointTable();
   readonly #counted: Promise<void>;
+  readonly #checker: HistoryChecker | undefined;
   #isCounted = false;
   #retainedMs = Number.NEGATIVE_INFINITY;
   readonly #views = new Set<BlockDevice>();
@@ -149,6 +153,9 @@ export class Past {
     this.#clock = clock;
     this.#log = log;
     this.#bytesMax = settings.bytesMax;
+    const { history } = image;
+    this.#checker =
+      history && new HistoryChecker({ history, volumes: image.volumes, clock: this.#clock, log: this.#log });
     // A day of points takes a second to count: nobody waits for it, and status says how many are counted so far.
     this.#counted = this.#count();
   }
@@ -219,7 +226,26 @@ export class Past {
       oldestTime: labelOf(oldest ?? this.#image.held),
       pins: history.pins.map(({ id, sequence }) => ({ id, sequence })),
       problem: damage === undefined ? null : { code: damage.code, message: damage.message },
+      check: this.#checker?.newest ?? null,
+      checking: this.#checker?.progress ?? null,
     };
+  }
+
+  /** The check of the before-images that belongs to the verify named so; begun unless it is there. */
+  async checkFor(verify: Sequence, bytesPerSecond: number | null): Promise<HistoryCheckState> {
+    if (this.#checker === undefined || this.#history?.captured === undefined) return { kind: "none" };
+    if (this.#closed) throw pointClosed();
+    return this.#checker.ask(verify, bytesPerSecond);
+  }
+
+  /** Reads the before-images through. OperationalErrors `POINTS_NONE`, `POINT_CLOSED`, those of `History.verify`. */
+  async check(
+    bytesPerSecond: number | null,
+    onProgress: (progress: CheckProgress) => void,
+  ): Promise<HistoryCheck> {
+    this.#require();
+    if (this.#closed || this.#checker === undefined) throw pointClosed();
+    return this.#checker.run(bytesPerSecond, onProgress);
   }
 
   /** Points at or behind `from`, oldest first, at most `limit`; without `from` the newest. `POINTS_NONE` (`refuse`). */
@@ -305,7 +331,7 @@ export class Past {
   /** Before the images are closed: nothing of them is read when it settles, and every view has let its point go. */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.allSettled([...this.#underWay, this.#counted]);
+    await Promise.allSettled([...this.#underWay, this.#counted, this.#checker?.stop()]);
     for (const device of [...this.#views]) {
       this.#views.delete(device);
       await device.close();

@@ -4,7 +4,7 @@
  * `error`.
  */
 import type { AdoptedExport } from "./handover.ts";
-import type { ScanStatus, VerifyResult } from "./status.ts";
+import type { HistoryCheck, HistoryFollowStatus, ScanStatus, VerifyResult } from "./status.ts";
 
 /** Who keeps the past of a group at a site: its gateway as a standby, its agent once it has taken the group over. */
 export type PastRole = "agent" | "gateway";
@@ -22,6 +22,8 @@ export const adminRoutes = {
   points: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/points`,
   /** GET ?volume=NAME&point=POINT: `data` lines with progress between, result ExportedPoint. */
   pointContent: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/point-content`,
+  /** POST {}: lines, result HistoryVerdict: reads all before-images that this role keeps. */
+  historyVerify: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/history/verify`,
   /** POST {}: make a new group without asking the other site. */
   groupCreate: (group: string) => `/v1/groups/${group}/create`,
   /** POST GroupResumeRequest. */
@@ -108,6 +110,8 @@ export interface ScanReport {
   readonly group: string;
   /** null: none is under way. */
   readonly scan: ScanStatus | null;
+  /** The standby's before-images being read behind the newest verify; null: they are not. */
+  readonly historyCheck: HistoryFollowStatus | null;
   /** What the last verifies found, newest first. */
   readonly verifies: readonly VerifyResult[];
 }
@@ -184,6 +188,10 @@ export interface JournalVerdict {
     readonly message: string;
     readonly sequence: number | null;
   } | null;
+}
+
+export interface HistoryVerdict extends HistoryCheck {
+  readonly group: string;
 }
 
 export interface PointList {

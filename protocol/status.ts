@@ -35,6 +35,36 @@ export interface HistoryStatus {
   readonly pins: readonly { readonly id: string; readonly sequence: number }[];
   /** What had to be given up when it was last opened, such as `HISTORY_DAMAGED`. */
   readonly problem: Reason | null;
+  /** What the last reading of all before-images found; null: none came to its end here. */
+  readonly check: HistoryCheck | null;
+  /** One that is under way. */
+  readonly checking: { readonly doneBytes: number; readonly totalBytes: number } | null;
+}
+
+/** What reading all before-images found. */
+export interface HistoryCheck {
+  /** null: nothing is damaged; else `HISTORY_DAMAGED`. */
+  readonly code: string | null;
+  readonly startedAt: string;
+  readonly durationMs: number;
+  readonly checkedBytes: number;
+  readonly chunks: number;
+  readonly damagedChunks: number;
+  /** The first 256 of them. */
+  readonly damaged: readonly HistoryDamage[];
+}
+
+/** A chunk of before-images that is not what was written. */
+export interface HistoryDamage {
+  /** File, and bytes from its start. */
+  readonly segment: number;
+  readonly offset: number;
+  /** `padding`: no point needs what is damaged, but the disk did not keep it. */
+  readonly part: "head" | "blocks" | "padding";
+  /** Points up to this record may need it; newer ones do not. null: none does, or nothing knows. */
+  readonly pointsUpTo: number | null;
+  /** Its blocks lie in these. */
+  readonly ranges: readonly ScanRange[];
 }
 
 export interface OwnerStatus {
@@ -119,6 +149,22 @@ export interface VerifyResult {
   readonly overwrittenChunks: number;
   /** Where they are; the first 256 ranges. */
   readonly differences: readonly ScanRange[];
+  /**
+   * The standby's before-images, read through behind the comparison. `pending`: that is under way, or waits. `none`: the
+   * standby keeps no history. `unknown`: it did not come to its end, or a newer verify took its place.
+   */
+  readonly history: {
+    readonly state: "pending" | "done" | "none" | "unknown";
+    /** Only with `done`; of results before the newest without the list of what is damaged. */
+    readonly check: HistoryCheck | null;
+  };
+}
+
+/** Where the reading of the standby's before-images behind a verify is; `reason`: what it waits for. */
+export interface HistoryFollowStatus {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  readonly reason: Reason | null;
 }
 
 export interface LinkStatus {

@@ -7,6 +7,7 @@ import { doctor } from "./commands/doctor.ts";
 import { failoverPlan } from "./commands/failover-plan.ts";
 import { failoverRun } from "./commands/failover-run.ts";
 import { groupCreate, groupResume } from "./commands/group.ts";
+import { historyVerify } from "./commands/history.ts";
 import { imageExport } from "./commands/image-export.ts";
 import { init } from "./commands/init.ts";
 import { journalStats, journalVerify } from "./commands/journal.ts";
@@ -31,6 +32,7 @@ export const commands: readonly CommandSpec[] = [
   status,
   watch,
   points,
+  historyVerify,
   verify,
   scanStatus,
   scanPause,

@@ -35,6 +35,7 @@ const groupSummaries: Readonly<Record<string, string>> = {
   throttle: "limit of the line between the sites",
   failover: "move a group to the standby's site",
   group: "life of a group",
+  history: "what is kept to go back",
   scan: "first sync, consistency check and repair under way",
   image: "content of the volumes",
   journal: "evidence and figures of a journal",

@@ -64,7 +64,7 @@ export function agentAdminRoutes(
     });
   };
   return [
-    ...pastRoutes("agent", (request) => find(request).past, clock),
+    ...pastRoutes("agent", find, clock),
     {
       method: "POST",
       pattern: adminRoutes.groupCreate(":group"),
@@ -121,6 +121,7 @@ function scanRoutes(find: (request: HttpRequest) => OwnedGroup): Route[] {
     const json: ScanReport = {
       group: group.name,
       scan: group.scans.status(),
+      historyCheck: group.scans.historyCheck,
       verifies: group.scans.results,
     };
     return { status: 200, json };

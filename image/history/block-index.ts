@@ -27,7 +27,24 @@ const cellLevel = 4;
 const cellBlocks = 2 ** cellLevel;
 /** Rows written at once: two milliseconds of the main thread, 60 KiB. */
 const batchRows = 2048;
+/** Rows looked at together when the index is walked: some 100 KiB. */
+const walkedRows = 2048;
 const sequenceMax = Number.MAX_SAFE_INTEGER;
+
+/** Blocks of one volume. */
+export interface BlockRange {
+  readonly volume: VolumeNumber;
+  readonly first: number;
+  readonly blocks: number;
+}
+
+export interface RowsOfChunk {
+  readonly place: ChunkPlace;
+  /** Last sequence of the chunk's set. */
+  readonly last: Sequence;
+  /** As the rows come: by volume, level and number. */
+  readonly ranges: BlockRange[];
+}
 
 export interface FoundBefore {
   readonly place: ChunkPlace;
@@ -156,6 +173,37 @@ export class BlockIndex {
     return entry === undefined ? undefined : checked(entry).u64();
   }
 
+  /**
+   * What rows say of the chunks at places for which `isMeant`, in the order of their places: for those whose own heads cannot
+   * be read. Walks every row, so it is for damage only. A row that is damaged itself says nothing here.
+   */
+  async chunksAt(isMeant: (place: ChunkPlace) => boolean): Promise<RowsOfChunk[]> {
+    const found = new Map<string, RowsOfChunk>();
+    const end = Uint8Array.of(blockRow + 1);
+    for (let from = Uint8Array.of(blockRow); ; ) {
+      const entries = await this.#store.scan(from, end, walkedRows);
+      for (const entry of entries) {
+        const value = readable(entry);
+        if (value === undefined) continue;
+        const place = { segment: value.u32(), offset: value.u32() * chunkAlignBytes };
+        if (!isMeant(place)) continue;
+        const key = new ByteReader(entry.key.subarray(1));
+        const [volume, level, high, low] = [key.u16(), key.u8(), key.u16(), key.u32()];
+        const name = `${place.segment}:${place.offset}`;
+        const chunk = found.get(name) ?? { place, last: key.u64(), ranges: [] };
+        found.set(name, chunk);
+        const blocks = 2 ** level;
+        chunk.ranges.push({ volume, first: (high * 2 ** 32 + low) * blocks, blocks });
+      }
+      const last = entries.at(-1);
+      if (last === undefined || entries.length < walkedRows) break;
+      from = Uint8Array.of(...last.key, 0);
+    }
+    return [...found.values()].sort(
+      (a, b) => a.place.segment - b.place.segment || a.place.offset - b.place.offset,
+    );
+  }
+
   clear(): Promise<void> {
     return this.#store.clear();
   }
@@ -247,11 +295,17 @@ function rowOf(key: Uint8Array, value: ByteWriter): StoreEntry {
   return { key, value: value.u32(sum).bytes };
 }
 
-function checked({ key, value }: StoreEntry): ByteReader {
+/** The value of an entry whose checksum is right; else undefined. */
+function readable({ key, value }: StoreEntry): ByteReader | undefined {
   const end = value.byteLength - 4;
-  if (end >= 0 && crc32(value.subarray(0, end), crc32(key)) === new ByteReader(value.subarray(end)).u32()) {
-    return new ByteReader(value.subarray(0, end));
-  }
+  if (end < 0 || crc32(value.subarray(0, end), crc32(key)) !== new ByteReader(value.subarray(end)).u32())
+    return undefined;
+  return new ByteReader(value.subarray(0, end));
+}
+
+function checked(entry: StoreEntry): ByteReader {
+  const value = readable(entry);
+  if (value !== undefined) return value;
   throw new OperationalError({
     code: "HISTORY_INDEX_DAMAGED",
     message: "a row of the index of before-images is damaged",

@@ -19,12 +19,12 @@ import { Pins } from "./pins.ts";
 import type { HistoryOptions } from "./reopen.ts";
 import { clearAll, damaged, damagedUpTo, openJoined, removeOldest, segmentsOptions } from "./reopen.ts";
 import { decideRetention } from "./retention.ts";
-import type { WalkedChunk } from "./segments.ts";
+import type { ChunkPlace, WalkedChunk } from "./segments.ts";
 import { full, isFull, Segments } from "./segments.ts";
 import type { ImageWrites } from "./take-back.ts";
 import { chunksBehind, verifyBehind, writeBack } from "./take-back.ts";
 import type { TouchedRun } from "./touched.ts";
-import type { VerifyProgress, VerifyReport } from "./verify.ts";
+import type { DamagedChunk, VerifyProgress, VerifyReport } from "./verify.ts";
 import { verifySegments } from "./verify.ts";
 
 /** Views of one history at once: each holds back what may be given up, and a few chunks in memory. */
@@ -133,6 +133,16 @@ export class History {
 
   get bytes(): number {
     return this.#segments.bytes;
+  }
+
+  /** The folder of this history, for what belongs to it and is not part of it. */
+  get folder(): Pick<HistoryOptions, "disk" | "directory"> {
+    return this.#options;
+  }
+
+  /** Number of the oldest segment that is there; a later one than all, without any. */
+  get oldestSegment(): number {
+    return this.#segments.list[0]?.number ?? Number.POSITIVE_INFINITY;
   }
 
   get pins(): readonly Pin[] {
@@ -300,7 +310,27 @@ export class History {
   async verify(onProgress: (progress: VerifyProgress) => Promise<void> | void): Promise<VerifyReport> {
     // Between two changes: no set is under way.
     const parts = await this.#exclusive(async () => [...this.#segments.list]);
-    return verifySegments(this.#segments, parts, onProgress);
+    const report = await verifySegments(this.#segments, parts, onProgress);
+    const headless = report.damaged.filter(({ set }) => set === undefined);
+    if (headless.length === 0) return report;
+    // What a chunk cannot say of itself any more, the rows that name it say.
+    const isIn = (place: ChunkPlace, stretch: DamagedChunk) =>
+      place.segment === stretch.place.segment &&
+      place.offset >= stretch.place.offset &&
+      place.offset < stretch.place.offset + stretch.bytes;
+    const named = await this.asking(() =>
+      this.#index.chunksAt((place) => headless.some((stretch) => isIn(place, stretch))),
+    );
+    const damaged: DamagedChunk[] = [];
+    for (const chunk of report.damaged) {
+      const inIt = chunk.set === undefined ? named.filter(({ place }) => isIn(place, chunk)) : [];
+      if (inIt.length === 0) damaged.push(chunk);
+      for (const { place, last, ranges } of inIt) {
+        const first = (await this.asking(() => this.#index.beginOfSetBehind(last - 1))) ?? last;
+        damaged.push({ ...chunk, place, set: { first, last }, ranges });
+      }
+    }
+    return { ...report, damaged };
   }
 
   async #passOver(end: AppliedPosition): Promise<void> {

@@ -275,6 +275,19 @@ export class Segments {
     }
   }
 
+  /** Whether nothing but zero bytes stands between a chunk and the next one. OperationalError `HISTORY_FAILED` of the disk. */
+  async isPaddingZero({ place, head, bytes }: WalkedChunk): Promise<boolean> {
+    const used = chunkHeadBytes + head.runs.length * runBytes + head.storedBytes;
+    try {
+      const padding = await this.#reading(place.segment, (file) =>
+        file.read(place.offset + used, bytes - used),
+      );
+      return padding.every((byte) => byte === 0);
+    } catch (cause) {
+      throw failure("read", cause);
+    }
+  }
+
   async #readHead(file: DiskFile, offset: number): Promise<ChunkHead> {
     let bytes = await file.read(offset, headReadBytes);
     const length = chunkHeadLength(bytes);

@@ -2,23 +2,27 @@
  * Reads before-images through and tells which are damaged, by volume and blocks. Changes nothing, and judges neither
  * how sets join nor what the index says. As fast as the caller lets it, and with one chunk in memory.
  */
-import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
-import { errorCode } from "../../runtime/errors.ts";
+import type { Sequence } from "../../protocol/ids.ts";
+import { errorCode, OperationalError } from "../../runtime/errors.ts";
+import type { BlockRange } from "./block-index.ts";
 import { chunkAlignBytes } from "./chunk.ts";
-import type { ChunkPlace, Segments } from "./segments.ts";
+import type { ChunkPlace, Segments, WalkedChunk } from "./segments.ts";
 
 /** Damaged chunks that are listed; more say no more about what to do. */
 export const damagedChunksMax = 1000;
 
-export interface BlockRange {
-  readonly volume: VolumeNumber;
-  readonly first: number;
-  readonly blocks: number;
-}
+/**
+ * Where a chunk is damaged. `head`: what it is can only be learnt elsewhere. `blocks`: what it keeps is not what was written.
+ * `padding`: between it and the next one; nothing needs these bytes, but the disk did not keep them.
+ */
+export type DamagedPart = "head" | "blocks" | "padding";
 
 export interface DamagedChunk {
   readonly place: ChunkPlace;
-  /** What its head says; undefined when the head itself is damaged: anything may have stood there. */
+  readonly part: DamagedPart;
+  /** Of the chunk, or from `place` on in which no head could be read. */
+  bytes: number;
+  /** What its head says; undefined when the head itself is damaged and nothing else knows. */
   readonly set: { readonly first: Sequence; readonly last: Sequence } | undefined;
   readonly ranges: readonly BlockRange[];
 }
@@ -63,24 +67,28 @@ export async function verifySegments(
     if (damaged.length < damagedChunksMax) damaged.push(chunk);
   };
   for (const { number, bytes } of parts) {
-    let isInDamage = false;
+    let stretch: DamagedChunk | undefined;
     for (let offset = 0; offset < bytes && isThere(number, bytes); ) {
       const place = { segment: number, offset };
       try {
-        const chunk = await segments.chunkAt(place);
+        const chunk = await headAt(segments, place);
         if (chunk === undefined) {
           // Where the next chunk begins, its head would have said: it is looked for, sector by sector.
-          if (!isInDamage && isThere(number, bytes)) report({ place, set: undefined, ranges: [] });
-          isInDamage = true;
+          if (stretch === undefined) {
+            stretch = { place, part: "head", bytes: 0, set: undefined, ranges: [] };
+            if (isThere(number, bytes)) report(stretch);
+          }
+          stretch.bytes += chunkAlignBytes;
           offset += chunkAlignBytes;
           continue;
         }
-        isInDamage = false;
+        stretch = undefined;
         chunks += 1;
-        if (!(await isWhole(segments, place)) && isThere(number, bytes)) {
+        const part = await damagedPart(segments, chunk);
+        if (part !== undefined && isThere(number, bytes)) {
           const { first, position, runs } = chunk.head;
           const ranges = runs.map((run) => ({ volume: run.volume, first: run.first, blocks: run.blocks }));
-          report({ place, set: { first, last: position.sequence }, ranges });
+          report({ place, part, bytes: chunk.bytes, set: { first, last: position.sequence }, ranges });
         }
         offset += chunk.bytes;
       } catch (error) {
@@ -94,12 +102,26 @@ export async function verifySegments(
   return { chunks, bytes: before, bytesTotal, damaged, isCut: found > damaged.length };
 }
 
-async function isWhole(segments: Segments, place: ChunkPlace): Promise<boolean> {
+/** Sectors that the disk cannot read are damage like any other; what else keeps a file from being read is not. */
+function isUnreadable(error: unknown): boolean {
+  return error instanceof OperationalError && errorCode(error.cause) === "EIO";
+}
+
+async function headAt(segments: Segments, place: ChunkPlace): Promise<WalkedChunk | undefined> {
   try {
-    await segments.read(place);
-    return true;
+    return await segments.chunkAt(place);
   } catch (error) {
-    if (errorCode(error) === "HISTORY_DAMAGED") return false;
+    if (isUnreadable(error)) return undefined;
     throw error;
   }
+}
+
+async function damagedPart(segments: Segments, chunk: WalkedChunk): Promise<DamagedPart | undefined> {
+  try {
+    await segments.read(chunk.place);
+  } catch (error) {
+    if (errorCode(error) === "HISTORY_DAMAGED" || isUnreadable(error)) return "blocks";
+    throw error;
+  }
+  return (await segments.isPaddingZero(chunk)) ? undefined : "padding";
 }

@@ -57,6 +57,46 @@ async function scanToEnd(
   return seen;
 }
 
+/** A verify is over when the standby has read its before-images through as well. */
+async function historyToEnd(
+  client: AdminClient,
+  name: string,
+  begun: ScanReport,
+  progress: Progress,
+): Promise<ScanReport> {
+  let seen = begun;
+  const verify = seen.verifies[0]?.begin;
+  while (seen.verifies[0]?.begin === verify && seen.verifies[0]?.history.state === "pending") {
+    const { doneBytes, totalBytes, reason } = seen.historyCheck ?? {
+      doneBytes: 0,
+      totalBytes: 0,
+      reason: null,
+    };
+    progress.show({
+      type: "progress",
+      step: "before-images",
+      message: reason === null ? "running" : `waiting: ${reason.message}`,
+      time: new Date().toISOString(),
+      done: doneBytes,
+      total: totalBytes,
+    });
+    await delay(askMs);
+    seen = await report(client, name);
+  }
+  return seen;
+}
+
+async function verifyToEnd(client: AdminClient, name: string, progress: Progress): Promise<VerifyResult> {
+  const seen = await scanToEnd(client, name, "verify", progress);
+  newest(seen);
+  return newest(await historyToEnd(client, name, seen, progress));
+}
+
+/** Something at the standby is not what it should be: its images, or what it keeps to go back. */
+function foundProblem({ differingBlocks, history }: VerifyResult): boolean {
+  return differingBlocks > 0 || (history.check?.damagedChunks ?? 0) > 0;
+}
+
 function newest(seen: ScanReport): VerifyResult {
   const [result] = seen.verifies;
   if (result?.outcome === "done") return result;
@@ -72,7 +112,7 @@ export const verify: CommandSpec = {
   path: ["verify"],
   summary: "compare a group's standby with its owner, block by block",
   detail:
-    "Run it at the owner's site. Every chunk is compared at its own place in the write order, so writes go on and no difference is a false alarm. Exit 7 when something differs. With --repair the blocks that differ are sent again, and compared again.",
+    "Run it at the owner's site. Every chunk is compared at its own place in the write order, so writes go on and no difference is a false alarm. Then the standby reads its before-images through. Exit 7 when something differs or is damaged. With --repair the blocks that differ are sent again, and compared again.",
   arguments: [group],
   options: [{ flags: "--repair", summary: "send what differs to the standby, then compare again" }],
   examples: ["splitsite verify erp", "splitsite verify erp --json", "splitsite verify erp --repair --yes"],
@@ -87,7 +127,7 @@ export const verify: CommandSpec = {
     }
     const progress = createProgress(call.terminal, call.json);
     try {
-      let result = newest(await scanToEnd(client, name, "verify", progress));
+      let result = await verifyToEnd(client, name, progress);
       if (result.differingBlocks > 0 && call.flag("repair")) {
         progress.stop();
         if (!call.json) call.terminal.err(verifyText(result));
@@ -97,11 +137,11 @@ export const verify: CommandSpec = {
           `The standby of ${name} gets ${result.differingBlocks} blocks of the owner's content in place of its own.`,
         );
         await scanToEnd(client, name, "repair", progress);
-        result = newest(await scanToEnd(client, name, "verify", progress));
+        result = await verifyToEnd(client, name, progress);
       }
       progress.stop();
       answer(call, result, () => verifyText(result));
-      return result.differingBlocks > 0 ? ExitCode.foundProblem : ExitCode.done;
+      return foundProblem(result) ? ExitCode.foundProblem : ExitCode.done;
     } finally {
       progress.stop();
     }

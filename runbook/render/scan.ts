@@ -1,6 +1,7 @@
 /** Scans in words: what is under way, and what the last checks found. Pure. */
 import type { ScanReport } from "../../protocol/admin.ts";
 import type { ScanStatus, VerifyResult } from "../../protocol/status.ts";
+import { verifyHistoryText } from "./history-check.ts";
 import { bytesText, countText, durationText, plural, rateText } from "./quantities.ts";
 
 const purposes: Readonly<Record<ScanStatus["purpose"], string>> = {
@@ -41,11 +42,15 @@ export function verifyText(result: VerifyResult): string {
     differences.length > rangesShown ? `  and ${differences.length - rangesShown} more ranges\n` : "";
   const unchecked = uncheckedBytes === 0 ? "" : `  ${bytesText(uncheckedBytes)} could not be compared\n`;
   const span = `records ${countText(begin)} to ${end === null ? "?" : countText(end)}`;
-  return `${result.startedAt}: ${what} in ${bytesText(result.checkedBytes)}, ${span}, ${durationText(result.durationMs)}\n${where.join("")}${more}${unchecked}`;
+  return `${result.startedAt}: ${what} in ${bytesText(result.checkedBytes)}, ${span}, ${durationText(result.durationMs)}\n${where.join("")}${more}${unchecked}${verifyHistoryText(result.history)}`;
 }
 
-export function reportText({ group, scan, verifies }: ScanReport): string {
-  const now = scan === null ? "no scan is under way\n" : scanLine(scan);
+export function reportText({ group, scan, historyCheck, verifies }: ScanReport): string {
+  const reading =
+    historyCheck === null
+      ? ""
+      : `the standby reads its before-images: ${bytesText(historyCheck.doneBytes)} of ${bytesText(historyCheck.totalBytes)}${historyCheck.reason === null ? "" : `, waits: ${historyCheck.reason.message} (${historyCheck.reason.code})`}\n`;
+  const now = `${scan === null ? "no scan is under way\n" : scanLine(scan)}${reading}`;
   const [newest] = verifies;
   return `${group}: ${now}${newest === undefined ? "never checked\n" : `last check ${verifyText(newest)}`}`;
 }

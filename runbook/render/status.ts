@@ -177,7 +177,7 @@ function backText({ points, oldestTime }: HistoryStatus): string {
 }
 
 function pointRows(history: HistoryStatus): string[][] {
-  const { points, oldest, oldestTime, bytes, maxBytes, pins, problem } = history;
+  const { points, oldest, oldestTime, bytes, maxBytes, pins, problem, check } = history;
   const since =
     points > 1 ? `, back to ${countText(oldest)}  ${oldestTime ?? "its beginning"}` : ", the newest only";
   const rows = [
@@ -186,6 +186,10 @@ function pointRows(history: HistoryStatus): string[][] {
   ];
   if (pins.length > 0)
     rows.push(["pinned", pins.map(({ id, sequence }) => `${id} at ${countText(sequence)}`).join(", ")]);
+  if (check !== null) {
+    const found = check.damagedChunks === 0 ? "no damage" : `${plural(check.damagedChunks, "chunk")} DAMAGED`;
+    rows.push(["checked", `${check.startedAt}, ${bytesText(check.checkedBytes)}: ${found}`]);
+  }
   if (problem !== null) rows.push(["given up", `${problem.message} (${problem.code})`]);
   return rows;
 }

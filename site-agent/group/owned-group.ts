@@ -116,8 +116,15 @@ export class OwnedGroup implements RecordSink {
   }
 
   /** The group's scans: ordered, paused and asked for by an operator. */
-  get scans(): Pick<GroupScans, "verify" | "repair" | "pause" | "giveUp" | "status" | "results"> {
+  get scans(): Pick<
+    GroupScans,
+    "verify" | "repair" | "pause" | "giveUp" | "status" | "results" | "historyCheck"
+  > {
     return this.#scans;
+  }
+
+  get scanBytesPerSecond(): number | null {
+    return this.#world.settings.scan.bytesPerSecond;
   }
 
   get name(): string {

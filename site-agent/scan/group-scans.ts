@@ -6,9 +6,11 @@
 import { dirname } from "node:path";
 import type { ScanAnswer, ScanAsk, StandbyLack } from "../../protocol/control.ts";
 import { parseScanAnswer, wanRoutes } from "../../protocol/control.ts";
+import type { HistoryAsk, HistoryCheckAnswer } from "../../protocol/history-check.ts";
+import { parseHistoryCheckAnswer } from "../../protocol/history-check.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
 import { scanChunkBytes } from "../../protocol/scan-digest.ts";
-import type { Reason, ScanStatus, VerifyResult } from "../../protocol/status.ts";
+import type { HistoryFollowStatus, Reason, ScanStatus, VerifyResult } from "../../protocol/status.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import type { Disk } from "../../runtime/disk.ts";
@@ -20,6 +22,7 @@ import type { AgentGroupPaths } from "../../runtime/paths.ts";
 import type { Line } from "../ship/line.ts";
 import type { Engine } from "../write-path/engine.ts";
 import type { Entrance } from "../write-path/entrance.ts";
+import { HistoryFollow } from "./history-follow.ts";
 import { windowChunks } from "./plan.ts";
 import type { BlockRange, ScanDocument } from "./scan-document.ts";
 import { newScan, parseScanDocument, parseVerifyResults, withResult } from "./scan-document.ts";
@@ -61,6 +64,7 @@ export class GroupScans {
   #results: readonly VerifyResult[] = [];
   #read = false;
   #scanner: Scanner | null = null;
+  #follow: HistoryFollow | null = null;
   /** What the standby said that it lacks; null: nothing, or not met yet. */
   #lack: StandbyLack | null = null;
   #acknowledged: Sequence = 0;
@@ -79,6 +83,11 @@ export class GroupScans {
     return this.#lack !== null || this.#document?.purpose === "first-sync";
   }
 
+  /** The standby's before-images being read behind the newest verify; null: they are not. */
+  get historyCheck(): HistoryFollowStatus | null {
+    return this.#follow?.status ?? null;
+  }
+
   get results(): readonly VerifyResult[] {
     return this.#results;
   }
@@ -95,6 +104,7 @@ export class GroupScans {
       await this.#readDocuments();
       await this.#forgetOtherTerm(ground.token.epoch);
       this.#scan();
+      this.#followHistory();
     });
   }
 
@@ -102,8 +112,10 @@ export class GroupScans {
   async closing(): Promise<void> {
     this.#ground = null;
     const scanner = this.#scanner;
+    const follow = this.#follow;
     this.#scanner = null;
-    await scanner?.stop();
+    this.#follow = null;
+    await Promise.all([scanner?.stop(), follow?.stop()]);
   }
 
   /** The standby was met, and says what it lacks. */
@@ -295,9 +307,49 @@ export class GroupScans {
     if (document.purpose === "verify") {
       this.#results = withResult(this.#results, resultOf(volumes, document, how, end));
       await writeDocument(disk, paths.verify, { results: this.#results });
+      this.#followHistory();
     }
     await this.#forget();
     if (document.purpose === "first-sync") this.#lack = null;
+  }
+
+  /** What the newest verify left to be known of the standby's before-images is asked for, until it is. */
+  #followHistory(): void {
+    const ground = this.#ground;
+    const [newest] = this.#results;
+    if (ground === null || !ground.hasStandby || newest?.history.state !== "pending") return;
+    if (this.#follow?.verify === newest.begin) return;
+    // The one before is for a result that nobody waits for any more.
+    void this.#follow?.stop();
+    const { clock, log, superseded } = this.#world;
+    const follow: HistoryFollow = new HistoryFollow(newest.begin, {
+      volumes: ground.volumes,
+      clock,
+      log,
+      ask: (verify) => this.#askHistory(ground, verify),
+      superseded,
+      ended: (verify, history) => {
+        if (this.#follow === follow) this.#follow = null;
+        this.#alone("history", () => this.#historyKnown(verify, history));
+      },
+    });
+    this.#follow = follow;
+  }
+
+  async #askHistory(ground: ScanGround, after: Sequence): Promise<HistoryCheckAnswer | "absent" | null> {
+    const { link, group, room } = this.#world;
+    if (link === null || room()?.code === "NOT_ATTACHED") return null;
+    const ask: HistoryAsk = { lineage: ground.lineage, token: ground.token, after };
+    const reply = await link.control("POST", wanRoutes.historyCheck(group), ask);
+    return reply.status === 404 ? "absent" : parseHistoryCheckAnswer(reply.body);
+  }
+
+  async #historyKnown(verify: Sequence, history: VerifyResult["history"]): Promise<void> {
+    const { disk, paths } = this.#world;
+    this.#results = this.#results.map((result) =>
+      result.begin === verify ? { ...result, history } : result,
+    );
+    await writeDocument(disk, paths.verify, { results: this.#results });
   }
 
   /** The group was given away and came back: what the earlier term had begun stands in no journal of this one. */
@@ -397,5 +449,6 @@ function resultOf(
       offset: start,
       length: stop - start,
     })),
+    history: { state: how === "done" ? "pending" : "unknown", check: null },
   };
 }

@@ -3,11 +3,12 @@
  * Pure. Ranges are bounded, so that both documents stay small; what does not fit is counted.
  */
 import { countOf, fieldsOf, malformed, nullOr, textOf } from "../../protocol/fields.ts";
+import { damagedListedMax, rangesListedMax } from "../../protocol/history-check.ts";
 import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
 import { blockBytes } from "../../protocol/ids.ts";
 import type { ScanPurpose } from "../../protocol/record.ts";
 import { hasBit, scanChunkBytes, setBit } from "../../protocol/scan-digest.ts";
-import type { ScanRange, VerifyResult } from "../../protocol/status.ts";
+import type { HistoryCheck, ScanRange, VerifyResult } from "../../protocol/status.ts";
 import type { PlanPlace } from "./plan.ts";
 
 /** Ranges kept of one scan: at most some 150 bytes each in a document, and 20 results in one of at most 1 MiB. */
@@ -158,7 +159,15 @@ function rowsOf<T>(
 
 /** The results, newest first; one for each begin: a scan that ended twice, around a crash, is told once. */
 export function withResult(results: readonly VerifyResult[], result: VerifyResult): VerifyResult[] {
-  return [result, ...results.filter(({ begin }) => begin !== result.begin)].slice(0, verifyResultsMax);
+  const older = results.filter(({ begin }) => begin !== result.begin).map(shortened);
+  return [result, ...older].slice(0, verifyResultsMax);
+}
+
+/** An older result, without the list of damaged before-images: only one of them fits into the document. */
+function shortened(result: VerifyResult): VerifyResult {
+  const { state, check } = result.history;
+  if (state === "pending") return { ...result, history: { state: "unknown", check: null } };
+  return check === null ? result : { ...result, history: { state, check: { ...check, damaged: [] } } };
 }
 
 export function parseVerifyResults(value: unknown): VerifyResult[] {
@@ -176,8 +185,41 @@ export function parseVerifyResults(value: unknown): VerifyResult[] {
       differingBlocks: countOf(row["differingBlocks"], "differing blocks"),
       overwrittenChunks: countOf(row["overwrittenChunks"], "overwritten chunks"),
       differences: rowsOf(row["differences"], "differences", rangesMax, scanRangeOf),
+      history: historyOf(row["history"]),
     };
   });
+}
+
+/** Documents from before before-images were read with a verify do not have it. */
+function historyOf(value: unknown): VerifyResult["history"] {
+  if (value === undefined) return { state: "unknown", check: null };
+  const { state, check } = fieldsOf(value, "history");
+  if (state !== "pending" && state !== "done" && state !== "none" && state !== "unknown")
+    return malformed("history state");
+  return { state, check: nullOr(check, historyCheckOf) };
+}
+
+function historyCheckOf(value: unknown): HistoryCheck {
+  const row = fieldsOf(value, "history check");
+  return {
+    code: nullOr(row["code"], (code) => textOf(code, "code")),
+    startedAt: textOf(row["startedAt"], "started at"),
+    durationMs: countOf(row["durationMs"], "duration"),
+    checkedBytes: countOf(row["checkedBytes"], "checked"),
+    chunks: countOf(row["chunks"], "chunks"),
+    damagedChunks: countOf(row["damagedChunks"], "damaged chunks"),
+    damaged: rowsOf(row["damaged"], "damaged", damagedListedMax, (damage) => {
+      const { part } = damage;
+      if (part !== "head" && part !== "blocks" && part !== "padding") return malformed("part");
+      return {
+        segment: countOf(damage["segment"], "segment"),
+        offset: countOf(damage["offset"], "offset"),
+        part,
+        pointsUpTo: nullOr(damage["pointsUpTo"], (sequence) => countOf(sequence, "points up to")),
+        ranges: rowsOf(damage["ranges"], "ranges", rangesListedMax, scanRangeOf),
+      };
+    }),
+  };
 }
 
 function scanRangeOf(row: Readonly<Record<string, unknown>>): ScanRange {

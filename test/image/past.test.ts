@@ -4,12 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { systemImageFiles } from "../../block/image-files.ts";
 import type { GroupImage } from "../../image/group-image.ts";
+import { chunkHeadBytes, decodeChunkHead, runBytes } from "../../image/history/chunk.ts";
 import { openImageFiles } from "../../image/open-files.ts";
 import { historyOpener, Past } from "../../image/past.ts";
 import { openLevelOrderedStore } from "../../journal/level-ordered-store.ts";
@@ -198,4 +199,52 @@ test("no view outlives the images: its reads end with a code, and its point is l
   await assert.rejects(view.read(0, 512), { code: "POINT_CLOSED" });
   await assert.rejects(past.openView(0, 2), { code: "POINT_CLOSED" });
   await view.close();
+});
+
+const damagedPath = () => join(folder, "history", "segments", "00000001");
+
+/** Flips a bit of the payload of the first chunk of the first segment. */
+async function flip(): Promise<void> {
+  const content = await readFile(damagedPath());
+  content[chunkHeadBytes + decodeChunkHead(content).runs.length * runBytes]! ^= 1;
+  await writeFile(damagedPath(), content);
+}
+
+test("a check belongs to the verify that asked for it, outlasts a restart, and loses what is given back", async () => {
+  await write(30);
+  await flip();
+  const check = (verify: number) =>
+    until("the check to end", async () => {
+      const state = await past.checkFor(verify, null);
+      return state.kind === "done" ? state.record : undefined;
+    });
+  const record = await check(7);
+  assert.equal(record.damagedChunks, 1);
+  assert.deepEqual(record.damaged[0]?.at, [1, 0]);
+  assert.equal(past.status?.check?.code, "HISTORY_DAMAGED");
+  await close();
+  await open();
+  assert.deepEqual(await past.checkFor(7, null), { kind: "done", record }, "it is not made again");
+  assert.equal((await past.checkFor(8, null)).kind, "running", "another verify has another check");
+  assert.deepEqual((await check(8)).damaged, record.damaged);
+  const seen: number[] = [];
+  const own = await past.check(null, ({ doneBytes }) => seen.push(doneBytes));
+  assert.equal(own.damagedChunks, 1);
+  assert.ok(seen.length >= 30 && seen.at(-1) === own.checkedBytes);
+  // Older than what is kept by then, so that its segment goes.
+  nowMs += 2_000_000;
+  await write(30);
+  assert.ok(!existsSync(damagedPath()), "the damaged segment was given back");
+  assert.deepEqual([past.status?.check?.damagedChunks, past.status?.check?.code], [0, null]);
+});
+
+test("closing does not wait for the pace of a check, and the next ask begins it anew", async () => {
+  await write(10);
+  assert.equal((await past.checkFor(3, 1)).kind, "running");
+  await until("it to wait for its pace", async () => (past.status?.checking ? true : undefined));
+  const reading = past.check(1, () => undefined);
+  await Promise.all([assert.rejects(reading, { code: "POINT_CLOSED" }), close()]);
+  await open();
+  assert.equal(past.status?.check, null);
+  assert.equal((await past.checkFor(3, null)).kind, "running");
 });

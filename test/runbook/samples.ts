@@ -52,6 +52,8 @@ export const standby: StandbyStatus = {
     oldestTime: "2026-03-01T10:14:06.000Z",
     pins: [],
     problem: null,
+    check: null,
+    checking: null,
   },
   drills: [],
   intake: { bytes: 0, maxBytes: 8_589_934_592 },

@@ -9,6 +9,7 @@ import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
+import { chunkBytes, chunkHeadBytes, decodeChunkHead } from "../../image/history/chunk.ts";
 import { lz4Compress } from "../../protocol/lz4.ts";
 import type { OwnerStatus, VerifyResult } from "../../protocol/status.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
@@ -96,6 +97,20 @@ async function withSites(
     await sites?.dispose();
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** Flips a bit in the first chunk of before-images that is not at their end; gives its offset. */
+async function damageHistory(sites: TwoSites, random: SeededRandom): Promise<number> {
+  const path = join(sites.dataDir("dr"), "gateway", groupName, "history", "segments", "00000001");
+  const file = await open(path, "r+");
+  const content = await readFile(path);
+  const head = decodeChunkHead(content);
+  const bytes = chunkBytes(head.runs.length, head.storedBytes);
+  assert.ok(bytes < content.byteLength && head.storedBytes > 0, "a chunk with blocks before the last one");
+  const at = chunkHeadBytes + random.below(bytes - chunkHeadBytes);
+  await file.write(Buffer.of(content[at]! ^ (1 << random.below(8))), 0, 1, at);
+  await file.close();
+  return 0;
 }
 
 const synced = (sites: TwoSites): Promise<OwnerStatus> =>
@@ -193,6 +208,18 @@ test(`a standby whose image was carried there gets only what differs; damage is 
       assert.equal(differingBlocks, flipped.size);
       assert.deepEqual(new Set(told), flipped, "exactly the blocks that were damaged");
 
+      assert.deepEqual(
+        [clean, found].map(({ stdout }) => {
+          const { history } = lastJson(stdout) as VerifyResult;
+          return [history.state, history.check?.code];
+        }),
+        [
+          ["done", null],
+          ["done", null],
+        ],
+        "images and before-images are two matters",
+      );
+
       const again = await writing(sites, random);
       const repaired = await sites.cli("primary", "verify", groupName, "--repair", "--yes", "--json");
       await again();
@@ -200,6 +227,25 @@ test(`a standby whose image was carried there gets only what differs; damage is 
       await requireEqual(sites, home);
       const status = await sites.cli("primary", "scan", "status", groupName);
       assert.match(status.stdout, /no difference/);
+
+      const damaged = await damageHistory(sites, random);
+      const judged = await sites.cli("primary", "verify", groupName, "--json");
+      assert.equal(judged.code, 7, judged.output);
+      const { history, differingBlocks: none } = lastJson(judged.stdout) as VerifyResult;
+      assert.equal(none, 0);
+      assert.equal(history.check?.code, "HISTORY_DAMAGED");
+      const [chunk] = history.check.damaged;
+      assert.deepEqual([history.check.damagedChunks, chunk?.segment, chunk?.offset], [1, 1, damaged]);
+      assert.ok(chunk!.ranges.every(({ volume }) => volume === "data") && chunk!.ranges.length > 0);
+      await sites.kill("dr");
+      await sites.start("dr");
+      const kept = await until("the standby's status", async () => {
+        const standby = await sites.standby("dr");
+        return standby.history.check === null ? undefined : standby.history.check;
+      });
+      assert.equal(kept.damagedChunks, 1, "it outlasts a kill");
+      const there = await sites.cli("dr", "history", "verify", groupName, "--json");
+      assert.equal(there.code, 7, there.output);
     },
   );
 });

@@ -7,14 +7,18 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { BlockErrno, BlockError } from "../../../block/device.ts";
 import type { GroupImage } from "../../../image/group-image.ts";
+import { chunkBytes, decodeChunkHead } from "../../../image/history/chunk.ts";
 import { openView } from "../../../image/history/view.ts";
+import { fewRanges } from "../../../protocol/history-check.ts";
 import { errorCode, OperationalError } from "../../../runtime/errors.ts";
+import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 import { folder, KeptImages, overlappingSteps, segmentPath, sizeBytes } from "./kept-images.ts";
 
+const seed = seedFromEnvironment();
 const steps = 10;
 
-async function made(): Promise<KeptImages> {
-  const kept = new KeptImages(3);
+async function made(segmentBytes?: number): Promise<KeptImages> {
+  const kept = new KeptImages(3, segmentBytes);
   await kept.prepare();
   await kept.world.drive(
     (async () => {
@@ -165,6 +169,8 @@ test("reading it through tells every damaged chunk by its blocks, beside steps, 
       report.damaged,
       damaged.map(({ place, head }) => ({
         place,
+        part: "blocks",
+        bytes: chunkBytes(head.runs.length, head.storedBytes),
         set: { first: head.first, last: head.position.sequence },
         ranges: head.runs.map(({ volume, first, blocks }) => ({ volume, first, blocks })),
       })),
@@ -172,12 +178,72 @@ test("reading it through tells every damaged chunk by its blocks, beside steps, 
   });
   const headless = await made();
   await opened(headless, async (image) => {
+    const head = decodeChunkHead(headless.world.disk.contentOf(segmentPath(2), "cached")!);
     headless.world.disk.flipBit(segmentPath(2), 40, 0);
     const { damaged: found, chunks } = await image.history!.verify(() => undefined);
-    assert.deepEqual(found, [{ place: { segment: 2, offset: 0 }, set: undefined, ranges: [] }]);
     assert.equal(chunks, steps - 1);
+    assert.equal(found.length, 1);
+    // What the head cannot say any more, the index says, block by block.
+    const { place, part, set, ranges } = found[0]!;
+    assert.deepEqual([place, part], [{ segment: 2, offset: 0 }, "head"]);
+    assert.deepEqual(set, { first: head.first, last: head.position.sequence });
+    assert.deepEqual(fewRanges(spans(ranges)), fewRanges(spans(head.runs)));
   });
 });
+
+const spans = (ranges: readonly { volume: number; first: number; blocks: number }[]) =>
+  ranges.map(({ volume, first, blocks }) => [volume, first, blocks] as const);
+
+test(`every single bit that flips in a segment is found, with its blocks (SEED=${seed})`, async () => {
+  const random = new SeededRandom(seed, 51);
+  const kept = await made();
+  const heads = chunksOf(kept);
+  for (let flip = 0; flip < 200; flip += 1) {
+    const { segment, offset, bytes, head } = heads[random.below(heads.length)]!;
+    const [at, bit] = [offset + random.below(bytes), random.below(8)];
+    await opened(kept, async (image) => {
+      // Once the history is open: what stands at its end is verified by opening already, and given up.
+      kept.world.disk.flipBit(segmentPath(segment), at, bit);
+      const { damaged } = await image.history!.verify(() => undefined);
+      kept.world.disk.flipBit(segmentPath(segment), at, bit);
+      const what = `bit ${bit} of byte ${at - offset} in ${segment}:${offset}`;
+      assert.equal(damaged.length, 1, what);
+      const { place, set, ranges } = damaged[0]!;
+      assert.deepEqual(place, { segment, offset }, what);
+      assert.deepEqual(set, { first: head.first, last: head.position.sequence }, what);
+      assert.deepEqual(fewRanges(spans(ranges)), fewRanges(spans(head.runs)), what);
+    });
+  }
+});
+
+test("two chunks side by side whose heads are damaged are both told", async () => {
+  const kept = await made(2 ** 20);
+  const [, one, two] = chunksOf(kept);
+  await opened(kept, async (image) => {
+    for (const { segment, offset } of [one!, two!])
+      kept.world.disk.flipBit(segmentPath(segment), offset + 9, 0);
+    const { damaged } = await image.history!.verify(() => undefined);
+    assert.deepEqual(
+      damaged.map(({ place, set }) => [place.offset, set?.first]),
+      [one!, two!].map(({ offset, head }) => [offset, head.first]),
+    );
+  });
+});
+
+/** Every chunk of every segment, in order. */
+function chunksOf(kept: KeptImages) {
+  const found = [];
+  for (let segment = 1; ; segment += 1) {
+    const content = kept.world.disk.contentOf(segmentPath(segment), "cached");
+    if (content === undefined) return found;
+    for (let offset = 0; offset < content.byteLength; ) {
+      const head = decodeChunkHead(content.subarray(offset));
+      const bytes = chunkBytes(head.runs.length, head.storedBytes);
+      found.push({ segment, offset, bytes, head });
+      offset += bytes;
+    }
+  }
+}
 
 test("segments that are given back while they are read are not missed", async () => {
   const kept = await made();

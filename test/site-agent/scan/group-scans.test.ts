@@ -386,7 +386,12 @@ test("the admin routes start, show, pause and give up a scan", async (t) => {
     return (reply as { json: ScanReport }).json;
   };
   const all = ":group";
-  assert.deepEqual(await ask("GET", adminRoutes.scan(all)), { group: "erp", scan: null, verifies: [] });
+  assert.deepEqual(await ask("GET", adminRoutes.scan(all)), {
+    group: "erp",
+    scan: null,
+    historyCheck: null,
+    verifies: [],
+  });
   await assert.rejects(
     ask("POST", adminRoutes.scanStart(all), { purpose: "resync" }),
     (error) => errorCode(error) === "ORDER_MALFORMED",

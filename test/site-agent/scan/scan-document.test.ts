@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import { damagedListedMax, rangesListedMax } from "../../../protocol/history-check.ts";
 import { blockBytes } from "../../../protocol/ids.ts";
 import { scanChunkBytes } from "../../../protocol/scan-digest.ts";
 import type { VerifyResult } from "../../../protocol/status.ts";
@@ -68,6 +69,28 @@ function result(begin: number): VerifyResult {
       offset: 2 ** 45 + index * 8192,
       length: blockBytes,
     })),
+    history: {
+      state: "done",
+      check: {
+        code: "HISTORY_DAMAGED",
+        startedAt: "2026-03-02T10:14:06.000Z",
+        durationMs: 5,
+        checkedBytes: 2 ** 45,
+        chunks: 2 ** 30,
+        damagedChunks: 2 ** 30,
+        damaged: Array.from({ length: damagedListedMax }, (_, index) => ({
+          segment: 99_999_999,
+          offset: 2 ** 40 + index,
+          part: "padding",
+          pointsUpTo: 2 ** 50,
+          ranges: Array.from({ length: rangesListedMax / damagedListedMax }, () => ({
+            volume: "v".repeat(60),
+            offset: 2 ** 45,
+            length: 2 ** 40,
+          })),
+        })),
+      },
+    },
   };
 }
 
