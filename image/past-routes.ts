@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import type { AdminLine, ExportedPoint, HistoryVerdict, PastRole, PointList } from "../protocol/admin.ts";
 import { adminRoutes, ExitCode } from "../protocol/admin.ts";
 import type { VolumeEntry } from "../protocol/ids.ts";
+import { bytesToHex } from "../protocol/ids.ts";
 import type { PointChoice } from "../protocol/point.ts";
 import { parsePoint, pointForm } from "../protocol/point.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
@@ -14,6 +15,7 @@ import { rfc3339 } from "../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { HttpRequest, Route } from "../runtime/http.ts";
 import { LineQueue } from "../runtime/line-queue.ts";
+import type { CheckProgress } from "./history-check.ts";
 import type { Past } from "./past.ts";
 import { labelOf } from "./past.ts";
 
@@ -56,12 +58,23 @@ export function pastRoutes(
       pattern: adminRoutes.pointContent(role, ":group"),
       run: async (request) => {
         const past = openPast(find(request).past);
-        const choice = parsePoint(request.query.get("point") ?? "latest");
-        if (choice === undefined)
-          throw new RemoteProtocolError("REQUEST_MALFORMED", `point must be ${pointForm}`);
+        const choice = choiceOf(request);
         const volume = volumeOf(request, past);
         const group = request.params["group"] ?? "";
         return { status: 200, lines: contentLines({ group, volume, past, choice, clock }) };
+      },
+    },
+    {
+      method: "POST",
+      pattern: adminRoutes.pointDigest(role, ":group"),
+      run: async (request) => {
+        const { past, scanBytesPerSecond } = find(request);
+        const [open, choice] = [openPast(past), choiceOf(request)];
+        const group = request.params["group"] ?? "";
+        const lines = longLines("digest", clock, (onProgress) =>
+          open.digest(group, choice, scanBytesPerSecond, onProgress),
+        );
+        return { status: 200, lines };
       },
     },
     {
@@ -70,7 +83,12 @@ export function pastRoutes(
       run: async (request) => {
         const { past, scanBytesPerSecond } = find(request);
         const group = request.params["group"] ?? "";
-        return { status: 200, lines: checkLines(openPast(past), group, scanBytesPerSecond, clock) };
+        const open = openPast(past);
+        const lines = longLines("history", clock, async (onProgress): Promise<HistoryVerdict> => {
+          const told = ({ doneBytes, totalBytes }: CheckProgress) => onProgress(doneBytes, totalBytes);
+          return { group, ...(await open.check(scanBytesPerSecond, told)) };
+        });
+        return { status: 200, lines };
       },
     },
   ];
@@ -105,23 +123,30 @@ function countIn(request: HttpRequest, name: string): number | undefined {
   throw new RemoteProtocolError("REQUEST_MALFORMED", `${name} must be a whole number`);
 }
 
+function choiceOf(request: HttpRequest): PointChoice {
+  const choice = parsePoint(request.query.get("point") ?? "latest");
+  if (choice !== undefined) return choice;
+  throw new RemoteProtocolError("REQUEST_MALFORMED", `point must be ${pointForm}`);
+}
+
 async function listPoints(request: HttpRequest, past: Past): Promise<PointList> {
   const limit = Math.min(countIn(request, "limit") ?? limitDefault, limitMax);
   const points = await past.points(countIn(request, "from"), limit);
   const pins = past.status?.pins ?? [];
-  return {
-    group: request.params["group"] ?? "",
-    points: points.map((point, index) => {
-      const { sequence, dataBytesTotal } = point;
-      const before = points[index - 1];
-      return {
-        sequence,
-        time: labelOf(point),
-        bytes: before === undefined ? null : dataBytesTotal - before.dataBytesTotal,
-        pins: pins.filter((pin) => pin.sequence === sequence).map(({ id }) => id),
-      };
-    }),
-  };
+  const rows: PointList["points"][number][] = [];
+  for (const [index, point] of points.entries()) {
+    const { sequence, dataBytesTotal, chain } = point;
+    const before = points[index - 1];
+    rows.push({
+      sequence,
+      time: labelOf(point),
+      bytes: before === undefined ? null : dataBytesTotal - before.dataBytesTotal,
+      pins: pins.filter((pin) => pin.sequence === sequence).map(({ id }) => id),
+      chain: bytesToHex(chain),
+      digest: (await past.digestOf(point)) ?? null,
+    });
+  }
+  return { group: request.params["group"] ?? "", points: rows };
 }
 
 interface Content {
@@ -161,44 +186,35 @@ async function* contentLines({ group, volume, past, choice, clock }: Content): A
   }
 }
 
-/** A check as lines: progress, then what it found. It goes on when the listener goes away; it only reads. */
-function checkLines(
-  past: Past,
-  group: string,
-  bytesPerSecond: number | null,
+/** Long reading as lines: progress, then the result. It goes on when the listener goes away; it only reads. */
+function longLines(
+  step: string,
   clock: Clock,
+  run: (onProgress: (done: number, total: number) => void) => Promise<unknown>,
 ): AsyncIterable<AdminLine> {
   const lines = new LineQueue();
   let told = Number.NEGATIVE_INFINITY;
-  const run = async (): Promise<void> => {
+  const onProgress = (done: number, total: number): void => {
+    if (done - told < progressBytes) return;
+    told = done;
+    lines.push({ type: "progress", step, message: "reading", time: rfc3339(clock.wallMs()), done, total });
+  };
+  const follow = async (): Promise<void> => {
     try {
-      const check = await past.check(bytesPerSecond, ({ doneBytes: done, totalBytes: total }) => {
-        if (done - told < progressBytes) return;
-        told = done;
-        const message = "before-images are read";
-        lines.push({
-          type: "progress",
-          step: "history",
-          message,
-          time: rfc3339(clock.wallMs()),
-          done,
-          total,
-        });
-      });
-      const result: HistoryVerdict = { group, ...check };
-      lines.push({ type: "result", result });
+      lines.push({ type: "result", result: await run(onProgress) });
     } catch (error) {
+      const refused = error instanceof OperationalError && error.reaction === "refuse";
       lines.push({
         type: "error",
-        code: ExitCode.failed,
+        code: refused ? ExitCode.refused : ExitCode.failed,
         id: errorCode(error),
         message: errorText(error),
-        try: "Look at the disk that holds the history, and at `splitsite status`; then try again.",
+        try: "Look at `splitsite status` and the disk that holds the history; then try again.",
       });
     }
     lines.end();
   };
-  void run();
+  void follow();
   return lines;
 }
 

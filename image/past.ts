@@ -8,6 +8,7 @@ import type { BlockDevice } from "../block/device.ts";
 import type { HistoryCheckState } from "../protocol/history-check.ts";
 import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
 import type { PointChoice } from "../protocol/point.ts";
+import type { PointDigest } from "../protocol/point-digest.ts";
 import type { HistoryCheck, HistoryStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
@@ -23,6 +24,7 @@ import { openView } from "./history/view.ts";
 import type { CheckProgress } from "./history-check.ts";
 import { HistoryChecker } from "./history-check.ts";
 import type { AppliedPosition } from "./marker.ts";
+import { PointDigests } from "./point-digests.ts";
 import { bucketPoints, PointTable } from "./point-table.ts";
 
 /**
@@ -140,6 +142,7 @@ export class Past {
   readonly #table = new PointTable();
   readonly #counted: Promise<void>;
   readonly #checker: HistoryChecker | undefined;
+  readonly #digests: PointDigests | undefined;
   #isCounted = false;
   #retainedMs = Number.NEGATIVE_INFINITY;
   readonly #views = new Set<BlockDevice>();
@@ -156,6 +159,7 @@ export class Past {
     const { history } = image;
     this.#checker =
       history && new HistoryChecker({ history, volumes: image.volumes, clock: this.#clock, log: this.#log });
+    this.#digests = history && new PointDigests(history.folder, clock, log);
     // A day of points takes a second to count: nobody waits for it, and status says how many are counted so far.
     this.#counted = this.#count();
   }
@@ -229,6 +233,34 @@ export class Past {
       check: this.#checker?.newest ?? null,
       checking: this.#checker?.progress ?? null,
     };
+  }
+
+  /** The digest that was made of a point; undefined: none was. */
+  async digestOf(point: AppliedPosition): Promise<string | undefined> {
+    return (await this.#digests?.of(point))?.digest;
+  }
+
+  /**
+   * The digest of the group at a point, made by reading every volume unless it was made before. OperationalErrors of `find`
+   * and `openView`.
+   */
+  async digest(
+    group: string,
+    choice: PointChoice,
+    bytesPerSecond: number | null,
+    onProgress: (doneBytes: number, totalBytes: number) => void,
+  ): Promise<PointDigest> {
+    const point = await this.find(choice);
+    if (this.#digests === undefined) throw pointClosed();
+    return this.#digests.make({
+      group,
+      point,
+      time: labelOf(point),
+      volumes: this.volumes,
+      openView: (volume) => this.openView(volume, point.sequence),
+      bytesPerSecond,
+      onProgress,
+    });
   }
 
   /** The check of the before-images that belongs to the verify named so; begun unless it is there. */
@@ -336,6 +368,7 @@ export class Past {
       this.#views.delete(device);
       await device.close();
     }
+    await this.#digests?.idle();
   }
 }
 

@@ -22,6 +22,8 @@ export const adminRoutes = {
   points: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/points`,
   /** GET ?volume=NAME&point=POINT: `data` lines with progress between, result ExportedPoint. */
   pointContent: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/point-content`,
+  /** POST ?point=POINT: lines, result PointDigest: reads every volume at the point, unless that was done before. */
+  pointDigest: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/point-digest`,
   /** POST {}: lines, result HistoryVerdict: reads all before-images that this role keeps. */
   historyVerify: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/history/verify`,
   /** POST {}: make a new group without asking the other site. */
@@ -205,6 +207,10 @@ export interface PointList {
     readonly bytes: number | null;
     /** Ids of the pins on it. */
     readonly pins: readonly string[];
+    /** Chain value at the point, hex. */
+    readonly chain: string;
+    /** Of the whole group at the point, hex; null: none was made (docs/formats/point-digest.md). */
+    readonly digest: string | null;
   }[];
 }
 

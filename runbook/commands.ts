@@ -9,6 +9,7 @@ import { failoverRun } from "./commands/failover-run.ts";
 import { groupCreate, groupResume } from "./commands/group.ts";
 import { historyVerify } from "./commands/history.ts";
 import { imageExport } from "./commands/image-export.ts";
+import { imageVerify } from "./commands/image-verify.ts";
 import { init } from "./commands/init.ts";
 import { journalStats, journalVerify } from "./commands/journal.ts";
 import { points } from "./commands/points.ts";
@@ -49,5 +50,6 @@ export const commands: readonly CommandSpec[] = [
   journalStats,
   journalVerify,
   imageExport,
+  imageVerify,
   version,
 ];

@@ -79,6 +79,11 @@ const planted: readonly { readonly code: Finding["code"]; readonly file: string;
   },
   {
     code: "IMPORT_FORBIDDEN",
+    file: "runbook/commands/image-export.ts",
+    text: `${opening}import { nextData } from "../../block/libc.ts";`,
+  },
+  {
+    code: "IMPORT_FORBIDDEN",
     file: "runtime/a.ts",
     text: `${opening}import { x } from "../test/support/wait.ts";`,
   },
@@ -130,6 +135,7 @@ test("the checker catches every planted offence, and only that", () => {
 test("the checker lets pass what is allowed", () => {
   const files = new Map([
     ["runbook/commands/run.ts", `${opening}import { startAgent } from "../../site-agent/main.ts";`],
+    ["runbook/commands/image-verify.ts", `${opening}import { nextData } from "../../block/libc.ts";`],
     ["protocol/lz4.ts", `${opening}import { compressSync } from "lz4-napi";`],
     [
       "gateway/a.ts",

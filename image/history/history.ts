@@ -136,7 +136,7 @@ export class History {
   }
 
   /** The folder of this history, for what belongs to it and is not part of it. */
-  get folder(): Pick<HistoryOptions, "disk" | "directory"> {
+  get folder(): Pick<HistoryOptions, "disk" | "directory" | "lineage"> {
     return this.#options;
   }
 

@@ -15,8 +15,10 @@ import { answer } from "../command.ts";
 import { findVolume } from "../configured-group.ts";
 import { CommandFailure, usageFailure } from "../failure.ts";
 import { pastHolder } from "../past-holder.ts";
+import { fileExists, recordPath, requireAbsent, writeRecord } from "../point-record.ts";
 import { createProgress } from "../render/progress.ts";
 import { bytesText, countText } from "../render/quantities.ts";
+import { makeDigest } from "./points.ts";
 
 const zeroBytes = Buffer.alloc(1024 * 1024);
 
@@ -24,12 +26,15 @@ export const imageExport: CommandSpec = {
   path: ["image", "export"],
   summary: "write a volume as it was at a point into a file",
   detail:
-    "Run it at the site that keeps the points. Replication goes on meanwhile. FILE is made, sparse, and must not exist; the content is verified by its SHA-256.",
+    "Run it at the site that keeps the points. Replication goes on meanwhile. FILE is made, sparse, and must not exist; the content is verified by its SHA-256. Beside it FILE.point.json tells what `image verify` needs to check it anywhere, without either site: the digests of all volumes of the group at that point, which are read for it once.",
   arguments: [
     { name: "VOLUME", summary: "GROUP/VOLUME, or VOLUME if only one group has it", required: true },
     { name: "FILE", summary: "the raw image to make", required: true },
   ],
-  options: [{ flags: "--point POINT", summary: `${pointForm} (default latest)` }],
+  options: [
+    { flags: "--point POINT", summary: `${pointForm} (default latest)` },
+    { flags: "--without-digest", summary: "write no FILE.point.json, and read this volume only" },
+  ],
   examples: [
     "splitsite image export erp/data erp-data.img --site dr",
     "splitsite image export erp/data before.img --point 2026-03-02T10:14:06Z",
@@ -48,7 +53,17 @@ export const imageExport: CommandSpec = {
       answer(call, planned, () => `would write ${group.name}/${volume.name} at ${point} to ${path}\n`);
       return ExitCode.done;
     }
-    const query = new URLSearchParams({ volume: volume.name, point });
+    const beside = recordPath(path);
+    // Before hours are spent on a digest.
+    for (const each of call.flag("without-digest") ? [path] : [path, beside]) await requireAbsent(each);
+    // First: what is exported is the very point that the digest is of.
+    const digest = call.flag("without-digest")
+      ? undefined
+      : await makeDigest(call, client, role, group.name, point);
+    const query = new URLSearchParams({
+      volume: volume.name,
+      point: digest === undefined ? point : String(digest.sequence),
+    });
     const order = {
       method: "GET",
       path: `${adminRoutes.pointContent(role, group.name)}?${query}`,
@@ -67,9 +82,11 @@ export const imageExport: CommandSpec = {
     } finally {
       progress.stop();
     }
-    answer(call, { ...result, file: path }, () => {
+    if (digest !== undefined) await writeRecord(beside, { version: 1, volume: volume.name, ...digest });
+    const record = digest === undefined ? null : { file: beside, digest: digest.digest };
+    answer(call, { ...result, file: path, record }, () => {
       const size = bytesText(result.sizeBytes);
-      return `${path}: ${group.name}/${volume.name} at ${countText(result.sequence)}  ${result.time ?? "the beginning"}, ${size}\nsha256 ${result.sha256}\n`;
+      return `${path}: ${group.name}/${volume.name} at ${countText(result.sequence)}  ${result.time ?? "the beginning"}, ${size}\nsha256 ${result.sha256}\n${record === null ? "" : `digest of the group at this point ${record.digest}, in ${beside}\n`}`;
     });
     return ExitCode.done;
   },
@@ -136,12 +153,7 @@ async function openNew(path: string): Promise<FileHandle> {
     return await open(path, "wx", 0o600);
   } catch (error) {
     if (errorCode(error) !== "EEXIST") throw error;
-    throw new CommandFailure({
-      exit: ExitCode.refused,
-      id: "FILE_EXISTS",
-      message: `${path} is there already`,
-      next: "Name a file that does not exist.",
-    });
+    throw fileExists(path);
   }
 }
 

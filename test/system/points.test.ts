@@ -3,14 +3,16 @@
  * each is a prefix of what the client sent; after a restart and after a failover the old points are still true.
  */
 import assert from "node:assert/strict";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { ExportedPoint, PointList } from "../../protocol/admin.ts";
+import type { PointDigest } from "../../protocol/point-digest.ts";
 import { ExpectedRecord } from "../support/expected.ts";
 import { judgePrefix } from "../support/prefix-oracle.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
 import type { SiteName } from "../support/sites.ts";
-import { groupName, TwoSites } from "../support/sites.ts";
+import { groupName, lastJson, TwoSites } from "../support/sites.ts";
 import { imageFile, readGroup, type VolumeState } from "../support/state-reader.ts";
 import { until } from "../support/wait.ts";
 import { runWorkload } from "../support/workload.ts";
@@ -45,6 +47,58 @@ async function stateAt(sites: TwoSites, site: SiteName, sequence: number): Promi
     files.map(({ path, sizeBytes }) => imageFile(path, sizeBytes)),
     seed,
   );
+}
+
+interface Verdict {
+  readonly sound: boolean;
+  readonly problem: { readonly code: string } | null;
+}
+
+/** A copy of a point is checked far from both sites: sound as it is, and not with one bit flipped. */
+async function checkImage(sites: TwoSites, sequence: number): Promise<void> {
+  const folder = join(sites.folder, "taken-away");
+  await mkdir(folder);
+  const image = join(folder, "copy.img");
+  const made = await sites.cli("dr", "points", groupName, "--digest", String(sequence), "--json");
+  assert.equal(made.code, 0, made.output);
+  const { digest, chain, volumes: digests } = lastJson(made.stdout) as PointDigest;
+  const exporting = await sites.cli(
+    "dr",
+    ...["image", "export", `${groupName}/data`, image, "--point", String(sequence), "--json"],
+  );
+  assert.equal(exporting.code, 0, exporting.output);
+  const listed = await pointsAt(sites, "dr", "--from", String(sequence), "--limit", "1");
+  assert.deepEqual([listed[0]?.digest, listed[0]?.chain], [digest, chain], "the list knows what was made");
+  const verify = async (...more: string[]) => {
+    const ran = await sites.cli("primary", "image", "verify", image, ...more, "--json");
+    return { code: ran.code, output: ran.output, verdict: lastJson(ran.stdout) as Verdict };
+  };
+  const right = ["--point", String(sequence), "--digest", digest];
+  const sound = await verify(...right);
+  assert.equal(sound.code, 0, sound.output);
+  // Of the other volume it is not.
+  const other = await verify("--volume", digests.find(({ name }) => name !== "data")!.name);
+  assert.deepEqual([other.code, other.verdict.problem?.code], [7, "SIZE_DIFFERS"]);
+  for (const [wrong, code] of [
+    [["--digest", "0".repeat(64)], "DIGEST_DIFFERS"],
+    [["--point", String(sequence + 1)], "POINT_DIFFERS"],
+  ] as const) {
+    const ran = await sites.cli("primary", "image", "verify", image, ...wrong, "--json");
+    assert.equal(ran.code, 7, ran.output);
+    assert.match(ran.output, new RegExp(code));
+  }
+  const content = await readFile(image);
+  content[content.length - 1]! ^= 1;
+  await writeFile(image, content);
+  const flipped = await verify(...right);
+  assert.deepEqual([flipped.code, flipped.verdict.problem?.code], [7, "CONTENT_DIFFERS"]);
+  const record = await readFile(`${image}.point.json`, "utf8");
+  await writeFile(`${image}.point.json`, record.replace(/"sequence": \d+/, `"sequence": ${sequence + 1}`));
+  const forged = await sites.cli("primary", "image", "verify", image, "--json");
+  assert.equal(forged.code, 7, forged.output);
+  assert.match(forged.output, /RECORD_DAMAGED/);
+  const again = await sites.cli("dr", "image", "export", `${groupName}/data`, image);
+  assert.equal(again.code, 6, "what is there is never written over");
 }
 
 test(`old points are prefixes of the client's own record, before and after a failover (SEED=${seed})`, async (t) => {
@@ -86,6 +140,7 @@ test(`old points are prefixes of the client's own record, before and after a fai
       (await sites.standby("dr")).position.applied > before ? true : undefined,
     );
   }
+  await checkImage(sites, drawn[0]!);
   await rest();
   const written = await sites.waitIdle("primary", "dr");
   const status = await sites.standby("dr");
