@@ -3,13 +3,23 @@
  * one of them, and all before-images read through. A thin translation; it reads only, and holds a point for as long as somebody listens.
  */
 import { createHash } from "node:crypto";
-import type { AdminLine, ExportedPoint, HistoryVerdict, PastRole, PointList } from "../protocol/admin.ts";
+import type {
+  AdminLine,
+  ExportedPoint,
+  HistoryVerdict,
+  PastRole,
+  PinReport,
+  PinRequest,
+  PointList,
+  UnpinRequest,
+} from "../protocol/admin.ts";
 import { adminRoutes, ExitCode } from "../protocol/admin.ts";
 import type { VolumeEntry } from "../protocol/ids.ts";
 import { bytesToHex } from "../protocol/ids.ts";
 import type { PointChoice } from "../protocol/point.ts";
 import { parsePoint, pointForm } from "../protocol/point.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import type { PinStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
@@ -28,6 +38,12 @@ const readBytes = 512 * 1024;
 const pieceBytes = 64 * 1024;
 /** Progress is told this often, bytes read. */
 const progressBytes = 16 * 1024 * 1024;
+/** An order is a few fields. */
+const orderBytesMax = 16 * 1024;
+/** Ids of pins that an operator makes: behind it the sequence. */
+const operatorsPin = "pin-";
+/** Ids of pins that an operator may give back: his own, and what a repair kept for him to look at. */
+const releasable = [operatorsPin, "repair-"];
 const zeroes = Buffer.alloc(pieceBytes);
 
 /** What a role knows of a group whose past is asked for. */
@@ -62,6 +78,33 @@ export function pastRoutes(
         const volume = volumeOf(request, past);
         const group = request.params["group"] ?? "";
         return { status: 200, lines: contentLines({ group, volume, past, choice, clock }) };
+      },
+    },
+    {
+      method: "POST",
+      pattern: adminRoutes.pointPin(role, ":group"),
+      run: async (request) => {
+        const past = openPast(find(request).past);
+        const { point, label } = (await orderOf(request)) as Partial<PinRequest>;
+        const choice = typeof point === "string" ? parsePoint(point) : undefined;
+        if (choice === undefined || typeof label !== "string")
+          throw new RemoteProtocolError("REQUEST_MALFORMED", `point must be ${pointForm}, label a text`);
+        const pin = await past.pin((sequence) => `${operatorsPin}${sequence}`, choice, label);
+        return { status: 200, json: pinReport(request, past, pin) };
+      },
+    },
+    {
+      method: "POST",
+      pattern: adminRoutes.pointUnpin(role, ":group"),
+      run: async (request) => {
+        const past = openPast(find(request).past);
+        const { pin: named } = (await orderOf(request)) as Partial<UnpinRequest>;
+        const pin = past.status?.pins.find(({ id }) => id === named || id === `${operatorsPin}${named}`);
+        if (pin === undefined) throw pinRefused("PIN_UNKNOWN", `there is no pin ${named}`);
+        if (!releasable.some((prefix) => pin.id.startsWith(prefix)))
+          throw pinRefused("PIN_IN_USE", `the pin ${pin.id} is needed here, and given back by itself`);
+        await past.unpin(pin.id);
+        return { status: 200, json: pinReport(request, past, pin) };
       },
     },
     {
@@ -123,6 +166,31 @@ function countIn(request: HttpRequest, name: string): number | undefined {
   throw new RemoteProtocolError("REQUEST_MALFORMED", `${name} must be a whole number`);
 }
 
+async function orderOf(request: HttpRequest): Promise<object> {
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(await request.body(orderBytesMax)).toString("utf8"));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+  }
+  if (typeof value === "object" && value !== null) return value;
+  throw new RemoteProtocolError("REQUEST_MALFORMED", "the order is no JSON object");
+}
+
+function pinRefused(code: string, message: string): OperationalError {
+  return new OperationalError({ code, message, reaction: "refuse", hint: "See: splitsite points GROUP." });
+}
+
+function pinReport(request: HttpRequest, past: Past, pin: PinStatus): PinReport {
+  const { bytes, maxBytes } = past.status ?? { bytes: 0, maxBytes: 0 };
+  return {
+    group: request.params["group"] ?? "",
+    ...pin,
+    historyBytes: bytes,
+    historyBytesMax: maxBytes,
+  };
+}
+
 function choiceOf(request: HttpRequest): PointChoice {
   const choice = parsePoint(request.query.get("point") ?? "latest");
   if (choice !== undefined) return choice;
@@ -146,7 +214,7 @@ async function listPoints(request: HttpRequest, past: Past): Promise<PointList> 
       digest: (await past.digestOf(point)) ?? null,
     });
   }
-  return { group: request.params["group"] ?? "", points: rows };
+  return { group: request.params["group"] ?? "", pins, points: rows };
 }
 
 interface Content {

@@ -9,7 +9,7 @@ import type { HistoryCheckState } from "../protocol/history-check.ts";
 import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
 import type { PointChoice } from "../protocol/point.ts";
 import type { PointDigest } from "../protocol/point-digest.ts";
-import type { HistoryCheck, HistoryStatus } from "../protocol/status.ts";
+import type { HistoryCheck, HistoryStatus, PinStatus } from "../protocol/status.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
 import type { Disk } from "../runtime/disk.ts";
@@ -20,6 +20,7 @@ import type { OpenOrderedStore } from "../runtime/ordered-store.ts";
 import type { HistorySettings } from "../runtime/settings/types.ts";
 import type { GroupImage } from "./group-image.ts";
 import { History } from "./history/history.ts";
+import type { Pin } from "./history/pins.ts";
 import { openView } from "./history/view.ts";
 import type { CheckProgress } from "./history-check.ts";
 import { HistoryChecker } from "./history-check.ts";
@@ -228,11 +229,31 @@ export class Past {
       bytes,
       maxBytes: this.#bytesMax,
       oldestTime: labelOf(oldest ?? this.#image.held),
-      pins: history.pins.map(({ id, sequence }) => ({ id, sequence })),
+      pins: history.pins.map((pin) => pinStatus(history, pin)),
       problem: damage === undefined ? null : { code: damage.code, message: damage.message },
       check: this.#checker?.newest ?? null,
       checking: this.#checker?.progress ?? null,
     };
+  }
+
+  /**
+   * Keeps a point until it is unpinned. The same again is taken as done. OperationalErrors of `find` and `History.pin`,
+   * reaction `refuse`: `POINT_UNKNOWN`, `POINTS_NONE`, `PIN_EXISTS`, `PINS_FULL`, `PIN_INVALID`.
+   */
+  async pin(idOf: (sequence: Sequence) => string, choice: PointChoice, label: string): Promise<PinStatus> {
+    const history = this.#require();
+    const { sequence } = await this.find(choice);
+    const id = idOf(sequence);
+    await this.#track(() =>
+      history.pin({ id, sequence, reason: label }, this.#image.held, this.#clock.wallMs()),
+    );
+    return pinStatus(history, history.pins.find((pin) => pin.id === id)!);
+  }
+
+  /** False when there is no such pin. What only it kept goes with the next look at what may be given back. */
+  async unpin(id: string): Promise<boolean> {
+    const history = this.#require();
+    return this.#track(() => history.unpin(id));
   }
 
   /** The digest that was made of a point; undefined: none was. */
@@ -370,6 +391,16 @@ export class Past {
     }
     await this.#digests?.idle();
   }
+}
+
+function pinStatus(history: History, { id, sequence, reason, timeMs }: Pin): PinStatus {
+  return {
+    id,
+    sequence,
+    label: reason,
+    since: rfc3339(timeMs),
+    keptBytes: history.bytesBehind(sequence),
+  };
 }
 
 /** The beginning of a group has no time: nothing was written yet. */

@@ -4,7 +4,7 @@
  * `error`.
  */
 import type { AdoptedExport } from "./handover.ts";
-import type { HistoryCheck, HistoryFollowStatus, ScanStatus, VerifyResult } from "./status.ts";
+import type { HistoryCheck, HistoryFollowStatus, PinStatus, ScanStatus, VerifyResult } from "./status.ts";
 
 /** Who keeps the past of a group at a site: its gateway as a standby, its agent once it has taken the group over. */
 export type PastRole = "agent" | "gateway";
@@ -22,6 +22,10 @@ export const adminRoutes = {
   points: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/points`,
   /** GET ?volume=NAME&point=POINT: `data` lines with progress between, result ExportedPoint. */
   pointContent: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/point-content`,
+  /** POST PinRequest: PinReport. */
+  pointPin: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/pin`,
+  /** POST UnpinRequest: PinReport of what was pinned. */
+  pointUnpin: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/unpin`,
   /** POST ?point=POINT: lines, result PointDigest: reads every volume at the point, unless that was done before. */
   pointDigest: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/point-digest`,
   /** POST {}: lines, result HistoryVerdict: reads all before-images that this role keeps. */
@@ -192,12 +196,32 @@ export interface JournalVerdict {
   } | null;
 }
 
+export interface PinRequest {
+  /** As --point. */
+  readonly point: string;
+  readonly label: string;
+}
+
+export interface UnpinRequest {
+  /** Id of the pin, or the sequence that an operator's pin is on. */
+  readonly pin: string;
+}
+
+export interface PinReport extends PinStatus {
+  readonly group: string;
+  /** The whole history, and its limit. */
+  readonly historyBytes: number;
+  readonly historyBytesMax: number;
+}
+
 export interface HistoryVerdict extends HistoryCheck {
   readonly group: string;
 }
 
 export interface PointList {
   readonly group: string;
+  /** All pins, also of points that are not in this list. */
+  readonly pins: readonly PinStatus[];
   /** Oldest first. */
   readonly points: readonly {
     readonly sequence: number;

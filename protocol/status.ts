@@ -20,6 +20,17 @@ export interface VolumeStatus {
   readonly sizeBytes: number;
 }
 
+/** An order to keep a point. */
+export interface PinStatus {
+  readonly id: string;
+  readonly sequence: number;
+  readonly label: string;
+  /** When it was pinned. */
+  readonly since: string;
+  /** What of the history it keeps from being given back. */
+  readonly keptBytes: number;
+}
+
 /** Points of the past that can be opened at this site. */
 export interface HistoryStatus {
   /** Sequences of the oldest and the newest one. */
@@ -32,7 +43,7 @@ export interface HistoryStatus {
   readonly maxBytes: number;
   /** Label of the oldest one; null: none, or the beginning of the group, before its first write. */
   readonly oldestTime: string | null;
-  readonly pins: readonly { readonly id: string; readonly sequence: number }[];
+  readonly pins: readonly PinStatus[];
   /** What had to be given up when it was last opened, such as `HISTORY_DAMAGED`. */
   readonly problem: Reason | null;
   /** What the last reading of all before-images found; null: none came to its end here. */

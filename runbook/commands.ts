@@ -12,6 +12,7 @@ import { imageExport } from "./commands/image-export.ts";
 import { imageVerify } from "./commands/image-verify.ts";
 import { init } from "./commands/init.ts";
 import { journalStats, journalVerify } from "./commands/journal.ts";
+import { pointsPin, pointsUnpin } from "./commands/pins.ts";
 import { points } from "./commands/points.ts";
 import { run } from "./commands/run.ts";
 import { scanGiveUp, scanPause, scanResume, scanStatus, verify } from "./commands/scan.ts";
@@ -33,6 +34,8 @@ export const commands: readonly CommandSpec[] = [
   status,
   watch,
   points,
+  pointsPin,
+  pointsUnpin,
   historyVerify,
   verify,
   scanStatus,

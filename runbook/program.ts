@@ -79,7 +79,9 @@ function buildProgram(terminal: Terminal, ended: (code: ExitCode) => void): Comm
       parent = groups.get(first) ?? newGroup(program, first, terminal);
       groups.set(first, parent);
     }
-    addCommand(parent, spec, terminal, ended);
+    const command = addCommand(parent, spec, terminal, ended);
+    // A command may have others below it: its own argument is then whatever is none of their words.
+    if (second === undefined) groups.set(first, command);
   }
   return program;
 }
@@ -107,7 +109,7 @@ function addCommand(
   spec: CommandSpec,
   terminal: Terminal,
   ended: (code: ExitCode) => void,
-): void {
+): Command {
   const command = parent.command(spec.path.at(-1) ?? "");
   configure(command, terminal);
   command
@@ -127,6 +129,7 @@ function addCommand(
     const given = new Map(names.map(({ name }, index) => [name, values[index]]));
     ended(await spec.run(new ParsedCall(terminal, command.optsWithGlobals(), given)));
   });
+  return command;
 }
 
 class ParsedCall implements Call {

@@ -145,6 +145,16 @@ export class History {
     return this.#segments.list[0]?.number ?? Number.POSITIVE_INFINITY;
   }
 
+  /** Bytes of the segments that opening the point `sequence` may need: what a pin on it holds back. */
+  bytesBehind(sequence: Sequence): number {
+    const { list } = this.#segments;
+    // What begins in the next one begins behind the end of this one.
+    const needed = list.filter(
+      (_, index) => (list[index + 1]?.from ?? Number.POSITIVE_INFINITY) - 1 > sequence,
+    );
+    return needed.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
   get pins(): readonly Pin[] {
     return this.#pins.list;
   }

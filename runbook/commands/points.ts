@@ -90,8 +90,16 @@ function countOption(call: Call, name: string): string | undefined {
   throw usageFailure(`--${name} is \`${text}\`, must be a whole number`);
 }
 
-function pointsText({ points: found }: PointList): string {
-  if (found.length === 0) return "no points there\n";
+function pointsText({ points: found, pins: all }: PointList): string {
+  const kept = all.map(
+    ({ id, sequence, label, since, keptBytes }) =>
+      `pinned ${since}: ${id} at ${countText(sequence)}, keeps ${bytesText(keptBytes)}${label === "" ? "" : `, ${label}`}\n`,
+  );
+  if (found.length === 0) return `no points there\n${kept.join("")}`;
+  return `${pointRows(found)}${kept.join("")}`;
+}
+
+function pointRows(found: PointList["points"]): string {
   return table([
     ["SEQUENCE", "TIME", "WRITTEN SINCE", "DIGEST", "PINS"],
     ...found.map(({ sequence, time, bytes, pins, digest }) => [

@@ -6,6 +6,7 @@ import type {
   GroupStatus,
   HistoryStatus,
   OwnerStatus,
+  PinStatus,
   ProtectionState,
   SiteStatus,
   StandbyStatus,
@@ -184,14 +185,18 @@ function pointRows(history: HistoryStatus): string[][] {
     ["points", points === 0 ? "none yet" : `${plural(points, "point")}${since}`],
     ["kept", `${bytesText(bytes)} of ${bytesText(maxBytes)}`],
   ];
-  if (pins.length > 0)
-    rows.push(["pinned", pins.map(({ id, sequence }) => `${id} at ${countText(sequence)}`).join(", ")]);
+  if (pins.length > 0) rows.push(["pinned", pins.map(pinText).join(", ")]);
   if (check !== null) {
     const found = check.damagedChunks === 0 ? "no damage" : `${plural(check.damagedChunks, "chunk")} DAMAGED`;
     rows.push(["checked", `${check.startedAt}, ${bytesText(check.checkedBytes)}: ${found}`]);
   }
   if (problem !== null) rows.push(["given up", `${problem.message} (${problem.code})`]);
   return rows;
+}
+
+function pinText({ id, sequence, label, keptBytes }: PinStatus): string {
+  const why = label === "" ? "" : ` "${label}"`;
+  return `${id}${why} at ${countText(sequence)}, keeps ${bytesText(keptBytes)}`;
 }
 
 function volumesText(group: GroupStatus): string {

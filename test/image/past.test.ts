@@ -248,3 +248,29 @@ test("closing does not wait for the pace of a check, and the next ask begins it 
   assert.equal(past.status?.check, null);
   assert.equal((await past.checkFor(3, null)).kind, "running");
 });
+
+test("a pin keeps what it says, beyond the window, and not a segment more; unpinned, that goes", async () => {
+  await write(40);
+  const pinned = (await past.points(0, 100))[15]!.sequence;
+  const pin = await past.pin((sequence) => `pin-${sequence}`, { kind: "sequence", sequence: pinned }, "why");
+  assert.deepEqual(past.status?.pins, [pin]);
+  assert.ok(pin.keptBytes < past.status!.bytes);
+  nowMs += 2_000_000;
+  await write(1);
+  const { pins, bytes, oldest } = past.status!;
+  assert.equal(pins[0]?.keptBytes, bytes, "everything that is left is what it keeps");
+  assert.ok(oldest <= pinned);
+  await check(pinned);
+  await close();
+  await open();
+  assert.equal(past.status?.pins[0]?.label, "why");
+  await check(pinned);
+  await assert.rejects(
+    past.pin(() => pin.id, { kind: "latest" }, ""),
+    { code: "PIN_EXISTS" },
+  );
+  assert.deepEqual([await past.unpin(pin.id), await past.unpin(pin.id)], [true, false]);
+  nowMs += 2_000_000;
+  await write(1);
+  assert.ok(past.status!.bytes < bytes && past.status!.oldest > pinned);
+});

@@ -65,6 +65,12 @@ test("points: asked of whoever keeps them; nobody does: 6", async (context) => {
   let groups: SiteStatus["groups"] = [standby];
   const list = {
     group: "app",
+    pins: [
+      {
+        ...{ id: "pin-12", sequence: 12, label: "before the upgrade" },
+        ...{ since: standby.since, keptBytes: 8_192 },
+      },
+    ],
     points: [
       { sequence: 795, time: standby.since, bytes: null, pins: [], chain: "c4".repeat(32), digest: null },
       {
@@ -80,6 +86,7 @@ test("points: asked of whoever keeps them; nobody does: 6", async (context) => {
   assert.equal(ran.exit, 0, ran.err);
   assert.equal(asked.at(-1)?.path, "/v1/groups/app/gateway/points?from=790&limit=2");
   assert.match(ran.out, /800 +\S+ +4\.0 KiB +5f5f5f5f5f5f5f5f\.\.\. +mark-a/);
+  assert.match(ran.out, /pin-12 at 12, keeps 8\.0 KiB, before the upgrade/);
   groups = [{ ...owner, history: standby.history }];
   const json = await cli(["points", "app", "--json", ...config]);
   assert.deepEqual(JSON.parse(json.out), list);

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import type { ExportedPoint, PointList } from "../../protocol/admin.ts";
+import type { ExportedPoint, PinReport, PointList } from "../../protocol/admin.ts";
 import type { PointDigest } from "../../protocol/point-digest.ts";
 import { ExpectedRecord } from "../support/expected.ts";
 import { judgePrefix } from "../support/prefix-oracle.ts";
@@ -101,6 +101,33 @@ async function checkImage(sites: TwoSites, sequence: number): Promise<void> {
   assert.equal(again.code, 6, "what is there is never written over");
 }
 
+/** Pins the point, and leaves it pinned. */
+async function checkPins(sites: TwoSites, sequence: number): Promise<void> {
+  const ran = async (code: number, ...words: string[]) => {
+    const { code: ended, output, stdout } = await sites.cli("dr", "points", ...words, "--json");
+    assert.equal(ended, code, output);
+    return { output, report: code === 0 ? (lastJson(stdout) as PinReport) : undefined };
+  };
+  const pin = (code: number, point: string, ...more: string[]) => ran(code, "pin", groupName, point, ...more);
+  const { report } = await pin(0, String(sequence), "--label", "before the upgrade");
+  const { bytes } = (await sites.standby("dr")).history;
+  assert.deepEqual(
+    [report?.id, report?.sequence, report?.label, report?.historyBytes],
+    [`pin-${sequence}`, sequence, "before the upgrade", bytes],
+  );
+  assert.ok(report!.keptBytes > 0 && report!.keptBytes <= bytes, `${report!.keptBytes} of ${bytes}`);
+  await pin(0, String(sequence));
+  const [row] = await pointsAt(sites, "dr", "--from", String(sequence), "--limit", "1");
+  assert.deepEqual(row?.pins, [`pin-${sequence}`]);
+  const newest = (await pin(0, "latest")).report!;
+  assert.match((await pin(6, "999999999")).output, /POINT_UNKNOWN/);
+  const [oldest] = await pointsAt(sites, "dr", "--from", "0", "--limit", "1");
+  assert.match((await pin(6, String(oldest!.sequence), "--label", "x".repeat(257))).output, /PIN_INVALID/);
+  await pin(2, "yesterday");
+  assert.equal((await ran(0, "unpin", groupName, String(newest.sequence))).report?.id, newest.id);
+  assert.match((await ran(6, "unpin", groupName, newest.id)).output, /PIN_UNKNOWN/);
+}
+
 test(`old points are prefixes of the client's own record, before and after a failover (SEED=${seed})`, async (t) => {
   const random = new SeededRandom(seed, 21);
   const sites = await TwoSites.create({ volumes });
@@ -156,9 +183,15 @@ test(`old points are prefixes of the client's own record, before and after a fai
   assert.equal(refused.code, 6, refused.output);
   assert.equal((await sites.cli("primary", "points", groupName)).code, 6, "a group at home keeps none");
 
+  await checkPins(sites, drawn[0]!);
   await sites.kill("dr");
   await sites.start("dr");
   await sites.waitIdle("primary", "dr");
+  assert.deepEqual(
+    (await sites.standby("dr")).history.pins.map(({ id }) => id),
+    [`pin-${drawn[0]}`],
+    "a pin outlasts a kill",
+  );
   const again = await until("the points to be counted", async () => {
     const { history } = await sites.standby("dr");
     return history.points === all.length ? history : undefined;
