@@ -17,7 +17,9 @@ const role = await startGateway({
   target: { adopt: async () => [] },
 });
 process.stdin.on("data", async () => {
-  const route = role.adminRoutes.find((each) => each.method === "POST");
+  const route = role.adminRoutes.find(
+    ({ method, pattern }) => method === "POST" && pattern.endsWith("/failover/run"),
+  );
   const bytes = Buffer.from(JSON.stringify({ reason: "killed" }));
   const answer = await route!.run({
     method: "POST",
