@@ -140,6 +140,7 @@ export class Past {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #bytesMax: number;
+  readonly #isOpenable: (sequence: Sequence) => boolean;
   readonly #table = new PointTable();
   readonly #counted: Promise<void>;
   readonly #checker: HistoryChecker | undefined;
@@ -151,8 +152,16 @@ export class Past {
   readonly #underWay = new Set<Promise<unknown>>();
   #closed = false;
 
-  constructor(image: GroupImage, settings: HistorySettings, clock: Clock, log: Log) {
+  /** `isOpenable`: false for ends of steps at which the images were between two states of their source; default all. */
+  constructor(
+    image: GroupImage,
+    settings: HistorySettings,
+    clock: Clock,
+    log: Log,
+    isOpenable: (sequence: Sequence) => boolean = () => true,
+  ) {
     this.#image = image;
+    this.#isOpenable = isOpenable;
     this.#history = image.history;
     this.#clock = clock;
     this.#log = log;
@@ -305,11 +314,18 @@ export class Past {
   async points(from: Sequence | undefined, limit: number): Promise<AppliedPosition[]> {
     const history = this.#require();
     await this.#counted;
-    const start = from ?? this.#table.beforeNewest(limit + 1);
+    if (from !== undefined) return this.#openable(await history.points(from, limit));
+    // Twice as many each time, as long as too many of the newest cannot be opened: no more than twice all there are.
+    for (let wanted = limit; ; wanted *= 2) {
+      const start = this.#table.beforeNewest(wanted + 1);
+      const found = this.#openable(await history.points(start, wanted + 1 + bucketPoints));
+      if (found.length >= limit || wanted >= this.#table.count) return found.slice(-limit);
+    }
+  }
+
+  #openable(points: readonly AppliedPosition[]): AppliedPosition[] {
     const held = this.#image.held.sequence;
-    const found = await history.points(start, from === undefined ? limit + 1 + bucketPoints : limit);
-    const openable = found.filter(({ sequence }) => sequence <= held);
-    return from === undefined ? openable.slice(-limit) : openable;
+    return points.filter(({ sequence }) => sequence <= held && this.#isOpenable(sequence));
   }
 
   /** The point that is meant. OperationalError `POINT_UNKNOWN`, `POINTS_NONE` (`refuse`). */
@@ -317,7 +333,7 @@ export class Past {
     const history = this.#require();
     await this.#counted;
     const point = await this.#choose(history, choice);
-    if (point !== undefined && point.sequence <= this.#image.held.sequence) return point;
+    if (point !== undefined && this.#openable([point]).length > 0) return point;
     throw new OperationalError({
       code: "POINT_UNKNOWN",
       message: "there is no such point that can be opened",

@@ -17,7 +17,7 @@ import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts"
 import type { Log } from "../../runtime/log.ts";
 import type { HistorySettings } from "../../runtime/settings/types.ts";
 import { ScanComparer } from "../scan/compare.ts";
-import { type Incomplete, isOpenable } from "../scan/completeness.ts";
+import { type Incomplete, isOpenable, wasOpenable } from "../scan/completeness.ts";
 import { Findings } from "../scan/findings.ts";
 import { nextStep } from "./next-step.ts";
 import { verifyAgainstIntake } from "./open-image.ts";
@@ -201,13 +201,13 @@ export class Applier {
       let image: GroupImage | undefined;
       try {
         image = await this.#options.open();
-        const { intake, history, clock, log } = this.#options;
+        const { intake, clock, log } = this.#options;
         // What the intake lost of a step is taken out of the images again, where their history can.
         await image.undoBehind({ first: intake.head.sequence + 1, last: intake.tail.sequence });
         await verifyAgainstIntake(image, intake, this.#sealed);
         this.#image = image;
         this.#pin = await ResyncPin.open(image, clock, log);
-        this.#past = new Past(image, history, clock, log);
+        this.#past = this.#pastOf(image);
         // Before the first step: on a disk that is full, old points make room for it.
         await this.#past.stepped();
         this.#advance(image.applied);
@@ -225,6 +225,12 @@ export class Applier {
       await this.#sleep(pauseMs);
       pauseMs = Math.min(pauseMs * 2, reopenMsMax);
     }
+  }
+
+  /** Ends of steps in the midst of a first sync or resync are no points, though their before-images are kept. */
+  #pastOf(image: GroupImage): Past {
+    const { history, clock, log, incomplete } = this.#options;
+    return new Past(image, history, clock, log, (sequence) => wasOpenable(incomplete(), sequence));
   }
 
   /** Digests up to where a step was cut short are not compared: the images may hold what came after them. */
@@ -299,17 +305,20 @@ export class Applier {
   }
 
   async #takeBack(image: GroupImage, pin: ResyncPin, sequence: Sequence): Promise<void> {
-    const { history, clock, log } = this.#options;
     // Every view lets its point go: none of those that are taken back is one any more.
     await this.#past?.close();
     await pin.giveBackBehind(sequence);
     // Survives a crash in every step: the next open finishes it.
     const position = await image.rollBack(sequence);
-    this.#past = new Past(image, history, clock, log);
+    this.#past = this.#pastOf(image);
     this.#advance(position);
-    log.warn("STANDBY_TAKEN_BACK", "the images are what they were before they became incomplete", {
-      sequence,
-    });
+    this.#options.log.warn(
+      "STANDBY_TAKEN_BACK",
+      "the images are what they were before they became incomplete",
+      {
+        sequence,
+      },
+    );
   }
 
   /** What was pinned is not needed any more: the images can be opened where they are, or are handed over there. */

@@ -131,6 +131,11 @@ export function isOpenable(state: Incomplete | null, position: Sequence): boolea
   return state === null || (state.until !== null && position >= state.until);
 }
 
+/** Whether `position` was one that could be opened when the images held it, as far as `state` reaches back. */
+export function wasOpenable(state: Incomplete | null, position: Sequence): boolean {
+  return state === null || position < state.since || isOpenable(state, position);
+}
+
 /** What a greeting says of it; undefined: no scan is needed. */
 export function lackOf(state: Incomplete | null): StandbyLack | undefined {
   if (state === null || state.until !== null) return undefined;

@@ -17,7 +17,7 @@ import { openLevelOrderedStore } from "../../journal/level-ordered-store.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { systemDisk } from "../../runtime/disk.ts";
-import { silentLog } from "../../runtime/log.ts";
+import { type Log, silentLog } from "../../runtime/log.ts";
 import { until } from "../support/wait.ts";
 import { applyNaively, FrameSource, lineage, originOf, recordOf } from "./frames.ts";
 
@@ -30,6 +30,8 @@ const segmentBytes = 2 * 1024;
 let folder = "";
 let nowMs = 0;
 let freeBytes = 2 ** 40;
+let bytesMax = 2 ** 30;
+let log: Log = silentLog;
 let source: FrameSource;
 let copies: Map<number, Uint8Array[]>;
 let image: GroupImage;
@@ -42,7 +44,7 @@ const clock: Clock = {
 };
 
 async function open(windowMs = 1_000_000): Promise<void> {
-  const settings = { windowMs, bytesMax: 2 ** 30 };
+  const settings = { windowMs, bytesMax };
   const directory = join(folder, "history");
   image = await openImageFiles({
     disk: systemDisk,
@@ -53,7 +55,7 @@ async function open(windowMs = 1_000_000): Promise<void> {
     mode: existsSync(join(folder, "marker")) ? "open" : "create",
     createImages: "sparse",
     origin,
-    log: silentLog,
+    log,
     openHistory: historyOpener(
       {
         disk: { ...systemDisk, freeBytes: () => freeBytes },
@@ -61,7 +63,7 @@ async function open(windowMs = 1_000_000): Promise<void> {
         openIndex: (path) => openLevelOrderedStore(path, silentLog),
         settings,
         reserveBytes: 2 ** 20,
-        log: silentLog,
+        log,
         segmentBytes,
       },
       lineage,
@@ -111,6 +113,8 @@ beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "splitsite-past-"));
   nowMs = 1_000_000;
   freeBytes = 2 ** 40;
+  bytesMax = 2 ** 30;
+  log = silentLog;
   source = new FrameSource(origin);
   copies = new Map([[0, volumes.map(() => new Uint8Array(sizeBytes))]]);
   await open();
@@ -140,6 +144,20 @@ test("points are counted, listed, and found by sequence and time, also after a s
     await close();
     await open();
   }
+});
+
+test("a pinned history that is too long is told of once a minute, or when it gets worse", async () => {
+  const told: unknown[] = [];
+  await close();
+  log = { ...silentLog, warn: (code, _message, details) => void told.push([code, details?.["share"]]) };
+  bytesMax = 4 * segmentBytes;
+  await open();
+  await image.history!.pin({ id: "p", sequence: 0, reason: "test" }, image.held, nowMs);
+  // A step a second, more than two minutes of them.
+  await write(130);
+  assert.deepEqual(told[0], ["HISTORY_PINNED", "80%"]);
+  assert.ok(told.length >= 3 && told.length <= 4, `${told.length} times`);
+  assert.deepEqual([...new Set(told.slice(1).map(String))], ["HISTORY_PINNED,100%"]);
 });
 
 test("where the file system falls below the reserve the oldest points go, and apply goes on", async () => {

@@ -7,6 +7,7 @@ import { after, before, test } from "node:test";
 import fc from "fast-check";
 import { GroupImage } from "../../image/group-image.ts";
 import { Overlay } from "../../image/overlay.ts";
+import type { Frame } from "../../protocol/frame.ts";
 import type { VolumeEntry } from "../../protocol/ids.ts";
 import type { BlockRecord, ScanDigestRecord } from "../../protocol/record.ts";
 import { leafDigests } from "../../protocol/scan-digest.ts";
@@ -199,4 +200,30 @@ test("after a step that was cut short its digests are not compared: the images m
   await again.apply([source.next([digestRecord([content], 0)])], tell);
   assert.deepEqual(told, [3], "only the digest behind the step that may have been applied in part");
   await again.close();
+});
+
+test("a gap is a step like another: no block changes, the marker moves, and frames behind it go on from there", async () => {
+  const devices = newDevices();
+  const markerPath = newMarkerPath();
+  const source = new FrameSource(origin);
+  const naive = volumes.map(() => new Uint8Array(sizeBytes));
+  const write = (fill: number) => {
+    const record = recordOf({ kind: "write", volume: 0, sector: fill, sectors: 8, fill });
+    applyNaively(naive, record);
+    return source.next([record]);
+  };
+  const image = await open(devices, markerPath, "create", "apply");
+  const step = async (frame: Frame): Promise<void> => {
+    await image.begin(frame.last);
+    await image.apply([frame]);
+    await image.commit(await image.sync());
+    assert.deepEqual(image.applied, source.position);
+    for (const { number } of volumes)
+      assert.equal(Buffer.compare(await image.read(number, 0, sizeBytes), naive[number]!), 0);
+  };
+  await step(write(1));
+  // As long as no loop over its sequences would ever end.
+  await step(source.gap(2 ** 40, 2 ** 41));
+  await step(write(2));
+  await image.close();
 });

@@ -8,6 +8,7 @@ import { once } from "node:events";
 import { afterEach, beforeEach, test } from "node:test";
 import { parseStandbyDocument } from "../../../gateway/state.ts";
 import { Pins } from "../../../image/history/pins.ts";
+import type { PointList } from "../../../protocol/admin.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import { blockBytes } from "../../../protocol/ids.ts";
 import type { ScanPurpose } from "../../../protocol/record.ts";
@@ -77,6 +78,12 @@ const sendAndLearn =
   };
 
 const standing = () => readDocument(systemDisk, site.paths.state, parseStandbyDocument);
+async function points(): Promise<number[]> {
+  const answer = await site.admin("GET", "/v1/groups/erp/gateway/points");
+  assert.ok("json" in answer);
+  return (answer.json as PointList).points.map(({ sequence }) => sequence);
+}
+
 const pins = () => site.role!.statuses()[0]!.history.pins.map(({ sequence }) => sequence);
 
 test(`a gap, a second one, and the resync between: what can be opened is the point before the first (SEED=${seed})`, async () => {
@@ -109,6 +116,7 @@ test(`a gap, a second one, and the resync between: what can be opened is the poi
     assert.equal(plan.loss.bytesMin, total - point.dataBytesTotal);
     const { incomplete } = (await standing())!;
     assert.equal(incomplete?.since, point.sequence + 1);
+    assert.equal((await points()).at(-1), point.sequence, "ends of steps behind it are no points");
   };
   await requirePoint();
   const first = await walk(owner, "resync", sendAndLearn(owner));
@@ -137,6 +145,13 @@ test(`a gap, a second one, and the resync between: what can be opened is the poi
   await until("the pin is given back", () => (pins().length === 0 ? true : undefined));
   assert.deepEqual(site.images(), owner.disks);
   assert.equal(site.role!.statuses()[0]!.consistent?.sequence, end);
+  const listed = await points();
+  assert.equal(listed.at(-1), end);
+  assert.deepEqual(
+    listed.filter((sequence) => sequence > point.sequence && sequence < end),
+    [],
+    "nor are they afterwards",
+  );
   assert.equal((await site.failover()).at(-1)?.result.point.sequence, end);
   assert.deepEqual(site.images(), owner.disks);
 });

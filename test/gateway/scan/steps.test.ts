@@ -336,3 +336,27 @@ test("without a point before them incomplete images are opened nowhere, and the 
   await rig.group.raiseToken("test");
   await assert.rejects(rig.group.drainAndSeal(), { code: "NOT_CONSISTENT" });
 });
+
+test("what a step cut short beyond the point has left in the images is taken back before they are handed over", async () => {
+  await rig.batch([write(1)]);
+  await rig.applied();
+  rig.failSync = true;
+  await rig.batch([mark("begin", "resync", 0), write(2)]);
+  await until("the trouble", () =>
+    rig.group.status().reason?.code === "IMAGE_SYNC_FAILED" ? true : undefined,
+  );
+  assert.equal(readFileSync(rig.paths.image("data"))[0], 2);
+  await rig.group.raiseToken("test");
+  // While the images are closed nothing is sealed; from then on no step goes beyond the point.
+  await assert.rejects(rig.group.drainAndSeal());
+  await until("the images to be open", () =>
+    rig.group.plan().checks.every(({ id, outcome }) => outcome !== "fail" || id === "AGENT_MISSING")
+      ? true
+      : undefined,
+  );
+  await rig.group.drainAndSeal();
+  await rig.group.applyToSeal(() => {});
+  assert.equal(readFileSync(rig.paths.image("data"))[0], 1);
+  const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
+  assert.equal(document?.failover?.seal?.sequence, 1);
+});

@@ -75,9 +75,8 @@ export const overflowBugs: readonly PlantedBug[] = [
     file: "gateway/apply/applier.ts",
     find: "    return sealed !== undefined && image.applied.sequence >= sealed && image.applyingLast > sealed;\n",
     replace: "    return sealed !== undefined && image.applied.sequence > sealed;\n",
-    caughtBy: [{ file: crashStates, only: "a failover from any crash" }],
-    env: { SEED: "1" },
-    budgetSeconds: 120,
+    caughtBy: [{ file: "test/gateway/scan/steps.test.ts", only: "cut short beyond the point" }],
+    budgetSeconds: 60,
   },
   {
     id: "overflow/applied-beyond-the-seal",
@@ -91,8 +90,9 @@ export const overflowBugs: readonly PlantedBug[] = [
         replace: "nextStep(synced, applied, this.#options.incomplete())",
       },
     ],
-    caughtBy: [{ file: "test/gateway/scan/steps.test.ts", only: "not reached by apply" }],
-    budgetSeconds: 60,
+    caughtBy: [{ file: crashStates, only: "a failover from any crash" }],
+    env: { SEED: "1" },
+    budgetSeconds: 120,
   },
   {
     id: "overflow/loss-without-what-was-received",
