@@ -13,6 +13,30 @@ export interface LogPosition extends ChainPosition {
   readonly closedAtMs: number;
 }
 
+/** A position with what a gap from it needs to know. */
+export interface MarkedPosition extends ChainPosition {
+  readonly dataBytesTotal: number;
+}
+
+/** A small value of the log's owner, under a number of his own. Null: it goes. */
+export interface NoteChange {
+  readonly number: number;
+  readonly value: Uint8Array | null;
+}
+
+/** Frames are to go although the peer does not have them. */
+export interface DropOrder {
+  /**
+   * Positions that the peer is known to have been at, or may have reached by what it was sent. Those behind them get
+   * waymarks; older waymarks than the first of them go.
+   */
+  readonly anchors: readonly Sequence[];
+  /** Told of each frame that will go, in order, before anything is written. */
+  readonly dropping: (frame: Frame) => void;
+  /** Asked once then: what has to be durable before the first of them is gone. */
+  readonly notes: () => readonly NoteChange[];
+}
+
 /** Why an append would not be taken now. `full`: quota reached; `reserve`: the file system is nearly full. */
 export type LogRoom = "ok" | "full" | "reserve";
 
@@ -27,6 +51,8 @@ export interface FrameLog {
   readonly bytes: number;
   /** Set from the first failed put or sync on; every later append and sync fails. Close, open again, verify. */
   readonly poisoned: boolean;
+  /** Oldest position at which a peer may be and can be proven: the oldest waymark, or the head. */
+  readonly floor: MarkedPosition;
   roomFor(storedBytes: number): LogRoom;
   /**
    * Appends the frame that continues `tail`; appends may not overlap. When it settles, the frame survives a kill
@@ -46,10 +72,23 @@ export interface FrameLog {
    * OperationalError `JOURNAL_DAMAGED` on a hole or mismatch, `JOURNAL_TRIMMED` below `head`.
    */
   frames(from: Sequence, rawBytesMax: number): Promise<Frame[]>;
-  /** Chain value at a sequence: from head, tail, a frame kept, or the thinned pairs; undefined when unknown. */
+  /** Chain value at a sequence: from head, tail, a frame kept, a waymark, or the thinned pairs; undefined when unknown. */
   chainAt(sequence: Sequence): Promise<ChainValue | undefined>;
-  /** Drops whole frames that end at or before `through`. */
+  /** The same with the total of data bytes: from head, tail, a frame kept or a waymark; undefined when unknown. */
+  positionAt(sequence: Sequence): Promise<MarkedPosition | undefined>;
+  /** Removes whole frames that end at or before `through`, which the peer has. */
   trim(through: Sequence): Promise<void>;
+  /**
+   * Removes whole frames that end at or before `through`, which the peer may not have. Head, notes and waymarks are one
+   * atomic, durable change before the first frame is gone.
+   */
+  drop(through: Sequence, order: DropOrder): Promise<void>;
+  /** End of the oldest frames that count for at least `bytes`, at most `through`; the head where there is none. */
+  endOfOldest(bytes: number, through: Sequence): Sequence;
+  /** All notes, by rising number. */
+  notes(): Promise<readonly { readonly number: number; readonly value: Uint8Array }[]>;
+  /** One atomic change of notes, durable when it settles. */
+  changeNotes(changes: readonly NoteChange[]): Promise<void>;
   /** Frames whose last sequence is above `from`, without bodies: for lag after a restart. */
   index(from: Sequence): Promise<readonly FrameSummary[]>;
   /** `clean`: mark the watermark as shut down cleanly after a last sync. */

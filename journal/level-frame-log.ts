@@ -5,25 +5,35 @@
  * a failed append would be acknowledged and then dropped by LevelDB's recovery.
  */
 import assert from "node:assert/strict";
-import { ChainWalker } from "../protocol/chain.ts";
 import type { Frame } from "../protocol/frame.ts";
 import { encodeFrame, frameBodyBytesMax, gapOf } from "../protocol/frame.ts";
+import { sliceFrame } from "../protocol/frame-split.ts";
 import type { ChainPosition, ChainValue, LineageBytes, Sequence } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
-import { recordBytes } from "../protocol/record.ts";
+import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import { decodeStored, endOf, frameDataBytes, requireChain, requireIndexed } from "./continuity.ts";
 import type { FrameIndex, IndexRow } from "./frame-index.ts";
-import type { FrameLog, FrameLogOptions, FrameSummary, LogPosition, LogRoom } from "./frame-log.ts";
+import type {
+  DropOrder,
+  FrameLog,
+  FrameLogOptions,
+  FrameSummary,
+  LogPosition,
+  LogRoom,
+  MarkedPosition,
+  NoteChange,
+} from "./frame-log.ts";
 import type { Head } from "./head.ts";
 import { addPair, encodeHead } from "./head.ts";
 import { journalDamaged, journalPoisoned, journalRefuses, journalTrimmed } from "./journal-errors.ts";
 import type { LogFiles } from "./log-files.ts";
 import type { MemoryTail } from "./memory-tail.ts";
-import type { FrameStore } from "./store.ts";
+import type { FrameStore, RowChange, StoredRow } from "./store.ts";
 import type { Watermark } from "./watermark.ts";
+import { decodeWaymark, encodeWaymark, isReachable, waymarksOf } from "./waymark.ts";
 
 /** Least a frame is charged: its key, LevelDB's block index entry and our 20-byte index row are paid with it. */
 const frameChargeMin = 1024;
@@ -61,6 +71,8 @@ export interface LevelFrameLogParts {
   readonly memory: MemoryTail;
   /** The watermark still tells of a loss of power; the first append replaces it. */
   readonly noticeHeld: boolean;
+  /** By rising sequence, none beyond the head. */
+  readonly waymarks: readonly MarkedPosition[];
 }
 
 export class LevelFrameLog implements FrameLog {
@@ -84,6 +96,9 @@ export class LevelFrameLog implements FrameLog {
   #trimmedBytes = 0;
   #compactFrom: Sequence;
   #free = { bytes: 0, atMs: Number.NEGATIVE_INFINITY };
+  /** Sequences that have a waymark, rising, and the first one whole. */
+  #waymarks: Sequence[];
+  #oldestWaymark: MarkedPosition | undefined;
 
   constructor(parts: LevelFrameLogParts) {
     this.#parts = parts;
@@ -94,6 +109,8 @@ export class LevelFrameLog implements FrameLog {
     this.#bytes = parts.bytes;
     this.#noticeHeld = parts.noticeHeld;
     this.#compactFrom = parts.head.position.sequence;
+    this.#waymarks = parts.waymarks.map(({ sequence }) => sequence);
+    this.#oldestWaymark = parts.waymarks[0];
   }
 
   get head(): LogPosition {
@@ -110,6 +127,10 @@ export class LevelFrameLog implements FrameLog {
 
   get bytes(): number {
     return this.#bytes;
+  }
+
+  get floor(): MarkedPosition {
+    return this.#oldestWaymark ?? this.head;
   }
 
   get poisoned(): boolean {
@@ -363,14 +384,33 @@ export class LevelFrameLog implements FrameLog {
   }
 
   async chainAt(sequence: Sequence): Promise<ChainValue | undefined> {
-    if (sequence === this.#tail.sequence) return this.#tail.chain;
-    if (sequence === this.head.sequence) return this.head.chain;
-    if (sequence > this.#tail.sequence) return undefined;
-    if (sequence < this.head.sequence)
-      return this.#head.pairs.find((pair) => pair.sequence === sequence)?.chain;
-    const [frame] = await this.frames(sequence, frameBodyBytesMax);
-    assert(frame !== undefined, "a sequence between head and tail is in a frame");
-    return chainWithin(frame, sequence);
+    const position = await this.positionAt(sequence);
+    return position?.chain ?? this.#head.pairs.find((pair) => pair.sequence === sequence)?.chain;
+  }
+
+  async positionAt(sequence: Sequence): Promise<MarkedPosition | undefined> {
+    for (;;) {
+      if (sequence === this.#tail.sequence) return this.#tail;
+      if (sequence === this.head.sequence) return this.head;
+      if (sequence > this.#tail.sequence) return undefined;
+      if (sequence < this.head.sequence) return this.#waymarkAt(sequence);
+      try {
+        const [frame] = await this.frames(sequence, frameBodyBytesMax);
+        assert(frame !== undefined, "a sequence between head and tail is in a frame");
+        // Inside a gap nobody told us anything.
+        if (sequence !== frame.last && gapOf(frame) !== undefined) return undefined;
+        const { chainAfter: chain, dataBytesTotal } = sliceFrame(frame, frame.first, sequence);
+        return { sequence, chain, dataBytesTotal };
+      } catch (error) {
+        // Gone while it was read: the head has moved beyond it, and a waymark may tell.
+        if (errorCode(error) !== "JOURNAL_TRIMMED") throw error;
+      }
+    }
+  }
+
+  async #waymarkAt(sequence: Sequence): Promise<MarkedPosition | undefined> {
+    const value = await this.#parts.store.row("waymark", sequence);
+    return value === undefined ? undefined : decodeStoredWaymark({ number: sequence, value });
   }
 
   index(from: Sequence): Promise<readonly FrameSummary[]> {
@@ -378,35 +418,112 @@ export class LevelFrameLog implements FrameLog {
   }
 
   trim(through: Sequence): Promise<void> {
-    const trimmed = this.#trimming.then(() => this.#trimNow(through));
+    return this.#afterTrims(async () => {
+      const going = this.#oldestThrough(through);
+      if (going === undefined) return;
+      const position = await this.#endOfFrameAt(going.firsts.at(-1)!);
+      await this.#removeOldest(going, position, []);
+      // The peer is beyond all of these. Those that a crash leaves are true, and go with the next trim.
+      await this.#removeWaymarks(this.head.sequence);
+    });
+  }
+
+  drop(through: Sequence, order: DropOrder): Promise<void> {
+    return this.#afterTrims(async () => {
+      const { anchors } = order;
+      const going = this.#oldestThrough(through);
+      if (going === undefined) return;
+      const marks: MarkedPosition[] = isReachable(this.head.sequence, anchors) ? [this.head] : [];
+      let position = this.head;
+      while (position.sequence < going.last) {
+        for (const frame of await this.frames(position.sequence + 1, fetchBytesMax)) {
+          if (frame.first > going.last) break;
+          order.dropping(frame);
+          marks.push(...waymarksOf(frame, anchors));
+          position = endOf(frame);
+        }
+      }
+      const known = new Set(this.#waymarks);
+      const fresh = marks.filter(({ sequence }) => !known.has(sequence));
+      fresh.sort((a, b) => a.sequence - b.sequence);
+      await this.#removeOldest(going, position, [
+        ...order.notes().map((note): RowChange => ({ table: "note", ...note })),
+        ...fresh.map(
+          (mark): RowChange => ({ table: "waymark", number: mark.sequence, value: encodeWaymark(mark) }),
+        ),
+      ]);
+      if (fresh.length > 0) {
+        this.#waymarks.push(...fresh.map(({ sequence }) => sequence));
+        this.#waymarks.sort((a, b) => a - b);
+        if (this.#oldestWaymark === undefined || fresh[0]!.sequence < this.#oldestWaymark.sequence)
+          this.#oldestWaymark = fresh[0];
+      }
+      await this.#removeWaymarks(Math.min(...anchors));
+    });
+  }
+
+  endOfOldest(bytes: number, through: Sequence): Sequence {
+    let end = this.head.sequence;
+    let left = bytes;
+    for (const row of this.#parts.index.rowsFrom(0)) {
+      if (left <= 0 || row.last > Math.min(through, this.#durable.sequence)) break;
+      end = row.last;
+      left -= chargeOf(row.storedBytes);
+    }
+    return end;
+  }
+
+  notes(): Promise<StoredRow[]> {
+    return this.#parts.store.rows("note");
+  }
+
+  async changeNotes(changes: readonly NoteChange[]): Promise<void> {
+    await this.#write("note put", () =>
+      this.#parts.store.changeRows(changes.map((change) => ({ table: "note", ...change }))),
+    );
+    await this.#requestSync(true);
+  }
+
+  #afterTrims(run: () => Promise<void>): Promise<void> {
+    const trimmed = this.#trimming.then(() => {
+      this.#requireUsable();
+      return run();
+    });
     this.#trimming = trimmed.then(undefined, () => undefined);
     return trimmed;
   }
 
-  /**
-   * 1. The new head value is put and its log synced. 2. Only then are the frames deleted. Whatever is lost in
-   * between, a head without its frames cannot be left behind: a kill or power loss before the deletion leaves
-   * frames below the head, which the next open clears; a deletion that LevelDB's recovery keeps while it loses
-   * the head value (two logs, one of them unsynced) is ruled out by the sync.
-   */
-  async #trimNow(through: Sequence): Promise<void> {
-    this.#requireUsable();
+  /** Durable frames that end at or before `through`; undefined: there are none. */
+  #oldestThrough(through: Sequence): Oldest | undefined {
     const limit = Math.min(through, this.#durable.sequence);
     const firsts: Sequence[] = [];
+    let last = 0;
     let storedBytes = 0;
     let charged = 0;
     for (const row of this.#parts.index.rowsFrom(0)) {
       if (row.last > limit) break;
       firsts.push(row.first);
+      last = row.last;
       storedBytes += row.storedBytes;
       charged += chargeOf(row.storedBytes);
     }
-    const newest = firsts.at(-1);
-    if (newest === undefined) return;
-    const position = await this.#endOfFrameAt(newest);
+    return firsts.length === 0 ? undefined : { firsts, last, storedBytes, charged };
+  }
+
+  /**
+   * 1. The new head value and the rows that belong to it are put, as one change, and its log is synced. 2. Only then are
+   * the frames deleted. Whatever is lost in between, a head without its frames cannot be left behind: a kill or power loss
+   * before the deletion leaves frames below the head, which the next open clears; a deletion that LevelDB's recovery keeps
+   * while it loses the head value (two logs, one of them unsynced) is ruled out by the sync.
+   */
+  async #removeOldest(
+    { firsts, storedBytes, charged }: Oldest,
+    position: LogPosition,
+    rows: readonly RowChange[],
+  ): Promise<void> {
     const pair: ChainPosition = { sequence: this.head.sequence, chain: this.head.chain };
     const head: Head = { lineage: this.#lineage, position, pairs: addPair(this.#head.pairs, pair) };
-    await this.#write("head put", () => this.#parts.store.putHead(encodeHead(head)));
+    await this.#write("head put", () => this.#parts.store.putHead(encodeHead(head), rows));
     await this.#requestSync(true);
     // Readers see the new head before the first frame goes, so a frame that is gone is trimmed, not a hole.
     this.#head = head;
@@ -417,6 +534,27 @@ export class LevelFrameLog implements FrameLog {
       await this.#write("delete", () => this.#parts.store.deleteFrames(firsts.slice(at, at + deleteSlice)));
     }
     await this.#giveBackSpace(storedBytes);
+  }
+
+  /** Waymarks below `sequence` go. */
+  async #removeWaymarks(sequence: Sequence): Promise<void> {
+    let count = 0;
+    while (count < this.#waymarks.length && this.#waymarks[count]! < sequence) count += 1;
+    if (count === 0) return;
+    const gone = this.#waymarks.slice(0, count);
+    const next = this.#waymarks[count];
+    // Believed in no longer before the first is gone.
+    this.#oldestWaymark = next === undefined ? undefined : await this.#waymarkAt(next);
+    this.#waymarks = this.#waymarks.slice(count);
+    for (let at = 0; at < gone.length; at += deleteSlice) {
+      await this.#write("delete", () =>
+        this.#parts.store.changeRows(
+          gone
+            .slice(at, at + deleteSlice)
+            .map((number): RowChange => ({ table: "waymark", number, value: null })),
+        ),
+      );
+    }
   }
 
   async #endOfFrameAt(first: Sequence): Promise<LogPosition> {
@@ -496,16 +634,20 @@ export async function establish(
   await watermark.writeDurable(position, boot, false);
 }
 
-/** Chain value after the record `sequence` of a frame; undefined inside a gap, where nobody told us any. */
-function chainWithin(frame: Frame, sequence: Sequence): ChainValue | undefined {
-  if (sequence === frame.last) return frame.chainAfter;
-  if (gapOf(frame) !== undefined) return undefined;
-  const walker = new ChainWalker(frame.chainBefore);
-  let at = 0;
-  for (let index = 0; index <= sequence - frame.first; index += 1) {
-    const end = at + recordBytes(frame.records[index]!);
-    walker.advance(frame.body.subarray(at, end));
-    at = end;
+/** A waymark as it is stored. JOURNAL_DAMAGED when it is not what it should be. */
+export function decodeStoredWaymark({ number, value }: StoredRow): MarkedPosition {
+  try {
+    return decodeWaymark(number, value);
+  } catch (error) {
+    if (error instanceof RemoteProtocolError) throw journalDamaged("waymark", number, {}, error);
+    throw error;
   }
-  return walker.value;
+}
+
+/** The oldest frames of the index that may go. */
+interface Oldest {
+  readonly firsts: readonly Sequence[];
+  readonly last: Sequence;
+  readonly storedBytes: number;
+  readonly charged: number;
 }

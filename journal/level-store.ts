@@ -2,7 +2,8 @@
  * The frame store on LevelDB; the only importer of `level` and `classic-level`. Translates keys and the package's
  * errors, and states what LevelDB is told. It judges no content and must never repair, retry or sync.
  *
- * Keys: "f" and the frame's first sequence, 8 bytes big-endian; "m" for the head value. LevelDB's compression is
+ * Keys: "f" and the frame's first sequence, 8 bytes big-endian; "m" for the head value; "n" and "w" and a number, 8
+ * bytes big-endian, for notes and waymarks. LevelDB's compression is
  * off, because values are LZ4 already or do not shrink. Every put says `sync: false`: a put is a write() to
  * LevelDB's log, which survives a kill of the process; log-files.ts makes it survive power loss.
  */
@@ -20,12 +21,13 @@ import {
   journalOpenFailed,
   journalReadFailed,
 } from "./journal-errors.ts";
-import type { FrameStore, StoredFrame } from "./store.ts";
+import type { FrameStore, RowChange, RowTable, StoredFrame, StoredRow } from "./store.ts";
 
 export type Database = ClassicLevel<Buffer, Buffer>;
 
 const framePrefix = 0x66;
-const frameKeyBytes = 9;
+const rowPrefix = { note: 0x6e, waymark: 0x77 } as const;
+const numberedKeyBytes = 9;
 const headKey = Buffer.from("m", "latin1");
 /** Behind every frame key, before the head key. */
 const framesEnd = Buffer.from("g", "latin1");
@@ -49,8 +51,43 @@ class LevelStore implements FrameStore {
     return this.#db.put(frameKey(first), asBuffer(value), { sync: false });
   }
 
-  putHead(value: Uint8Array): Promise<void> {
-    return this.#db.put(headKey, asBuffer(value), { sync: false });
+  putHead(value: Uint8Array, rows: readonly RowChange[] = []): Promise<void> {
+    return this.#change([...rows.map(changeOf), [headKey, value]]);
+  }
+
+  changeRows(changes: readonly RowChange[]): Promise<void> {
+    return this.#change(changes.map(changeOf));
+  }
+
+  /** One LevelDB batch. */
+  #change(changes: readonly (readonly [Buffer, Uint8Array | null])[]): Promise<void> {
+    // A list of operations is copied into objects of objects first, and costs 15 times as much of the main thread.
+    const batch = this.#db.batch();
+    for (const [key, value] of changes) {
+      if (value === null) batch.del(key);
+      else batch.put(key, asBuffer(value));
+    }
+    return batch.write({ sync: false });
+  }
+
+  async rows(table: RowTable): Promise<StoredRow[]> {
+    try {
+      const end = Buffer.of(rowPrefix[table] + 1);
+      const found = await this.#db
+        .iterator({ gte: Buffer.of(rowPrefix[table]), lt: end, fillCache: false })
+        .all();
+      return found.map(([key, value]) => ({ number: numberOf(key, rowPrefix[table]), value }));
+    } catch (cause) {
+      throw readError(cause);
+    }
+  }
+
+  async row(table: RowTable, number: number): Promise<Uint8Array | undefined> {
+    try {
+      return await this.#db.get(numberedKey(rowPrefix[table], number), { fillCache: false });
+    } catch (cause) {
+      throw readError(cause);
+    }
   }
 
   /** Deletes frames by their first sequences, one LevelDB batch. */
@@ -186,19 +223,31 @@ async function requireDatabase(directory: string): Promise<void> {
 }
 
 function frameKey(first: Sequence): Buffer {
-  const key = Buffer.allocUnsafe(frameKeyBytes);
-  key[0] = framePrefix;
-  key.writeUInt32BE(Math.floor(first / 2 ** 32), 1);
-  key.writeUInt32BE(first % 2 ** 32, 5);
-  return key;
+  return numberedKey(framePrefix, first);
 }
 
 function sequenceOf(key: Buffer): Sequence {
-  if (key.byteLength !== frameKeyBytes || key[0] !== framePrefix)
+  return numberOf(key, framePrefix);
+}
+
+function changeOf({ table, number, value }: RowChange): readonly [Buffer, Uint8Array | null] {
+  return [numberedKey(rowPrefix[table], number), value];
+}
+
+function numberedKey(prefix: number, number: number): Buffer {
+  const key = Buffer.allocUnsafe(numberedKeyBytes);
+  key[0] = prefix;
+  key.writeUInt32BE(Math.floor(number / 2 ** 32), 1);
+  key.writeUInt32BE(number % 2 ** 32, 5);
+  return key;
+}
+
+function numberOf(key: Buffer, prefix: number): number {
+  if (key.byteLength !== numberedKeyBytes || key[0] !== prefix)
     throw journalDamaged("key", null, { key: key.toString("hex") });
-  const sequence = key.readUInt32BE(1) * 2 ** 32 + key.readUInt32BE(5);
-  if (!Number.isSafeInteger(sequence)) throw journalDamaged("key", null, { key: key.toString("hex") });
-  return sequence;
+  const number = key.readUInt32BE(1) * 2 ** 32 + key.readUInt32BE(5);
+  if (!Number.isSafeInteger(number)) throw journalDamaged("key", null, { key: key.toString("hex") });
+  return number;
 }
 
 function readError(cause: unknown): unknown {

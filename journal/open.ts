@@ -25,7 +25,7 @@ import {
   journalOpenFailed,
   watermarkMissing,
 } from "./journal-errors.ts";
-import { chargeOf, establish, LevelFrameLog } from "./level-frame-log.ts";
+import { chargeOf, decodeStoredWaymark, establish, LevelFrameLog } from "./level-frame-log.ts";
 import { LogFiles } from "./log-files.ts";
 import { MemoryTail } from "./memory-tail.ts";
 import type { FrameStore, StoreEngine } from "./store.ts";
@@ -95,6 +95,9 @@ async function openVerified(
     const { reading } = opened;
     const head = await readHead(store, options);
     const lostPower = !reading.sameBoot && !reading.durable.clean;
+    const waymarks = (await store.rows("waymark")).map(decodeStoredWaymark);
+    const beyond = waymarks.find(({ sequence }) => sequence > head.position.sequence);
+    if (beyond !== undefined) throw journalDamaged("waymark", beyond.sequence);
     const verified = await verify(store, head, reading, lostPower, options, world);
     const boot = bootBytes(options.bootId);
     if (verified.stranded.length > 0) {
@@ -132,6 +135,7 @@ async function openVerified(
       writeBufferBytes,
       head,
       noticeHeld: lostPower,
+      waymarks,
       ...verified,
     });
     return { log: frameLog, recovery };

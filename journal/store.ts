@@ -1,6 +1,6 @@
 /**
- * What the journal needs of the key-value store behind it, and nothing more: frames by their first sequence and one
- * head value. Types only; `level-store.ts` is the real one. Nothing here is ever believed beyond what a settled call
+ * What the journal needs of the key-value store behind it, and nothing more: frames by their first sequence, one head
+ * value, and rows beside them. Types only; `level-store.ts` is the real one. Nothing here is ever believed beyond what a settled call
  * says, and not even that before the logs are synced and the content is verified (docs/journal.md).
  */
 import type { Sequence } from "../protocol/ids.ts";
@@ -16,10 +16,35 @@ export interface StoredFrame {
   readonly value: Uint8Array;
 }
 
+/**
+ * Small values beside the frames, each under a number of its own: `note`: of whoever owns the log, who alone knows what
+ * they say; `waymark`: where a peer may be of whose position the frames are gone.
+ */
+export type RowTable = "note" | "waymark";
+
+export interface StoredRow {
+  readonly number: number;
+  readonly value: Uint8Array;
+}
+
+/** `value` null: the row goes. */
+export interface RowChange {
+  readonly table: RowTable;
+  readonly number: number;
+  readonly value: Uint8Array | null;
+}
+
 export interface FrameStore {
   /** Puts one frame value. Copies it before this returns. Rejects with the store's own error: the handle is done for. */
   putFrame(first: Sequence, value: Uint8Array): Promise<void>;
-  putHead(value: Uint8Array): Promise<void>;
+  /** The head value and the rows that change with it, one atomic batch. */
+  putHead(value: Uint8Array, rows?: readonly RowChange[]): Promise<void>;
+  /** One atomic batch. */
+  changeRows(changes: readonly RowChange[]): Promise<void>;
+  /** All rows of a table, by rising number. A key that is none of ours is JOURNAL_DAMAGED. */
+  rows(table: RowTable): Promise<StoredRow[]>;
+  /** Undefined when there is none. */
+  row(table: RowTable, number: number): Promise<Uint8Array | undefined>;
   /** Deletes frames by their first sequences, one atomic batch. */
   deleteFrames(firsts: readonly Sequence[]): Promise<void>;
   /** The head value; undefined when there is none. */

@@ -3,9 +3,20 @@
  * A table's values have no checksum that anybody looks at (finding 3); its index has one. Bytes in, values out.
  */
 import { crc32 } from "node:zlib";
+import type { RowTable } from "../../../journal/store.ts";
 
 /** The head value's key; frames have their first sequence, which is never negative. */
 export const headKey = -1;
+
+/** Rows have the numbers below it, even ones for notes and odd ones for waymarks. */
+export function rowKey(table: RowTable, number: number): number {
+  return -2 - 2 * number - (table === "note" ? 0 : 1);
+}
+
+export function rowOf(key: number): { readonly table: RowTable; readonly number: number } {
+  const at = -2 - key;
+  return { table: at % 2 === 0 ? "note" : "waymark", number: Math.floor(at / 2) };
+}
 
 /** A value, or null where the key was deleted. */
 export type Entries = Map<number, Uint8Array | null>;

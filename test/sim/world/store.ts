@@ -18,7 +18,14 @@ import {
   journalOpenFailed,
   journalReadFailed,
 } from "../../../journal/journal-errors.ts";
-import type { FrameStore, OpenStore, StoredFrame } from "../../../journal/store.ts";
+import type {
+  FrameStore,
+  OpenStore,
+  RowChange,
+  RowTable,
+  StoredFrame,
+  StoredRow,
+} from "../../../journal/store.ts";
 import type { Sequence } from "../../../protocol/ids.ts";
 import type { Disk, DiskFile } from "../../../runtime/disk.ts";
 import { syncDirectory } from "../../../runtime/disk.ts";
@@ -26,7 +33,15 @@ import { errorCode, OperationalError } from "../../../runtime/errors.ts";
 import type { Life } from "./life.ts";
 import { LogWriter, logHeaderBytes, readLog } from "./store-log.ts";
 import type { Entries, TableIndex } from "./store-table.ts";
-import { decodeBatchInto, decodeTableIndex, encodeBatch, encodeTable, headKey } from "./store-table.ts";
+import {
+  decodeBatchInto,
+  decodeTableIndex,
+  encodeBatch,
+  encodeTable,
+  headKey,
+  rowKey,
+  rowOf,
+} from "./store-table.ts";
 
 /** More tables than this are merged, the newest with their likes in size. */
 const tablesMax = 4;
@@ -250,8 +265,26 @@ export class SimStore implements FrameStore {
     return this.#write(encodeBatch([[first, value]]));
   }
 
-  putHead(value: Uint8Array): Promise<void> {
-    return this.#write(encodeBatch([[headKey, value]]));
+  putHead(value: Uint8Array, rows: readonly RowChange[] = []): Promise<void> {
+    return this.#write(encodeBatch([...rows.map(changeOf), [headKey, value]]));
+  }
+
+  changeRows(changes: readonly RowChange[]): Promise<void> {
+    return this.#write(encodeBatch(changes.map(changeOf)));
+  }
+
+  async rows(table: RowTable): Promise<StoredRow[]> {
+    this.#requireOpen();
+    const rows: StoredRow[] = [];
+    for (const key of this.#keys((one) => one < headKey && rowOf(one).table === table)) {
+      const value = await this.#value(key);
+      if (value !== undefined) rows.push({ number: rowOf(key).number, value });
+    }
+    return rows.sort((a, b) => a.number - b.number);
+  }
+
+  row(table: RowTable, number: number): Promise<Uint8Array | undefined> {
+    return this.#value(rowKey(table, number));
   }
 
   deleteFrames(firsts: readonly Sequence[]): Promise<void> {
@@ -480,6 +513,10 @@ export class SimStore implements FrameStore {
     this.#manifest.length += bytes.byteLength;
     await this.#manifest.file.sync();
   }
+}
+
+function changeOf({ table, number, value }: RowChange): readonly [number, Uint8Array | null] {
+  return [rowKey(table, number), value];
 }
 
 async function makeLog(disk: Disk, directory: string, number: number): Promise<Log> {
