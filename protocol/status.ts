@@ -114,7 +114,21 @@ export interface OwnerStatus {
   /** null: none is kept, as at a site that has not taken a group over. */
   readonly history: HistoryStatus | null;
   readonly scan: ScanStatus | null;
+  /** What the standby lacks because the journal was full; null: nothing. */
+  readonly overflow: OverflowStatus | null;
   readonly volumes: readonly VolumeStatus[];
+}
+
+/** Records were dropped that the standby does not have. Until a resync has ended a failover opens a point before them. */
+export interface OverflowStatus {
+  /** `dropping`: it has not yet been told of all that it will never receive. `resync`: it has, and gets what differs. */
+  readonly state: "dropping" | "resync";
+  /** Newest position of the standby from before the first of them that is known here; lag is counted from it. */
+  readonly since: number;
+  /** Newest sequence that was dropped. */
+  readonly through: number;
+  /** Chunks of 1 MiB that they touched. */
+  readonly dirtyChunks: number;
 }
 
 /** A scan under way; `reason` says why it waits. */

@@ -32,7 +32,7 @@ export function describeSettings(settings: Settings): unknown {
               onBreach: "alert",
             },
             onLinkLoss: "continue",
-            overflow: "hold",
+            overflow: group.overflow,
             history: {
               window: group.history.windowMs === 0 ? "off" : formatDurationExact(group.history.windowMs),
               maxBytes: formatSizeExact(group.history.bytesMax),

@@ -34,12 +34,6 @@ const rows: readonly Row[] = [
   value("groups.*.protection.level", ["async"], ["sync", "periodic"], "Use `level: async`."),
   value("groups.*.protection.rpo.onBreach", ["alert"], ["throttle", "hold"], "Use `onBreach: alert`."),
   value("groups.*.protection.onLinkLoss", ["continue"], ["hold"], "Use `onLinkLoss: continue`."),
-  value(
-    "groups.*.protection.overflow",
-    ["hold"],
-    ["track"],
-    "Use `overflow: hold`: a full journal holds writes.",
-  ),
   value("witness.kind", ["none"], ["etcd"], "Use `kind: none`: the operator decides who owns a group."),
 ];
 

@@ -150,7 +150,11 @@ const group = z.strictObject({
         })
         .prefault({}),
       onLinkLoss: choice(["continue"]).default("continue"),
-      overflow: choice(["hold"]).default("hold"),
+      overflow: choice(["track", "hold"])
+        .default("track")
+        .describe(
+          "a full journal: track: what the standby lacks is noted, and a resync brings it; hold: writes wait",
+        ),
       history: z
         .strictObject({
           window: window.prefault("24h").describe("how far back points are kept at the standby; off: none"),

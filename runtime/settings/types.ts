@@ -74,6 +74,8 @@ export interface GroupSettings {
   readonly volumes: readonly VolumeSettings[];
   readonly durability: "flush" | "write";
   readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null };
+  /** A full journal: `track` notes what the standby lacks and drops it, `hold` lets writes wait. */
+  readonly overflow: "track" | "hold";
   readonly history: HistorySettings;
   readonly scan: ScanSettings;
 }

@@ -23,12 +23,14 @@ import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { GroupSettings } from "../../runtime/settings/types.ts";
+import { Overflow, readNotes } from "../overflow/overflow.ts";
 import { GroupScans } from "../scan/group-scans.ts";
 import type { Line } from "../ship/line.ts";
 import { Shipper } from "../ship/shipper.ts";
 import { DurableGate } from "../write-path/durable-gate.ts";
 import { Engine } from "../write-path/engine.ts";
 import { Entrance } from "../write-path/entrance.ts";
+import type { Lag } from "../write-path/lag.ts";
 import { LagTrail, Stall } from "../write-path/lag.ts";
 import { PendingWrites } from "../write-path/pending-writes.ts";
 import type { FilesSettings } from "./files.ts";
@@ -78,6 +80,9 @@ export class OwnedGroup implements RecordSink {
   #phase: Phase = { kind: "starting" };
   #state: AgentGroupState | undefined;
   #engine: Engine | null = null;
+  /** Of the engine's journal. */
+  #overflow: Overflow | null = null;
+  readonly #gapEnds: Sequence[] = [];
   #shipper: Shipper | null = null;
   #trail: LagTrail | null = null;
   #hold: Reason | null = null;
@@ -259,6 +264,7 @@ export class OwnedGroup implements RecordSink {
         attached: shipping?.state === "attached",
         firstSync: this.#scans.firstSync,
         scan: this.#scans.status(),
+        overflow: this.#overflowStatus(),
         link: shipping?.link ?? this.#lineAlone(),
         durability: settings.durability,
         rpo: settings.rpo,
@@ -269,7 +275,7 @@ export class OwnedGroup implements RecordSink {
           acknowledged,
           applied: this.#appliedAtStandby,
         },
-        lag: this.#trail?.lag(acknowledged) ?? {
+        lag: this.#lag() ?? {
           writes: written - acknowledged,
           bytes: fenced?.tailBytes ?? 0,
           ageMs: 0,
@@ -294,6 +300,32 @@ export class OwnedGroup implements RecordSink {
       });
     }
     return { ...facts, since };
+  }
+
+  #overflowStatus(): OwnerStatus["overflow"] {
+    const overflow = this.#overflow;
+    const note = overflow?.note ?? null;
+    if (overflow === null || note === null) return null;
+    const { through, declared, since } = note;
+    const told = declared && this.#acknowledged >= through;
+    return {
+      state: told ? "resync" : "dropping",
+      since: since.sequence,
+      through,
+      dirtyChunks: overflow.map.count,
+    };
+  }
+
+  /** What would be lost now: as long as the standby lacks what was dropped, it would open a point from before that. */
+  get #safe(): Sequence {
+    const since = this.#overflow?.note?.since.sequence;
+    return since === undefined ? this.#acknowledged : Math.min(since, this.#acknowledged);
+  }
+
+  #lag(): Lag | undefined {
+    const safe = this.#safe;
+    this.#trail?.acknowledged(safe);
+    return this.#trail?.lag(safe);
   }
 
   /** The line of a group that ships nothing. */
@@ -550,10 +582,19 @@ export class OwnedGroup implements RecordSink {
       log.warn("UNFLUSHED_MAY_BE_LOST", "the host lost power: writes answered but not flushed may be gone");
       await this.#save({ ...state, unflushedMayBeLost: true });
     }
-    this.#acknowledged = Math.max(this.#acknowledged, journal.head.sequence);
-    const trail = new LagTrail(journal.head);
-    for (const frame of await journal.index(journal.head.sequence)) trail.answered(frame);
-    trail.acknowledged(this.#acknowledged);
+    this.#acknowledged = Math.max(this.#acknowledged, journal.floor.sequence);
+    const overflow = await Overflow.open({
+      journal,
+      journalBytesMax: files.journalBytesMax,
+      acknowledged: () => this.#acknowledged,
+      gapEnds: this.#gapEnds,
+      dropping: () => this.#scans.dropping(),
+      dropped: () => this.#scans.dropped(),
+      log,
+    });
+    const trail = await trailOf(journal, overflow);
+    this.#overflow = overflow;
+    trail.acknowledged(this.#safe);
     this.#trail = trail;
     this.#stall.moved(clock.monotonicMs());
     const before = this.#engine?.unsettled ?? null;
@@ -569,6 +610,10 @@ export class OwnedGroup implements RecordSink {
       unappliedBytesMax: this.#world.unappliedBytesMax,
       releasedByStandby: () =>
         this.#state?.standby === null ? Number.POSITIVE_INFINITY : this.#acknowledged,
+      dropBehind:
+        settings.overflow === "track" && state.standby !== null
+          ? (checkpoint, freed) => overflow.dropBehind(checkpoint, freed)
+          : null,
       listener: {
         durable: () => this.#shipper?.durableAdvanced(),
         answered: (frame) => {
@@ -580,6 +625,7 @@ export class OwnedGroup implements RecordSink {
           this.#hold = code === null ? null : { code, message: holdMessages[code] };
           this.#scans.kick();
         },
+        trimmed: () => this.#scans.kick(),
         failed: (error) => this.#stepAlone(() => this.#reopen(error)),
       },
     });
@@ -587,9 +633,10 @@ export class OwnedGroup implements RecordSink {
     this.#hold = null;
     this.#enter({ kind: "serving" });
     engine.inherit(before);
-    this.#ship(state, engine);
+    this.#ship(state, engine, overflow);
     this.#scans.opened({
       engine,
+      overflow,
       lineage: state.lineage,
       token: state.token,
       volumes: state.volumes,
@@ -606,7 +653,7 @@ export class OwnedGroup implements RecordSink {
     return this.#hold;
   }
 
-  #ship(state: AgentGroupState, engine: Engine): void {
+  #ship(state: AgentGroupState, engine: Engine, overflow: Overflow): void {
     const { link, compress, clock, random, log } = this.#world;
     if (state.standby === null || link === null) return;
     const lineage = lineageBytes(state);
@@ -620,9 +667,12 @@ export class OwnedGroup implements RecordSink {
         genesis: genesisChain(lineage, state.volumes),
         durable: () => engine.log.durable,
         headSequence: () => engine.log.head.sequence,
+        floorSequence: () => engine.log.floor.sequence,
         answered: () => engine.log.tail,
         frames: (from, rawBytesMax) => engine.log.frames(from, rawBytesMax),
         chainAt: (sequence) => engine.log.chainAt(sequence),
+        positionAt: (sequence) => engine.log.positionAt(sequence),
+        declareGap: (first) => overflow.declare(first),
       },
       listener: {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
@@ -650,7 +700,7 @@ export class OwnedGroup implements RecordSink {
     if (durable > this.#acknowledged) {
       this.#acknowledged = durable;
       this.#stall.moved(this.#world.clock.monotonicMs());
-      this.#trail?.acknowledged(durable);
+      this.#trail?.acknowledged(this.#safe);
       this.#engine?.standbyAdvanced();
     }
     this.#appliedAtStandby = applied;
@@ -713,7 +763,10 @@ export class OwnedGroup implements RecordSink {
     const stopped = this.#stopShipping();
     const engine = this.#engine;
     this.#refuseWaiting(shutdownError());
-    const left = engine === null ? await this.#leftInJournal(this.#state) : this.#leftBehind(engine.log);
+    const left =
+      engine === null
+        ? await this.#leftInJournal(this.#state)
+        : this.#leftBehind(engine.log, this.#overflow?.note?.since ?? engine.log.floor);
     const fenced: AgentGroupState = {
       ...this.#state,
       role: "fenced",
@@ -731,14 +784,14 @@ export class OwnedGroup implements RecordSink {
   }
 
   /** What of this journal the standby is not known to hold: the tail that the new owner's history lacks at most. */
-  #leftBehind(log: FrameLog): Tail {
-    const acknowledged = Math.max(this.#acknowledged, log.head.sequence);
+  #leftBehind(log: FrameLog, since: { readonly sequence: Sequence; readonly dataBytesTotal: number }): Tail {
+    const acknowledged = Math.max(this.#safe, since.sequence);
     const written = log.tail.sequence;
-    const lag = this.#trail?.lag(acknowledged);
+    const lag = this.#lag();
     return {
       written,
       acknowledged,
-      tailBytes: lag?.bytes ?? log.tail.dataBytesTotal - log.head.dataBytesTotal,
+      tailBytes: lag?.bytes ?? log.tail.dataBytesTotal - since.dataBytesTotal,
     };
   }
 
@@ -747,7 +800,7 @@ export class OwnedGroup implements RecordSink {
     try {
       const { log } = await openLog(state, this.#world.files, "open");
       try {
-        return this.#leftBehind(log);
+        return this.#leftBehind(log, (await readNotes(log)).note?.since ?? log.floor);
       } finally {
         await log.close("abandon");
       }
@@ -830,6 +883,18 @@ export class OwnedGroup implements RecordSink {
     if (this.#engine === null) throw new TypeError("a serving group has an engine");
     return this.#engine;
   }
+}
+
+/** A trail of what the standby lacks, as far as the journal tells after a start. */
+async function trailOf(journal: FrameLog, { note }: Overflow): Promise<LagTrail> {
+  const { head } = journal;
+  const since = note?.since ?? { ...journal.floor, atMs: head.closedAtMs };
+  const trail = new LagTrail({ ...since, closedAtMs: since.atMs });
+  // What was dropped counts as one, as old as its oldest record.
+  if (head.sequence > since.sequence)
+    trail.answered({ ...head, last: head.sequence, openedAtMs: since.atMs });
+  for (const frame of await journal.index(head.sequence)) trail.answered(frame);
+  return trail;
 }
 
 /** What a fenced owner is left with. */

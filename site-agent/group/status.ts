@@ -18,6 +18,7 @@ import type { Lag } from "../write-path/lag.ts";
 const catchingUpAgeMs = 5_000;
 /** Something to ship and nothing moved for this long is `at-risk`, ms; below the 15 s of promise 8. */
 const noProgressMsMax = 10_000;
+const mebibyte = 1024 * 1024;
 
 /** What the group does, apart from the line. */
 export type Phase =
@@ -45,6 +46,7 @@ export interface OwnerFacts {
   /** The standby lacks content that only a scan brings: nothing there can be opened yet. */
   readonly firstSync: boolean;
   readonly scan: OwnerStatus["scan"];
+  readonly overflow: OwnerStatus["overflow"];
   readonly link: LinkStatus;
   readonly durability: "flush" | "write";
   readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null };
@@ -85,6 +87,20 @@ function rpoBreach(facts: OwnerFacts, nowMs: number): boolean {
   );
 }
 
+function overflowing(
+  { state, dirtyChunks }: NonNullable<OwnerFacts["overflow"]>,
+  scan: OwnerFacts["scan"],
+): readonly [code: string, message: string] {
+  if (state === "dropping")
+    return [
+      "OVERFLOW",
+      `the journal was full: until the standby was told and ${dirtyChunks} MiB are compared, a failover opens an older point`,
+    ];
+  const left =
+    scan?.purpose === "resync" ? Math.ceil((scan.totalBytes - scan.doneBytes) / mebibyte) : dirtyChunks;
+  return ["RESYNC", `until ${left} of ${dirtyChunks} MiB are compared, a failover opens an older point`];
+}
+
 /** The worst truth first. */
 function judge(facts: OwnerFacts, breached: boolean, nowMs: number): Verdict {
   const { phase, lag } = facts;
@@ -111,6 +127,7 @@ function judge(facts: OwnerFacts, breached: boolean, nowMs: number): Verdict {
       "FIRST_SYNC",
       "not recoverable yet: the standby is receiving what it lacks for the first time",
     );
+  if (facts.overflow !== null) return say("catching-up", ...overflowing(facts.overflow, facts.scan));
   if (facts.unflushedMayBeLost) {
     return say(
       "at-risk",
@@ -153,6 +170,7 @@ export function ownerStatus(facts: OwnerFacts, nowMs: number): Omit<OwnerStatus,
     members: [],
     history: facts.history,
     scan: facts.scan,
+    overflow: facts.overflow,
     volumes: facts.volumes.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes })),
   };
 }

@@ -1,7 +1,7 @@
 /**
  * The scans of one owned group, across engines and restarts: which one is under way, who ordered it, and what the last ones
- * found. One at a time. Owns `scan.json` and `verify.json`. A standby that lacks content gets its first sync from here by
- * itself; nothing here ever stops the group.
+ * found. One at a time. Owns `scan.json` and `verify.json`. A standby that lacks content gets its first sync or its resync
+ * from here by itself; nothing here ever stops the group.
  */
 import { dirname } from "node:path";
 import type { ScanAnswer, ScanAsk, StandbyLack } from "../../protocol/control.ts";
@@ -19,6 +19,8 @@ import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import type { OverflowNote } from "../overflow/notes.ts";
+import type { Overflow } from "../overflow/overflow.ts";
 import type { Line } from "../ship/line.ts";
 import type { Engine } from "../write-path/engine.ts";
 import type { Entrance } from "../write-path/entrance.ts";
@@ -55,6 +57,8 @@ export interface ScanGround {
   readonly journalBytesMax: number;
   /** Whether this term has a standby at all. */
   readonly hasStandby: boolean;
+  /** What was dropped of its journal. */
+  readonly overflow: Pick<Overflow, "note" | "map" | "clear">;
 }
 
 export class GroupScans {
@@ -73,6 +77,10 @@ export class GroupScans {
   #steps: Promise<void> = Promise.resolve();
 
   #saves: Promise<void> = Promise.resolve();
+  /** Scanners that were stopped, and may still be reading. */
+  #stopping: Promise<void> = Promise.resolve();
+  /** A resync waits for its turn, or for room to begin. */
+  #due = false;
 
   constructor(world: GroupScansWorld) {
     this.#world = world;
@@ -80,7 +88,13 @@ export class GroupScans {
 
   /** True until the standby has everything: before that nothing there can be opened. */
   get firstSync(): boolean {
-    return this.#lack !== null || this.#document?.purpose === "first-sync";
+    if (this.#document?.purpose === "first-sync") return true;
+    // What a resync brings is told by the overflow; without one nobody knows what that would be (OV6).
+    return this.#lack !== null && !(this.#lack === "resync" && this.#note !== null);
+  }
+
+  get #note(): OverflowNote | null {
+    return this.#ground?.overflow.note ?? null;
   }
 
   /** The standby's before-images being read behind the newest verify; null: they are not. */
@@ -103,6 +117,8 @@ export class GroupScans {
     this.#alone("open", async () => {
       await this.#readDocuments();
       await this.#forgetOtherTerm(ground.token.epoch);
+      // Its end was applied, and then nothing was left to do but to forget it.
+      if (this.#document?.purpose === "resync" && ground.overflow.note === null) await this.#forget();
       this.#scan();
       this.#followHistory();
     });
@@ -115,32 +131,66 @@ export class GroupScans {
     const follow = this.#follow;
     this.#scanner = null;
     this.#follow = null;
-    await Promise.all([scanner?.stop(), follow?.stop()]);
+    await Promise.all([scanner?.stop(), this.#stopping, follow?.stop()]);
   }
 
   /** The standby was met, and says what it lacks. */
   attached(lack: StandbyLack | null): void {
     this.#lack = lack;
     this.#scanner?.kick();
-    this.#alone("first sync", () => this.#firstSync());
+    this.#bringLacking();
+  }
+
+  /**
+   * Frames are about to be dropped that the standby does not have, and with them maybe what a scan put into the order: it
+   * must not believe another finding (OV4). It stops at once.
+   */
+  dropping(): void {
+    const scanner = this.#scanner;
+    if (scanner === null) return;
+    this.#scanner = null;
+    const stopped = scanner.stop();
+    this.#stopping = Promise.all([this.#stopping, stopped]).then(() => {});
+    // What comes next waits for it, so that two scans never read side by side.
+    void this.#step(() => stopped);
+  }
+
+  /** They are gone, or the standby is being told of it. */
+  dropped(): void {
+    this.#bringLacking();
   }
 
   standbyAdvanced(acknowledged: Sequence, applied: Sequence): void {
     this.#acknowledged = acknowledged;
     this.#applied = applied;
     this.#scanner?.standbyAdvanced(acknowledged, applied);
+    this.#retryDue();
   }
 
   /** Room may have come: the line is up, requests are no longer held. */
   kick(): void {
     this.#scanner?.kick();
+    this.#retryDue();
+  }
+
+  /** What was dropped has to be brought, and there is room now, or the standby turned out to have it. */
+  #retryDue(): void {
+    const ground = this.#ground;
+    const note = this.#note;
+    if (!this.#due || ground === null || note === null) return;
+    if (this.#hasAllOf(note) || this.#mayBegin(ground)) this.#bringLacking();
+  }
+
+  #bringLacking(): void {
+    this.#due = false;
+    this.#alone("what the standby lacks", () => this.#bring());
   }
 
   /** OperationalErrors `SCAN_UNDER_WAY`, `NO_STANDBY`, `NOT_SERVING`. Settles when it is under way, durably. */
   verify(): Promise<void> {
     return this.#step(async () => {
       const { token } = this.#requireIdle();
-      await this.#begin(newScan("verify", "compare", token.epoch, this.#world.clock.wallMs()));
+      await this.#begin(newScan("verify", "compare", token.epoch, this.#world.clock.wallMs(), null));
     });
   }
 
@@ -161,7 +211,9 @@ export class GroupScans {
           "Verify first: a repair sends exactly what the newest verify found.",
         );
       }
-      await this.#begin(newScan("repair", "listed", ground.token.epoch, this.#world.clock.wallMs(), listed));
+      await this.#begin(
+        newScan("repair", "listed", ground.token.epoch, this.#world.clock.wallMs(), null, listed),
+      );
     });
   }
 
@@ -204,25 +256,70 @@ export class GroupScans {
     if (ground === null) throw refusal("NOT_SERVING", `group ${group} is not served here`, "See: status.");
     if (!ground.hasStandby)
       throw refusal("NO_STANDBY", `group ${group} has no standby to compare with`, "See: status.");
-    if (this.#document === null && this.#lack === null) return ground;
+    if (this.#document === null && this.#lack === null && this.#note === null) return ground;
+    const purpose = this.#document?.purpose ?? (this.firstSync ? "first-sync" : "resync");
     throw refusal(
       "SCAN_UNDER_WAY",
-      `a scan of group ${group} is under way: ${this.#document?.purpose ?? "first-sync"}`,
+      `a scan of group ${group} is under way: ${purpose}`,
       "One at a time; see: scan status.",
     );
   }
 
-  async #firstSync(): Promise<void> {
+  /** The first sync or the resync that the standby needs, unless it is under way. */
+  async #bring(): Promise<void> {
     const ground = this.#ground;
-    if (ground === null || this.#lack === null) return;
-    const walk = this.#lack === "empty" ? "allocated" : "compare";
-    const { purpose, walk: present } = this.#document ?? {};
-    if (purpose === "first-sync" && present === walk) return;
+    if (ground === null || !ground.hasStandby) return;
+    let note = ground.overflow.note;
+    if (note !== null && this.#hasAllOf(note) && (await ground.overflow.clear(note.through))) note = null;
+    const purpose = this.#purposeNeeded(note);
+    if (purpose === null) {
+      this.#due = note !== null;
+      // What was under way lost nothing.
+      if (note === null) this.#scan();
+      return;
+    }
+    // A standby that lacks dropped records may hold anything where they were, also zeroes that nobody sends.
+    const walk = this.#lack === "empty" && note === null ? "allocated" : "compare";
+    const present = this.#document;
+    const isPresent = present?.purpose === purpose && present.walk === walk && !this.#isOvertaken(present);
+    if (isPresent && this.#scanner !== null) return;
+    // Begun while the journal is short of room its begin would be dropped with the rest.
+    if (note !== null && !this.#mayBegin(ground)) {
+      this.#due = true;
+      return;
+    }
+    if (isPresent) {
+      this.#scan();
+      return;
+    }
     // Whatever else was under way means little beside it. A later begin takes the place of an earlier one.
     const scanner = this.#scanner;
     this.#scanner = null;
     await scanner?.stop();
-    await this.#begin(newScan("first-sync", walk, ground.token.epoch, this.#world.clock.wallMs()));
+    const { clock } = this.#world;
+    const paused = present !== null && present.purpose === purpose && present.paused;
+    const begun = newScan(purpose, walk, ground.token.epoch, clock.wallMs(), note?.through ?? null);
+    await this.#begin({ ...begun, paused });
+  }
+
+  /** Null: none, or not before the standby is told of the gap. */
+  #purposeNeeded(note: OverflowNote | null): "first-sync" | "resync" | null {
+    const lack = this.#lack;
+    if (lack === "empty" || lack === "unknown") return "first-sync";
+    if (note !== null) return lack === "resync" || note.declared ? "resync" : null;
+    // Nobody knows any more what it lacks (OV6).
+    return lack === "resync" ? "first-sync" : null;
+  }
+
+  /** It acknowledged everything that was dropped, and was never told of a gap instead. */
+  #hasAllOf(note: OverflowNote): boolean {
+    return !note.declared && this.#acknowledged >= note.through;
+  }
+
+  /** Frames were dropped behind its back: what it put into the order may be among them (OV4). */
+  #isOvertaken({ dropped }: ScanDocument): boolean {
+    const note = this.#note;
+    return note !== null && note.through !== dropped;
   }
 
   /** Durable before its begin can be in the order: a begin that nobody remembers would never be ended. */
@@ -246,10 +343,12 @@ export class GroupScans {
     const ground = this.#ground;
     const document = this.#document;
     if (ground === null || !ground.hasStandby || document === null || this.#scanner !== null) return;
+    if (this.#isOvertaken(document)) return;
     const scanner: Scanner = new Scanner({
       group,
       document,
       volumes: ground.volumes,
+      only: document.purpose === "resync" ? (volume) => ground.overflow.map.chunks(volume) : null,
       engine: ground.engine,
       entrance,
       clock,
@@ -261,18 +360,22 @@ export class GroupScans {
       superseded,
       over: (last, how, end) => {
         if (this.#scanner === scanner) this.#scanner = null;
-        this.#alone("end", () => this.#ended(ground.volumes, last, how, end));
+        this.#alone("end", () => this.#ended(ground, last, how, end));
       },
     });
     this.#scanner = scanner;
     scanner.start(this.#acknowledged, this.#applied);
   }
 
+  #mayBegin(ground: ScanGround): boolean {
+    return this.#world.room() === null && !isHalfFull(ground);
+  }
+
   #room(ground: ScanGround): Reason | null {
     const room = this.#world.room();
     if (room !== null) return room;
     // The other half is the clients': a scan never makes them wait for room.
-    if (ground.engine.log.bytes * 2 <= ground.journalBytesMax) return null;
+    if (!isHalfFull(ground)) return null;
     // Without a client's write nobody else would trim.
     ground.engine.makeRoom();
     return { code: "JOURNAL_HALF_FULL", message: "the journal is more than half full" };
@@ -298,19 +401,30 @@ export class GroupScans {
 
   /** The result first: a crash in between ends the scan once more, and tells the same result once. */
   async #ended(
-    volumes: readonly VolumeEntry[],
+    ground: ScanGround,
     document: ScanDocument,
     how: "done" | "given-up",
     end: Sequence | null,
   ): Promise<void> {
     const { disk, paths } = this.#world;
+    const { purpose, dropped } = document;
+    const brings = purpose === "first-sync" || purpose === "resync";
+    // Its engine went away first: the next one ends it once more.
+    if (brings && this.#ground !== ground) return;
+    if (brings && ground.overflow.note !== null) {
+      // The standby has applied the end of what began behind the last drop (OV3), unless there was another one since.
+      if (dropped === null || !(await ground.overflow.clear(dropped))) {
+        this.#bringLacking();
+        return;
+      }
+    }
     if (document.purpose === "verify") {
-      this.#results = withResult(this.#results, resultOf(volumes, document, how, end));
+      this.#results = withResult(this.#results, resultOf(ground.volumes, document, how, end));
       await writeDocument(disk, paths.verify, { results: this.#results });
       this.#followHistory();
     }
     await this.#forget();
-    if (document.purpose === "first-sync") this.#lack = null;
+    if (brings) this.#lack = null;
   }
 
   /** What the newest verify left to be known of the standby's before-images is asked for, until it is. */
@@ -407,6 +521,10 @@ export class GroupScans {
     this.#steps = step.catch(() => {});
     return step;
   }
+}
+
+function isHalfFull({ engine, journalBytesMax }: ScanGround): boolean {
+  return engine.log.bytes * 2 > journalBytesMax;
 }
 
 function refusal(code: string, message: string, hint: string): OperationalError {

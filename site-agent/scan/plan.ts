@@ -32,6 +32,11 @@ export interface PlanContext {
   /** Walked in this order. */
   readonly volumes: readonly { readonly number: VolumeNumber; readonly sizeBytes: number }[];
   readonly walk: Walk;
+  /**
+   * For each of the volumes the chunks that are walked, rising; null: all of them. A window is then 256 of these, and they
+   * must be the same whenever the scan goes on.
+   */
+  readonly only: readonly Uint32Array[] | null;
 }
 
 /** First window that is not confirmed: index into the volumes, and number of the window in that volume. */
@@ -163,8 +168,30 @@ export function findingsAfter(state: PlanState): Sequence | null {
 }
 
 /** Bytes of all that is walked. */
-export function totalBytes({ volumes }: PlanContext): number {
-  return volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+export function totalBytes(context: PlanContext): number {
+  const { volumes } = context;
+  let bytes = 0;
+  for (let volume = 0; volume < volumes.length; volume += 1)
+    bytes += bytesOfChunks(context, volume, 0, chunksOf(context, volume));
+  return bytes;
+}
+
+/** Chunks that are walked in a volume, given by its index. */
+function chunksOf({ volumes, only }: PlanContext, volume: number): number {
+  return only?.[volume]?.length ?? Math.ceil(volumes[volume]!.sizeBytes / scanChunkBytes);
+}
+
+/** Number of the chunk that is walked as the `index`-th of a volume. */
+function chunkAt({ only }: PlanContext, volume: number, index: number): number {
+  return only === null ? index : only[volume]![index]!;
+}
+
+/** Of the chunks that are walked from the `first`-th to before the `end`-th. */
+function bytesOfChunks(context: PlanContext, volume: number, first: number, end: number): number {
+  if (end <= first) return 0;
+  const { sizeBytes } = context.volumes[volume]!;
+  // Only the last chunk of a volume can be shorter.
+  return (end - first - 1) * scanChunkBytes + chunkBytes(sizeBytes, chunkAt(context, volume, end - 1));
 }
 
 /** Bytes that need nothing more but, for content, the standby's acknowledgement. */
@@ -172,13 +199,13 @@ export function doneBytes(state: PlanState, context: PlanContext): number {
   const { place, chunks } = state;
   let bytes = 0;
   for (let index = 0; index < Math.min(place.volume, context.volumes.length); index += 1)
-    bytes += context.volumes[index]!.sizeBytes;
-  const volume = context.volumes[place.volume];
-  if (volume === undefined) return bytes;
+    bytes += bytesOfChunks(context, index, 0, chunksOf(context, index));
+  if (place.volume >= context.volumes.length) return bytes;
   const first = place.window * windowChunks;
-  bytes += Math.min(volume.sizeBytes, first * scanChunkBytes);
+  bytes += bytesOfChunks(context, place.volume, 0, Math.min(first, chunksOf(context, place.volume)));
   for (let index = 0; index < chunks.length; index += 1)
-    if (isDone(chunks[index]!)) bytes += chunkBytes(volume.sizeBytes, first + index);
+    if (isDone(chunks[index]!))
+      bytes += bytesOfChunks(context, place.volume, first + index, first + index + 1);
   return bytes;
 }
 
@@ -214,13 +241,24 @@ class Turn {
     return this.context.volumes[this.state.place.volume]!.number;
   }
 
-  get firstChunk(): number {
-    return this.state.place.window * windowChunks;
+  /** Number of the `index`-th chunk of the window. */
+  chunkAt(index: number): number {
+    const { volume, window } = this.state.place;
+    return chunkAt(this.context, volume, window * windowChunks + index);
+  }
+
+  /** Where a chunk stands in the window. */
+  indexOf(chunk: number): number {
+    const { volume, window } = this.state.place;
+    const { only } = this.context;
+    const first = window * windowChunks;
+    if (only === null) return chunk - first;
+    return only[volume]!.subarray(first, first + windowChunks).indexOf(chunk);
   }
 
   /** Changes one chunk of the window, which must be in `from`. */
   chunk(chunk: number, from: ChunkStatus, to: ChunkStatus): void {
-    const index = chunk - this.firstChunk;
+    const index = this.indexOf(chunk);
     assert.equal(this.state.chunks[index], from, "a chunk is where its proof was ordered");
     this.set({ chunks: this.state.chunks.with(index, to) });
   }
@@ -233,13 +271,12 @@ class Turn {
   walk(): void {
     const { volumes, walk } = this.context;
     for (let { volume, window } = this.state.place; volume < volumes.length; volume += 1, window = 0) {
-      const chunks = Math.ceil(volumes[volume]!.sizeBytes / scanChunkBytes);
+      const chunks = chunksOf(this.context, volume);
       for (; window * windowChunks < chunks; window += 1) {
         const count = Math.min(windowChunks, chunks - window * windowChunks);
         this.set({ place: { volume, window }, chunks: [], awaited: [], newest: 0 });
         const statuses: ChunkStatus[] = [];
-        for (let index = 0; index < count; index += 1)
-          statuses.push(this.#begin(walk, this.firstChunk + index));
+        for (let index = 0; index < count; index += 1) statuses.push(this.#begin(walk, this.chunkAt(index)));
         if (statuses.every((status) => status === "settled")) continue;
         this.set({ condition: "walking", chunks: statuses });
         return;
@@ -309,7 +346,7 @@ function advanced(turn: Turn, event: EventOf<"standbyAdvanced">): void {
 function digestsPlaced(turn: Turn, { level, chunk, count, sequence }: EventOf<"digestsPlaced">): void {
   for (let index = chunk; index < chunk + count; index += 1)
     assert.equal(
-      turn.state.chunks[index - turn.firstChunk],
+      turn.state.chunks[turn.indexOf(index)],
       level === "chunk" ? "digest" : "leaves",
       "a digest that was ordered",
     );

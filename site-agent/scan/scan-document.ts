@@ -29,6 +29,11 @@ export interface ScanDocument {
   readonly walk: "compare" | "allocated" | "listed";
   /** Term of ownership in whose journal it stands: in another one it is no scan any more. */
   readonly epoch: number;
+  /**
+   * How far frames had been dropped when it began, so that a later drop is noticed: what it put into the order may be among
+   * them. Null: nothing was, or it is mended.
+   */
+  readonly dropped: Sequence | null;
   /** Null until the begin's number is known. */
   readonly begin: Sequence | null;
   readonly startedAtMs: number;
@@ -52,12 +57,14 @@ export function newScan(
   walk: ScanDocument["walk"],
   epoch: number,
   startedAtMs: number,
+  dropped: Sequence | null,
   listed: readonly BlockRange[] = [],
 ): ScanDocument {
   return {
     purpose,
     walk,
     epoch,
+    dropped,
     begin: null,
     startedAtMs,
     elapsedMs: 0,
@@ -125,6 +132,8 @@ export function parseScanDocument(value: unknown): ScanDocument {
     purpose,
     walk,
     epoch: countOf(fields["epoch"], "epoch"),
+    // Documents written before frames were dropped do not say.
+    dropped: nullOr(fields["dropped"] ?? null, (dropped) => countOf(dropped, "dropped")),
     begin: nullOr(fields["begin"], (begin) => countOf(begin, "begin")),
     startedAtMs: countOf(fields["startedAtMs"], "started at"),
     elapsedMs: countOf(fields["elapsedMs"], "elapsed"),

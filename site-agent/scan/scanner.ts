@@ -36,6 +36,8 @@ export interface ScannerWorld {
   /** As it is on disk. */
   readonly document: ScanDocument;
   readonly volumes: readonly VolumeEntry[];
+  /** Chunks of a volume that are walked, rising; null: all of all volumes. */
+  readonly only: ((volume: VolumeNumber) => Uint32Array) | null;
   readonly engine: Pick<Engine, "read" | "extents">;
   readonly entrance: Entrance;
   readonly clock: Clock;
@@ -89,10 +91,11 @@ export class Scanner {
 
   constructor(world: ScannerWorld) {
     this.#world = world;
-    const { document, volumes, clock, engine, entrance } = world;
+    const { document, volumes, only, clock, engine, entrance } = world;
     this.#document = document;
     this.#context = {
       volumes,
+      only: only === null ? null : volumes.map(({ number }) => only(number)),
       walk:
         document.walk === "compare"
           ? { kind: "compare", mend: document.purpose !== "verify" }

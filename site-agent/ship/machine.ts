@@ -137,8 +137,8 @@ export interface ShipContext {
 export type ShipEvent =
   | { readonly kind: "started" }
   /**
-   * `durable`, `head`: our positions when the answer was looked at. `chain`: what our chain says at the answered
-   * position; undefined: we cannot say.
+   * `durable`, `head`, `floor`: our positions when the answer was looked at; a standby below `floor` cannot be proven, nor be
+   * filled up, and one between them only where `chain` is known. `chain`: what our chain says at the answered position; undefined: we cannot say.
    */
   | {
       readonly kind: "helloAnswered";
@@ -148,6 +148,7 @@ export type ShipEvent =
       readonly durable: Sequence;
       readonly durableDataBytesTotal: number;
       readonly head: Sequence;
+      readonly floor: Sequence;
       readonly chain: string | undefined;
     }
   | { readonly kind: "helloFailed"; readonly id: number; readonly code: string }
@@ -177,7 +178,10 @@ export type ShipEventKind = ShipEvent["kind"];
 
 export type ShipEffect =
   | { readonly kind: "sendHello"; readonly id: number; readonly create: boolean }
-  /** Read from `from` to `through` at most, about `rawBytes`, pack and send; answer with `batchSent` or `readFailed`. */
+  /**
+   * Read from `from` to `through` at most, about `rawBytes`, pack and send; answer with `batchSent` or `readFailed`. Where
+   * `from` is not behind the head, a gap to the head, alone, takes the place of what was dropped.
+   */
   | {
       readonly kind: "readBatch";
       readonly id: number;
@@ -207,15 +211,15 @@ type EventOf<K extends ShipEventKind> = Extract<ShipEvent, { readonly kind: K }>
 type Cell<K extends ShipEventKind> = (turn: Turn, event: EventOf<K>) => void;
 type Row = { readonly [K in ShipEventKind]: Cell<K> };
 
-/** State at the start: everything up to `head` was trimmed, hence acknowledged in an earlier life. */
-export function shipStart(head: Sequence): ShipState {
+/** State at the start: everything up to `floor` was acknowledged in an earlier life. */
+export function shipStart(floor: Sequence): ShipState {
   return {
     condition: "disconnected",
-    acknowledged: head,
+    acknowledged: floor,
     applied: 0,
-    sendNext: head + 1,
+    sendNext: floor + 1,
     sentDataBytesTotal: undefined,
-    durable: head,
+    durable: floor,
     durableDataBytesTotal: 0,
     orderedAtMs: Number.NEGATIVE_INFINITY,
     collectingSinceMs: undefined,
@@ -564,10 +568,10 @@ function helloAnswered(turn: Turn, event: EventOf<"helloAnswered">) {
         `lineage ${turn.context.lineage}, chain ${event.chain ?? "unknown"}`,
       );
     case "unknown":
-      if (turn.state.acknowledged > 0 || event.head > 0) {
+      if (turn.state.acknowledged > 0 || event.floor > 0) {
         return turn.stop(
           "STANDBY_LOST",
-          `the standby knows nothing of this history; it had ${Math.max(turn.state.acknowledged, event.head)}`,
+          `the standby knows nothing of this history; it had ${Math.max(turn.state.acknowledged, event.floor)}`,
         );
       }
       // Told to create and still unknown: the configuration there does not have the group yet.
@@ -585,7 +589,7 @@ function attach(
   { durable: theirs, applied, lacks }: Extract<HelloAnswer, { kind: "attached" }>,
 ) {
   const { state } = turn;
-  const floor = Math.max(state.acknowledged, event.head);
+  const floor = Math.max(state.acknowledged, event.floor);
   if (theirs.sequence > state.durable) {
     return turn.stop(
       "STANDBY_AHEAD",
@@ -596,6 +600,12 @@ function attach(
     return turn.stop(
       "STANDBY_LOST",
       `the standby went back to ${theirs.sequence} (chain ${theirs.chain}); it had acknowledged ${floor}`,
+    );
+  }
+  if (event.chain === undefined && theirs.sequence < event.head) {
+    return turn.stop(
+      "STANDBY_LOST",
+      `the standby is at ${theirs.sequence} (chain ${theirs.chain}), of which this site has kept nothing`,
     );
   }
   if (event.chain !== theirs.chain) {

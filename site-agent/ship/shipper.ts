@@ -5,7 +5,7 @@
  */
 import type { CompressBatch } from "../../protocol/batch.ts";
 import { batchRawBytesTarget, encodeBatch } from "../../protocol/batch.ts";
-import type { Heartbeat, Hello, StandbyLack } from "../../protocol/control.ts";
+import type { Heartbeat, Hello, HelloAnswer, StandbyLack } from "../../protocol/control.ts";
 import {
   parseBatchAnswer,
   parseHeartbeatAnswer,
@@ -13,7 +13,7 @@ import {
   wanRoutes,
 } from "../../protocol/control.ts";
 import type { Frame } from "../../protocol/frame.ts";
-import { frameHeaderBytes } from "../../protocol/frame.ts";
+import { buildGapFrame, frameHeaderBytes } from "../../protocol/frame.ts";
 import { joinFrames } from "../../protocol/frame-join.ts";
 import type {
   ChainPosition,
@@ -27,7 +27,7 @@ import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
 import type { LinkStatus } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
-import { errorCode, errorText } from "../../runtime/errors.ts";
+import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
 import type { HttpReply } from "../../runtime/http.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Random } from "../../runtime/random.ts";
@@ -58,12 +58,21 @@ export interface ShipSource {
   durable(): ShipPosition;
   /** Sequence before the first record kept. */
   headSequence(): Sequence;
+  /** Oldest position of a standby that could be proven: the head, or before it where records were dropped. */
+  floorSequence(): Sequence;
   /** Newest answered position, shipped or not. */
   answered(): { readonly sequence: Sequence; readonly dataBytesTotal: number };
   /** Consecutive frames from the one that holds `from` on, about `rawBytesMax` bytes, at least one. */
   frames(from: Sequence, rawBytesMax: number): Promise<Frame[]>;
   /** Chain value at a sequence; undefined when unknown. */
   chainAt(sequence: Sequence): Promise<ChainValue | undefined>;
+  /** The same with its total of data bytes, also where records were dropped; undefined when unknown. */
+  positionAt(sequence: Sequence): Promise<ShipPosition | undefined>;
+  /**
+   * The end of a gap from `first` on: the head, as it is then. Settles when it is durable that the standby may be told of
+   * it; `undefined` where `first` is not behind the head.
+   */
+  declareGap(first: Sequence): Promise<(ShipPosition & { readonly closedAtMs: number }) | undefined>;
 }
 
 /** Who lives with the outcome. Called in the order things happened; may call `close`. */
@@ -128,7 +137,7 @@ export class Shipper {
     const { source, link, random } = options;
     this.#options = options;
     this.#codecSetting = options.codec ?? link.settings.codec;
-    this.#state = shipStart(source.headSequence());
+    this.#state = shipStart(source.floorSequence());
     this.#context = {
       lineage: lineageToText(source.lineage),
       token: source.token,
@@ -301,10 +310,8 @@ export class Shipper {
         await link.control("POST", wanRoutes.hello(source.group), hello),
         parseHelloAnswer,
       );
-      const theirs =
-        answer.kind === "attached" || answer.kind === "diverged" ? answer.durable.sequence : undefined;
       const now = source.durable();
-      const chain = theirs === undefined || theirs > now.sequence ? undefined : await source.chainAt(theirs);
+      const chain = await this.#ourChain(answer, now.sequence);
       this.#dispatch({
         kind: "helloAnswered",
         id,
@@ -313,6 +320,7 @@ export class Shipper {
         durable: now.sequence,
         durableDataBytesTotal: now.dataBytesTotal,
         head: source.headSequence(),
+        floor: source.floorSequence(),
         chain: chain === undefined ? undefined : bytesToHex(chain),
       });
     } catch (error) {
@@ -323,33 +331,68 @@ export class Shipper {
     }
   }
 
+  /** Our chain value where the standby says it is. */
+  async #ourChain(answer: HelloAnswer, durable: Sequence): Promise<ChainValue | undefined> {
+    const { source } = this.#options;
+    if (answer.kind !== "attached" && answer.kind !== "diverged") return undefined;
+    const { sequence } = answer.durable;
+    if (sequence > durable) return undefined;
+    // To go on from there the total is needed as well; to name what differs the chain value is enough.
+    return answer.kind === "attached" ? (await source.positionAt(sequence))?.chain : source.chainAt(sequence);
+  }
+
+  /** What stands at `from` and behind it, or the gap that takes its place. Records may be dropped while they are read. */
+  async #frames(order: Extract<ShipEffect, { kind: "readBatch" }>, signal: AbortSignal): Promise<Frame[]> {
+    const { source } = this.#options;
+    const { from, through, rawBytes } = order;
+    for (;;) {
+      if (from <= source.headSequence()) return this.#gap(from, signal);
+      try {
+        const frames = await source.frames(from, Math.min(rawBytes, batchRawBytesTarget));
+        return joinFrames(packBatch(frames, from, through, rawBytes));
+      } catch (error) {
+        // The head is behind it now: a gap, and no second round.
+        if (errorCode(error) !== "JOURNAL_TRIMMED" || from > source.headSequence()) throw error;
+      }
+    }
+  }
+
+  /** Alone in its batch; none when the order was given up meanwhile: nobody is told of it then. */
+  async #gap(from: Sequence, signal: AbortSignal): Promise<Frame[]> {
+    const { source } = this.#options;
+    const after = await source.positionAt(from - 1);
+    if (signal.aborted) return [];
+    const to = after === undefined ? undefined : await source.declareGap(from);
+    if (after === undefined || to === undefined) {
+      throw new OperationalError({
+        code: "STANDBY_LOST",
+        message: `nothing is kept of ${from - 1}, from where the standby would have to be told of a gap`,
+        reaction: "resync",
+      });
+    }
+    return [buildGapFrame({ lineage: source.lineage, after, to, closedAtMs: to.closedAtMs })];
+  }
+
   async #read(order: Extract<ShipEffect, { kind: "readBatch" }>): Promise<void> {
     const { source } = this.#options;
-    const { id, from, through, rawBytes } = order;
+    const { id, from, through } = order;
     const batch = this.#kept.get(id);
     if (batch === undefined) return;
     let packed: Frame[];
     try {
-      packed = joinFrames(
-        packBatch(
-          await source.frames(from, Math.min(rawBytes, batchRawBytesTarget)),
-          from,
-          through,
-          rawBytes,
-        ),
-      );
+      packed = await this.#frames(order, batch.abort.signal);
     } catch (error) {
       if (!batch.abort.signal.aborted)
         this.#dispatch({ kind: "readFailed", id, code: errorCode(error), message: errorText(error) });
       return;
     }
+    if (batch.abort.signal.aborted) return;
     const last = packed[packed.length - 1];
     if (last === undefined) {
       const message = `the journal does not give ${from} although it is durable to ${through}`;
       this.#dispatch({ kind: "readFailed", id, code: "JOURNAL_SHORT", message });
       return;
     }
-    if (batch.abort.signal.aborted) return;
     const raw = packed.reduce((sum, frame) => sum + frameHeaderBytes + frame.body.byteLength, 0);
     const shrinks = (): boolean => sampleShrinks(packed);
     const codec = chooseCodec(this.#codecState, this.#codecSetting, order.lineBytesPerSecond, shrinks);

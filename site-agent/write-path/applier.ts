@@ -19,6 +19,8 @@ const applyPaceMs = 100;
 /** The images are synced and the checkpoint moved this often while there is something to do, ms. */
 const checkpointIntervalMs = 3_000;
 
+export type DropBehind = (checkpoint: Sequence, freed: () => void) => Promise<boolean>;
+
 export interface ApplierWorld {
   readonly log: FrameLog;
   readonly image: GroupImage;
@@ -30,6 +32,11 @@ export interface ApplierWorld {
   readonly releasedByStandby: () => Sequence;
   /** Reads may go to the image for everything up to `sequence`. */
   readonly applied: (sequence: Sequence) => void;
+  /**
+   * Frames behind the checkpoint go although the standby does not have them, `freed` being told; null: they never do. True:
+   * there is room enough. Its errors are the journal's.
+   */
+  readonly dropBehind: DropBehind | null;
   readonly trimmed: () => void;
   readonly failed: (error: unknown) => void;
 }
@@ -46,6 +53,10 @@ export class Applier {
   #applyTimer: Timer | null = null;
   #checkpointTimer: Timer | null = null;
   #stopped = false;
+  /** Writes wait for room that only a drop can make. */
+  #short = false;
+  /** Another checkpoint is wanted once the one under way has ended. */
+  #again = false;
 
   constructor(world: ApplierWorld) {
     this.#world = world;
@@ -71,7 +82,7 @@ export class Applier {
   }
 
   #plan(): void {
-    if (this.#durableBytes >= applyBytesTarget || !this.hasRoom) {
+    if (this.#durableBytes >= applyBytesTarget || !this.hasRoom || this.#short) {
       this.#startApply();
     } else if (this.#durableBytes > 0) {
       this.#applyTimer ??= this.#world.clock.after(applyPaceMs, () => this.#startApply());
@@ -81,6 +92,22 @@ export class Applier {
   /** Moves the checkpoint and trims now: the journal is short of room, or the standby released frames. */
   checkpointSoon(): void {
     this.#startCheckpoint();
+  }
+
+  /**
+   * The journal is full: frames behind the checkpoint are dropped now. Where there are none, everything durable is applied
+   * and the checkpoint moved, again and again while more becomes durable; it ends because writes wait meanwhile.
+   */
+  dropSoon(): void {
+    this.#short = true;
+    this.#plan();
+    this.#startCheckpoint();
+  }
+
+  /** The standby released frames, and nobody waits for the room: with the next checkpoint, which comes by itself. */
+  trimLater(): void {
+    if (this.#stopped) return;
+    this.#checkpointTimer ??= this.#world.clock.after(checkpointIntervalMs, () => this.#startCheckpoint());
   }
 
   /** Applies everything durable, syncs and commits; the image then equals the journal's durable position. */
@@ -134,20 +161,30 @@ export class Applier {
     this.#durableBytes -= bytes;
     this.#world.past?.addNewest();
     this.#world.applied(step[count - 1]!.last);
-    this.#checkpointTimer ??= this.#world.clock.after(checkpointIntervalMs, () => this.#startCheckpoint());
+    if (this.#short) this.#startCheckpoint();
+    else this.trimLater();
   }
 
   #startCheckpoint(): void {
     this.#checkpointTimer?.cancel();
     this.#checkpointTimer = null;
-    if (this.#stopped || this.#checkpointing !== null) return;
+    if (this.#stopped) return;
+    if (this.#checkpointing !== null) {
+      // It may be past the place where it would have dropped something.
+      this.#again = this.#short;
+      return;
+    }
     this.#checkpointing = this.#checkpoint().finally(() => {
       this.#checkpointing = null;
+      if (!this.#again) return;
+      this.#again = false;
+      this.#startCheckpoint();
     });
   }
 
   async #checkpoint(): Promise<void> {
     const { image, log } = this.#world;
+    const head = log.head.sequence;
     try {
       if (image.held.sequence > image.applied.sequence) {
         // After the sync the image survives power loss up to what it returns; only then may the marker say so.
@@ -155,8 +192,16 @@ export class Applier {
       }
       const through = Math.min(image.applied.sequence, this.#world.releasedByStandby());
       if (through > log.head.sequence) await log.trim(through);
+      if (this.#short && this.#world.dropBehind !== null) {
+        const enough = await this.#world.dropBehind(image.applied.sequence, () => {
+          this.#short = false;
+          this.#world.trimmed();
+        });
+        if (enough) this.#short = false;
+      }
       await this.#world.past?.stepped();
-      this.#world.trimmed();
+      // Told only when there is news: whoever asks for room again at once would keep this going for ever.
+      if (log.head.sequence !== head) this.#world.trimmed();
     } catch (error) {
       this.#fail(error);
     }

@@ -13,7 +13,8 @@ import type { FrameLog, LogPosition } from "../../journal/frame-log.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import type { LineageBytes, Sequence, VolumeNumber } from "../../protocol/ids.ts";
 import { bytesEqual } from "../../protocol/ids.ts";
-import type { Clock } from "../../runtime/clock.ts";
+import type { Clock, Timer } from "../../runtime/clock.ts";
+import type { DropBehind } from "./applier.ts";
 import { Applier } from "./applier.ts";
 import type { HoldCode, InFlight } from "./committer.ts";
 import { Committer, notePlaced } from "./committer.ts";
@@ -26,6 +27,8 @@ export interface EngineListener {
   readonly durable: (position: LogPosition) => void;
   readonly answered: (frame: Frame) => void;
   readonly held: (code: HoldCode | null) => void;
+  /** The journal has more room. */
+  readonly trimmed: () => void;
   /** The engine has stopped itself; close it and open another, or stop the group. */
   readonly failed: (error: unknown) => void;
 }
@@ -44,11 +47,15 @@ export interface EngineWorld {
   readonly durability: "flush" | "write";
   readonly unappliedBytesMax: number;
   readonly releasedByStandby: () => Sequence;
+  /** See ApplierWorld; null: a full journal holds writes. */
+  readonly dropBehind: DropBehind | null;
   readonly listener: EngineListener;
 }
 
 /** Ranges of zeroes waiting for the image: each read looks through them, so they are few. */
 const unappliedRangesMax = 1_024;
+/** Writes that wait longer than this for frames to be dropped are called held, ms. */
+const shortMsMax = 2_000;
 
 export class Engine {
   readonly log: FrameLog;
@@ -62,6 +69,7 @@ export class Engine {
   /** The frame whose put failed; none of its writes has been answered. */
   #unsettled: InFlight | null = null;
   #failed = false;
+  #shortTimer: Timer | null = null;
   #signalFailed: () => void = () => {};
   readonly #whenFailed = new Promise<void>((resolve) => {
     this.#signalFailed = resolve;
@@ -85,7 +93,11 @@ export class Engine {
         this.#overlay.evictThrough(sequence);
         this.#committer.kick();
       },
-      trimmed: () => this.#committer.kick(),
+      dropBehind: world.dropBehind,
+      trimmed: () => {
+        this.#committer.kick();
+        world.listener.trimmed();
+      },
       failed,
     });
     this.#syncer = new Syncer({
@@ -112,16 +124,29 @@ export class Engine {
         world.listener.answered(frame);
         this.#syncer.kick(urgent);
       },
-      held: (code) => {
-        // The quickest way to room in the journal: move the checkpoint and trim what the standby has.
-        if (code !== null) this.#applier.checkpointSoon();
-        world.listener.held(code);
-      },
+      held: (code) => this.#held(code),
       failed: (error, unsettled) => {
         this.#unsettled = unsettled;
         this.#fail(error);
       },
     });
+  }
+
+  #held(code: HoldCode | null): void {
+    const { dropBehind, clock, listener } = this.#world;
+    this.#shortTimer?.cancel();
+    this.#shortTimer = null;
+    if (code === "JOURNAL_FULL" && dropBehind !== null) {
+      this.#applier.dropSoon();
+      // Only what is durable can be applied, and only what is applied can go.
+      this.#syncer.kick(true);
+      // Room is a matter of milliseconds, unless a disk hangs: then it is said that writes wait.
+      this.#shortTimer = clock.after(shortMsMax, () => listener.held(code));
+      return;
+    }
+    // The quickest way to room in the journal: move the checkpoint and trim what the standby has.
+    if (code !== null) this.#applier.checkpointSoon();
+    listener.held(code);
   }
 
   /** Writes are waiting in `pending`. */
@@ -140,9 +165,13 @@ export class Engine {
     this.#syncer.kick(true);
   }
 
-  /** The standby released frames: trim when it is worth it. */
+  /**
+   * The standby released frames: trim when it is worth it. Later at the latest, so that after a restart the head tells where
+   * the standby was: an overflow marks the positions behind it.
+   */
   standbyAdvanced(): void {
     if (!this.#applier.hasRoom || this.log.roomFor(0) !== "ok") this.#applier.checkpointSoon();
+    else this.#applier.trimLater();
     this.#committer.kick();
   }
 
@@ -208,6 +237,7 @@ export class Engine {
   }
 
   async #close(how: "clean" | "abandon"): Promise<void> {
+    this.#shortTimer?.cancel();
     await Promise.all([this.#committer.stop(), this.#syncer.stop(), this.#applier.stop()]);
     try {
       await this.log.close(how);

@@ -46,6 +46,7 @@ const settings: GroupSettings = {
   volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
   durability: "flush",
   rpo: { ageMs: null, bytes: null },
+  overflow: "hold",
   history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
   scan: { bytesPerSecond: null, verifyCron: null },
 };

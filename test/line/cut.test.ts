@@ -53,10 +53,17 @@ function shipSource(from: Source): ShipSource {
     genesis,
     durable,
     headSequence: () => 0,
+    floorSequence: () => 0,
     answered: durable,
     frames: async (first) => from.frames.filter((frame) => frame.last >= first),
     chainAt: async (sequence) =>
       sequence === 0 ? genesis : from.frames.find((frame) => frame.last === sequence)?.chainAfter,
+    positionAt: async (sequence) => {
+      if (sequence === 0) return { sequence, chain: genesis, dataBytesTotal: 0 };
+      const frame = from.frames.find(({ last }) => last === sequence);
+      return frame && { sequence, chain: frame.chainAfter, dataBytesTotal: frame.dataBytesTotal };
+    },
+    declareGap: async () => undefined,
   };
 }
 

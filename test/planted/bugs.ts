@@ -1,5 +1,6 @@
 /** All planted bugs, in the order of the way a write takes. */
 import { applyBugs } from "./bugs/apply.ts";
+import { dropBugs } from "./bugs/drop.ts";
 import { failoverBugs } from "./bugs/failover.ts";
 import { formatBugs } from "./bugs/formats.ts";
 import { imageBugs } from "./bugs/image.ts";
@@ -24,6 +25,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   ...intakeBugs,
   ...applyBugs,
   ...scanBugs,
+  ...dropBugs,
   ...overflowBugs,
   ...failoverBugs,
 ];

@@ -28,6 +28,7 @@ export const owner: OwnerStatus = {
   },
   members: [],
   scan: null,
+  overflow: null,
   history: null,
   volumes: [{ volume: "data", sizeBytes: 67_108_864 }],
 };

@@ -88,6 +88,7 @@ class Rig {
         volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
         durability: "flush",
         rpo: { ageMs: null, bytes: null },
+        overflow: "hold",
         history: { windowMs: 0, bytesMax: 1 << 30 },
         scan: { bytesPerSecond: null, verifyCron: null },
       },

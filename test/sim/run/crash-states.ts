@@ -39,6 +39,7 @@ const group: GroupSettings = {
   volumes: ["data", "wal"].map((name) => ({ name, sizeBytes: 64 * 1024, image: null, standbyImage: null })),
   durability: "flush",
   rpo: { ageMs: null, bytes: null },
+  overflow: "hold",
   history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
   scan: { bytesPerSecond: null, verifyCron: null },
 };

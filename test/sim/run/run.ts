@@ -97,6 +97,7 @@ export function drawPlan(seed: number): RunPlan {
     })),
     durability: random.chance(0.8) ? "flush" : "write",
     rpo: { ageMs: null, bytes: null },
+    overflow: "hold",
     history,
     scan: { bytesPerSecond: null, verifyCron: null },
   });

@@ -103,6 +103,7 @@ class Rig {
         volumes: [volume],
         durability: "flush",
         rpo: { ageMs: null, bytes: null },
+        overflow: "hold",
         history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
         scan: { bytesPerSecond: null, verifyCron: null },
       },

@@ -55,6 +55,7 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
       })),
       durability: "flush",
       rpo: { ageMs: null, bytes: null },
+      overflow: "hold",
       history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
       scan: { bytesPerSecond: null, verifyCron: null },
     },

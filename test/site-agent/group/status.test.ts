@@ -30,6 +30,7 @@ function facts(change: Partial<OwnerFacts>): OwnerFacts {
     },
     durability: "flush",
     rpo: { ageMs: null, bytes: null },
+    overflow: null,
     position: { written: 9, durable: 9, shipped: 9, acknowledged: 1, applied: 1 },
     lag: { writes: 0, bytes: 0, ageMs: 0, oldestAtMs: null },
     noProgressMs: 10,

@@ -122,10 +122,12 @@ class Rig {
       },
       durability,
       unappliedBytesMax: 256 * 1024,
+      dropBehind: null,
       releasedByStandby: () => Number.POSITIVE_INFINITY,
       listener: {
         durable: () => {},
         answered: (frame) => this.frames.push(frame),
+        trimmed: () => {},
         held: () => {},
         failed: (error) => assert.fail(String(error)),
       },

@@ -175,6 +175,7 @@ class Rig {
         })),
         durability: "flush",
         rpo: { ageMs: null, bytes: null },
+        overflow: "hold",
         history: { windowMs: 0, bytesMax: 1 << 30 },
         scan: { bytesPerSecond: 64 * 1024 * 1024, verifyCron: null },
       },

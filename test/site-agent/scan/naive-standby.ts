@@ -17,6 +17,9 @@ export class NaiveStandby {
   /** Rows of one answer. */
   rowsMax = 512;
   since = 0;
+  #applied = 0;
+  /** Begin of the resync whose end would complete it; 0: none since the last gap. */
+  #resync = 0;
   #found: { sequence: Sequence; bits: string }[] = [];
 
   constructor(sizes: readonly number[], lacks?: StandbyLack) {
@@ -25,7 +28,7 @@ export class NaiveStandby {
   }
 
   get applied(): Sequence {
-    return this.records.length;
+    return this.#applied;
   }
 
   apply(frames: readonly Frame[]): void {
@@ -34,6 +37,7 @@ export class NaiveStandby {
 
   #apply(record: BlockRecord): void {
     this.records.push(record);
+    this.#applied += record.kind === "gap" ? record.span : 1;
     const volume = this.volumes[record.volume]!;
     const end = record.offset + record.length;
     switch (record.kind) {
@@ -49,7 +53,14 @@ export class NaiveStandby {
         else volume.set(record.data, record.offset);
         return;
       case "scanMark":
+        if (record.mark === "begin" && record.purpose === "resync") this.#resync = this.#applied;
         if (record.mark === "end" && record.purpose === "first-sync") this.lacks = undefined;
+        if (record.mark === "end" && record.purpose === "resync" && record.begin === this.#resync)
+          this.lacks = undefined;
+        return;
+      case "gap":
+        this.lacks = "resync";
+        this.#resync = 0;
         return;
       case "scanDigest": {
         const ours: Uint8Array[] = [];

@@ -97,9 +97,9 @@ class Conversation {
   outcome: "done" | "given-up" | null = null;
   begins = 0;
 
-  constructor(random: SeededRandom, walk: Walk) {
+  constructor(random: SeededRandom, walk: Walk, only: PlanContext["only"] = null) {
     this.random = random;
-    this.context = { volumes, walk };
+    this.context = { volumes, walk, only };
     this.start();
   }
 
@@ -157,8 +157,11 @@ class Conversation {
     for (const name of wrong) {
       const [volume, chunk] = name.split(" ").map(Number) as [number, number];
       const index = volumes.findIndex(({ number }) => number === volume);
+      const { only } = this.context;
+      const at = only === null ? chunk : only[index]!.indexOf(chunk);
+      assert(at >= 0, `${name} is walked`);
       const before =
-        index < place.volume || (index === place.volume && Math.floor(chunk / windowChunks) < place.window);
+        index < place.volume || (index === place.volume && Math.floor(at / windowChunks) < place.window);
       if (!before) continue;
       if (walk.kind === "compare" && !walk.mend) assert(this.reported.has(name), `${name} is reported`);
       else assert.fail(`${name} was confirmed and is wrong`);
@@ -272,10 +275,14 @@ function plant(random: SeededRandom, differing: Set<string>): Set<string> {
 const seed = seedFromEnvironment();
 console.log(`SEED=${seed}`);
 
-function converse(stream: number, walkOf: (planted: Set<string>) => Walk) {
+function converse(
+  stream: number,
+  walkOf: (planted: Set<string>) => Walk,
+  onlyOf: (planted: Set<string>, random: SeededRandom) => PlanContext["only"] = () => null,
+) {
   const random = new SeededRandom(seed, stream);
   const planted = plant(random, new Set());
-  const talk = new Conversation(random, walkOf(planted));
+  const talk = new Conversation(random, walkOf(planted), onlyOf(planted, random));
   for (const name of planted) talk.standby.differing.add(name);
   let steps = 0;
   for (; talk.outcome === null; steps += 1) {
@@ -299,6 +306,40 @@ test("a scan that mends leaves no difference behind, whoever is killed meanwhile
     const { talk } = converse(stream, () => ({ kind: "compare", mend: true }));
     assert.equal(talk.outcome, "done");
     assert.equal(talk.standby.differing.size, 0);
+  }
+});
+
+test("a resync mends everything that differs in dirty chunks and looks at no other, whoever is killed meanwhile", () => {
+  for (let stream = 500; stream < 530; stream += 1) {
+    const dirty = (planted: Set<string>, random: SeededRandom) => {
+      const share = random.pick([0, 0.02, 0.9]);
+      return volumes.map(({ number, sizeBytes }) => {
+        const chunks = Array.from({ length: Math.ceil(sizeBytes / scanChunkBytes) }, (_, chunk) => chunk);
+        return Uint32Array.from(
+          chunks.filter(
+            (chunk) =>
+              random.chance(share) || [...planted].some((name) => name.startsWith(`${number} ${chunk} `)),
+          ),
+        );
+      });
+    };
+    const { talk } = converse(stream, () => ({ kind: "compare", mend: true }), dirty);
+    assert.equal(talk.outcome, "done");
+    assert.equal(talk.standby.differing.size, 0);
+    const { only } = talk.context;
+    let bytes = 0;
+    for (const [index, { sizeBytes }] of volumes.entries())
+      for (const chunk of only![index]!)
+        bytes += Math.min(scanChunkBytes, sizeBytes - chunk * scanChunkBytes);
+    assert.equal(totalBytes(talk.context), bytes);
+    assert.equal(doneBytes(talk.state, talk.context), bytes);
+    for (const entry of talk.standby.order) {
+      if (entry.kind !== "digest" && entry.kind !== "content") continue;
+      const index = volumes.findIndex(({ number }) => number === entry.volume);
+      const count = entry.kind === "digest" ? entry.count : 1;
+      for (let chunk = entry.chunk; chunk < entry.chunk + count; chunk += 1)
+        assert(only![index]!.includes(chunk), `chunk ${chunk} is clean`);
+    }
   }
 });
 
@@ -350,6 +391,7 @@ test("digests that this opening of the standby has not compared are ordered agai
   const context: PlanContext = {
     volumes: [{ number: 0, sizeBytes: 2 * scanChunkBytes }],
     walk: { kind: "compare", mend: false },
+    only: null,
   };
   let state = planStart(7, { volume: 0, window: 0 });
   const say = (event: PlanEvent) => {

@@ -25,7 +25,7 @@ test("differences become ranges and are leaves again, up to the bound; beyond it
   const leaf = fc.integer({ min: 0, max: leavesMax - 1 });
   fc.assert(
     fc.property(fc.array(fc.uniqueArray(leaf, { maxLength: 250 }), { maxLength: 3 }), (chunks) => {
-      let document = newScan("verify", "compare", 4, 5);
+      let document = newScan("verify", "compare", 4, 5, null);
       let count = 0;
       chunks.forEach((leaves, chunk) => {
         const bits = new Uint8Array(leavesMax / 8);

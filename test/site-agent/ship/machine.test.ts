@@ -61,7 +61,13 @@ class Play {
     return this;
   }
 
-  hello(durable: number, theirs: number, head = 0, chain: string | undefined = chainText(theirs)): Step {
+  hello(
+    durable: number,
+    theirs: number,
+    head = 0,
+    chain: string | undefined = chainText(theirs),
+    floor = head,
+  ): Step {
     const { id, create } = this.order("sendHello");
     return this.on({
       kind: "helloAnswered",
@@ -76,6 +82,7 @@ class Play {
       durable,
       durableDataBytesTotal: durable * 4096,
       head,
+      floor,
       chain,
     });
   }
@@ -153,6 +160,7 @@ const events: { readonly [K in ShipEventKind]: (play: Play) => Extract<ShipEvent
     durable: 20,
     durableDataBytesTotal: 1,
     head: 0,
+    floor: 0,
     chain: chainText(10),
   }),
   helloFailed: (play) => ({ kind: "helloFailed", id: play.state.helloId, code: "PEER_CLOSED" }),
@@ -297,6 +305,38 @@ test("SH4: a standby behind what was trimmed or acknowledged is STANDBY_LOST", (
   assert.equal(back.state.acknowledged, 18);
 });
 
+test("SH4: a standby in front of the head is taken up where a waymark proves it, and lost where none does", () => {
+  const dropped = new Play(5);
+  dropped.on({ kind: "started" });
+  dropped.hello(20, 9, 15, chainText(9), 5);
+  assert.equal(dropped.state.condition, "attached");
+  assert.equal(dropped.state.acknowledged, 9);
+  assert.equal(dropped.state.sendNext, 10);
+
+  const unproven = new Play(5);
+  unproven.on({ kind: "started" });
+  const answered = {
+    kind: "attached",
+    durable: { sequence: 9, chain: chainText(9) },
+    applied: 9,
+    token,
+  } as const;
+  const { id } = unproven.order("sendHello");
+  const positions = { durable: 20, durableDataBytesTotal: 1, head: 15, floor: 5, chain: undefined };
+  unproven.on({ kind: "helloAnswered", id, create: false, answer: answered, ...positions });
+  assert.equal(unproven.state.reason?.code, "STANDBY_LOST");
+
+  const other = new Play(5);
+  other.on({ kind: "started" });
+  other.hello(20, 9, 15, chainText(8), 5);
+  assert.equal(other.state.reason?.code, "DIVERGED");
+
+  const below = new Play(5);
+  below.on({ kind: "started" });
+  below.hello(20, 4, 15, chainText(4), 5);
+  assert.equal(below.state.reason?.code, "STANDBY_LOST");
+});
+
 test("SH5: an acknowledgement beyond our journal is STANDBY_AHEAD and not believed", () => {
   const play = new Play().attach(20, 10);
   play.answer(play.send(), { kind: "acknowledged", durable: 21, applied: 0 });
@@ -317,6 +357,7 @@ test("SH6: an unknown standby is created only when nothing was trimmed or acknow
       durable: 20,
       durableDataBytesTotal: 1,
       head,
+      floor: head,
       chain: undefined,
     });
   };
@@ -436,6 +477,9 @@ class World {
   readonly play = new Play();
   durable = 0;
   theirs = 0;
+  /** Up to here the journal has dropped what it held, whoever had it. */
+  head = 0;
+  gaps = 0;
   /** Open requests: hellos and batches by id, with the range they carry. */
   readonly hellos: { id: number; create: boolean }[] = [];
   readonly batches = new Map<number, { first: number; last: number }>();
@@ -525,6 +569,10 @@ class World {
     const id = ids[pick % Math.max(1, ids.length)];
     switch (pick % 6) {
       case 0:
+        if (fault % 3 === 2) {
+          this.head = Math.max(this.head, play.state.durable - (pick % 4));
+          return;
+        }
         this.durable += 1 + (fault % 5);
         return this.event({
           kind: "durableAdvanced",
@@ -543,19 +591,24 @@ class World {
           applied: 0,
           token,
         });
-      case 2:
+      case 2: {
         if (read === undefined) return this.wake();
         this.reads.shift();
+        // A gap from there to the head, or records.
+        const isGap = read.from <= this.head;
+        if (isGap) this.gaps += 1;
+        const last = isGap ? this.head : Math.min(read.through, read.from + (fault % 7));
         this.event({
           kind: "batchSent",
           id: read.id,
           first: read.from,
-          last: Math.min(read.through, read.from + (fault % 7)),
-          dataBytesTotal: Math.min(read.through, read.from + (fault % 7)) * 4096,
+          last,
+          dataBytesTotal: last * 4096,
           rawBytes: 4096,
           wireBytes: 100,
         });
         return this.open(read.id);
+      }
       case 3: {
         const range = id === undefined ? undefined : this.batches.get(id);
         if (id === undefined || range === undefined) return this.wake();
@@ -610,13 +663,15 @@ class World {
       answer,
       durable: this.durable,
       durableDataBytesTotal: this.durable * 4096,
-      head: 0,
+      head: this.head,
+      floor: 0,
       chain: answer.kind === "attached" ? answer.durable.chain : undefined,
     });
   }
 }
 
-test("properties: in any conversation the invariants hold, and when the faults stop everything is acknowledged (SH11)", () => {
+test("properties: in any conversation the invariants hold, and when the faults stop everything is acknowledged, whatever was dropped (SH11)", () => {
+  let gaps = 0;
   fc.assert(
     fc.property(fc.array(fc.tuple(fc.nat(1_000), fc.nat(1_000)), { maxLength: 400 }), (script) => {
       const world = new World();
@@ -628,7 +683,9 @@ test("properties: in any conversation the invariants hold, and when the faults s
         for (const pick of [1, 2, 3, 4]) world.happen(pick, noFault);
       }
       assert.equal(world.play.state.acknowledged, world.durable, `SH11 from ${world.play.state.condition}`);
+      gaps += world.gaps;
     }),
     { numRuns: 500 },
   );
+  assert.ok(gaps > 20, `only ${gaps} gaps were sent`);
 });

@@ -2,6 +2,7 @@
 import { genesisChain } from "../../../protocol/chain.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { buildFrame } from "../../../protocol/frame.ts";
+import { sliceFrame } from "../../../protocol/frame-split.ts";
 import type { ChainValue, Sequence, Token, VolumeEntry } from "../../../protocol/ids.ts";
 import type { BlockRecord } from "../../../protocol/record.ts";
 import type { ShipSource } from "../../../site-agent/ship/shipper.ts";
@@ -18,6 +19,10 @@ export class MemorySource implements ShipSource {
   readonly allFrames: Frame[] = [];
   readonly chains = new Map<Sequence, ChainValue>([[0, this.genesis]]);
   head = 0;
+  /** Oldest position that can be proven where frames were dropped; the head unless set. */
+  floor: Sequence | undefined;
+  /** First and last of the gaps that the shipper wanted to tell of. */
+  readonly declared: [Sequence, Sequence][] = [];
 
   /** Appends one frame of `count` writes of `length` bytes; `fill` gives each record's byte. */
   append(
@@ -83,5 +88,25 @@ export class MemorySource implements ShipSource {
 
   async chainAt(sequence: Sequence): Promise<ChainValue | undefined> {
     return this.chains.get(sequence);
+  }
+
+  floorSequence(): Sequence {
+    return this.floor ?? this.head;
+  }
+
+  async positionAt(sequence: Sequence) {
+    if (sequence < this.floorSequence()) return undefined;
+    if (sequence === 0) return { sequence, chain: this.genesis, dataBytesTotal: 0 };
+    const frame = this.allFrames.find(({ first, last }) => first <= sequence && sequence <= last);
+    if (frame === undefined) return undefined;
+    const { chainAfter: chain, dataBytesTotal } = sliceFrame(frame, frame.first, sequence);
+    return { sequence, chain, dataBytesTotal };
+  }
+
+  async declareGap(first: Sequence) {
+    if (first > this.head) return undefined;
+    this.declared.push([first, this.head]);
+    const position = await this.positionAt(this.head);
+    return position === undefined ? undefined : { ...position, closedAtMs: 3 };
   }
 }

@@ -12,6 +12,7 @@ import { compressAside } from "../../../protocol/batch.ts";
 import type { Sequence, Token } from "../../../protocol/ids.ts";
 import { bytesEqual } from "../../../protocol/ids.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import { OperationalError } from "../../../runtime/errors.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { systemRandom } from "../../../runtime/random.ts";
 import type { LinkSettings, SiteSettings, TlsFiles } from "../../../runtime/settings/types.ts";
@@ -317,6 +318,69 @@ test("a standby that is gone after trimming is not created anew", async (t) => {
   shipper.start();
   await until("stopped", () => stops[0]);
   assert.deepEqual(stops, ["STANDBY_LOST"]);
+});
+
+test("a standby behind what was dropped is told of a gap, alone in its batch, and gets the rest", async (t) => {
+  const all = await rig(t);
+  const { source, gateway, shipper } = all;
+  for (let count = 0; count < 30; count += 1) source.append(1, 4096);
+  gateway.known = true;
+  gateway.frames.push(...source.allFrames.slice(0, 5));
+  source.floor = 3;
+  source.head = 20;
+  shipper.start();
+  await until("everything acknowledged", () => (all.heard.acknowledged === 30 ? true : undefined));
+  assert.deepEqual(source.declared, [[6, 20]]);
+  const gap = gateway.frames[5]!;
+  assert.deepEqual(
+    [gap.first, gap.count, gap.last, gap.dataBytesTotal, gap.records[0]?.kind],
+    [6, 1, 20, 20 * 4096, "gap"],
+  );
+  assert.equal(gateway.frames[6]!.first, 21);
+  assert.ok(gateway.batches > 1, "the gap was alone");
+});
+
+test("records that are dropped while they are read become part of a gap, and shipping goes on", async (t) => {
+  const all = await rig(t);
+  const { source, gateway, shipper } = all;
+  for (let count = 0; count < 12; count += 1) source.append(1, 4096);
+  source.floor = 0;
+  const frames = source.frames.bind(source);
+  let drops = 0;
+  source.frames = async (from, bytesMax) => {
+    // Twice the head moves on between the decision to read and the read.
+    if (drops < 2 && from > source.head) {
+      drops += 1;
+      source.head = Math.min(10, from + 3);
+      throw new OperationalError({ code: "JOURNAL_TRIMMED", message: "gone", reaction: "resync" });
+    }
+    return frames(from, bytesMax);
+  };
+  shipper.start();
+  await until("everything acknowledged", () => (all.heard.acknowledged === 12 ? true : undefined));
+  assert.deepEqual(all.heard.stops, []);
+  assert.equal(drops, 2);
+  assert.deepEqual(
+    gateway.frames
+      .filter(({ records }) => records[0]?.kind === "gap")
+      .map(({ first, last }) => [first, last]),
+    source.declared,
+  );
+});
+
+test("a position that nothing tells of any more stops shipping instead of being guessed at", async (t) => {
+  const all = await rig(t);
+  const { source, gateway, shipper } = all;
+  for (let count = 0; count < 12; count += 1) source.append(1, 4096);
+  gateway.known = true;
+  gateway.frames.push(...source.allFrames.slice(0, 5));
+  source.head = 8;
+  source.floor = 2;
+  source.positionAt = async () => undefined;
+  shipper.start();
+  await until("stopped", () => all.heard.stops[0]);
+  assert.deepEqual(all.heard.stops, ["STANDBY_LOST"]);
+  assert.equal(gateway.batches, 0);
 });
 
 test("a refusal is reported and shipping goes on when it is mended", async (t) => {

@@ -110,10 +110,12 @@ class Bench {
       clock: systemClock,
       durability: this.#durability,
       unappliedBytesMax: 512 * 1024,
+      dropBehind: null,
       releasedByStandby: () => Number.POSITIVE_INFINITY,
       listener: {
         durable: () => {},
         answered: () => {},
+        trimmed: () => {},
         held: () => {},
         failed: (error) => this.failures.push(error),
       },

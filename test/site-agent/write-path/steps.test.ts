@@ -54,10 +54,12 @@ class Rig {
       clock: hastyClock,
       durability,
       unappliedBytesMax: 1024 * 1024,
+      dropBehind: null,
       releasedByStandby: () => Number.POSITIVE_INFINITY,
       listener: {
         durable: (position) => this.shipped.push(position.sequence),
         answered: () => {},
+        trimmed: () => {},
         held: () => {},
         failed: (error) => assert.fail(String(error)),
       },
