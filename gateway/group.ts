@@ -25,6 +25,7 @@ import { parseHandoverRecord } from "../protocol/handover.ts";
 import type { HistoryAsk, HistoryCheckAnswer } from "../protocol/history-check.ts";
 import type { Lineage, Token } from "../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
+import type { StandbyPinAnswer, StandbyPinAsk } from "../protocol/standby-pin.ts";
 import type { Reason, StandbyStatus } from "../protocol/status.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
@@ -76,6 +77,8 @@ export interface StandbyGroupOptions {
   readonly log: Log;
 }
 
+/** Points kept from before repairs, until an operator has looked at them: each may make the history longer. */
+const repairPinsMax = 8;
 /** Pause before the intake is opened again after it failed, ms; doubled up to the maximum. */
 const reopenMsMin = 1_000;
 const reopenMsMax = 30_000;
@@ -455,6 +458,29 @@ export class StandbyGroup implements FailoverGround {
     try {
       return await past.checkFor(ask.after, this.scanBytesPerSecond);
     } catch (error) {
+      return { kind: "refused", code: errorCode(error), message: errorText(error) };
+    }
+  }
+
+  /** Keeps the newest point before the owner's repair replaces what we hold; named by the verify, so once for each. */
+  async pinBeforeRepair(ask: StandbyPinAsk): Promise<StandbyPinAnswer> {
+    const foreign = this.#answerForeign(ask.lineage, ask.token);
+    if (foreign !== undefined) return foreign;
+    const past = this.past;
+    if (past === undefined) return this.#stoppedAnswer(this.#trouble ?? this.#open?.applier.trouble ?? null);
+    const pins = past.status?.pins ?? [];
+    const id = `repair-${ask.after}`;
+    const known = pins.find((pin) => pin.id === id);
+    if (known !== undefined) return { kind: "pinned", id, sequence: known.sequence };
+    if (pins.filter((pin) => pin.id.startsWith("repair-")).length >= repairPinsMax) {
+      const message = `${repairPinsMax} points from before repairs are pinned already; unpin them first`;
+      return { kind: "refused", code: "PINS_FULL", message };
+    }
+    try {
+      const { sequence } = await past.pin(() => id, { kind: "latest" }, "before a repair");
+      return { kind: "pinned", id, sequence };
+    } catch (error) {
+      if (errorCode(error) === "POINTS_NONE") return { kind: "none" };
       return { kind: "refused", code: errorCode(error), message: errorText(error) };
     }
   }

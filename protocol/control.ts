@@ -30,6 +30,8 @@ export const wanRoutes = {
   heartbeat: (group: string) => `/v1/groups/${group}/heartbeat`,
   /** POST ScanAsk: ScanAnswer. */
   scan: (group: string) => `/v1/groups/${group}/scan`,
+  /** POST StandbyPinAsk: StandbyPinAnswer (standby-pin.ts). */
+  standbyPin: (group: string) => `/v1/groups/${group}/pin`,
   /** POST HistoryAsk: HistoryCheckState, or a refusal (history-check.ts). */
   historyCheck: (group: string) => `/v1/groups/${group}/history-check`,
 } as const;

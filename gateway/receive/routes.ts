@@ -75,6 +75,16 @@ export function wanRoutesOf(groups: ReadonlyMap<string, StandbyGroup>, log: Log)
     },
     {
       method: "POST",
+      pattern: wanRoutes.standbyPin(":group"),
+      run: admitted(async (group, request) => {
+        const ask = parseScanAsk(await request.body(controlBytesMax));
+        return (
+          refuseForeignToken(ask.token, group.peer) ?? { status: 200, json: await group.pinBeforeRepair(ask) }
+        );
+      }),
+    },
+    {
+      method: "POST",
       pattern: wanRoutes.batches(":group"),
       run: admitted((group, request) => group.batch(request, group.peer)),
     },

@@ -37,6 +37,7 @@ export function describeSettings(settings: Settings): unknown {
               window: group.history.windowMs === 0 ? "off" : formatDurationExact(group.history.windowMs),
               maxBytes: formatSizeExact(group.history.bytesMax),
             },
+            onMismatch: group.scan.onMismatch,
             scan: { rate: formatRateExact(group.scan.bytesPerSecond) },
           },
           schedule: group.scan.verifyCron === null ? {} : { verify: group.scan.verifyCron },

@@ -148,7 +148,7 @@ class Resolver {
   }
 
   group(name: string, group: ConfigFile["groups"][string]): GroupSettings {
-    const { rpo, durability, overflow, history, scan } = group.protection;
+    const { rpo, durability, overflow, history, scan, onMismatch } = group.protection;
     return {
       name,
       home: group.home,
@@ -163,7 +163,7 @@ class Resolver {
       rpo: { ageMs: rpo.age ?? null, bytes: rpo.bytes ?? null },
       overflow,
       history: { windowMs: history.window, bytesMax: history.maxBytes },
-      scan: { bytesPerSecond: scan.rate, verifyCron: group.schedule.verify ?? null },
+      scan: { bytesPerSecond: scan.rate, verifyCron: group.schedule.verify ?? null, onMismatch },
     };
   }
 

@@ -163,6 +163,9 @@ const group = z.strictObject({
             .describe("of this group, beside its images; the oldest points go first"),
         })
         .prefault({}),
+      onMismatch: choice(["report", "repair"])
+        .default("report")
+        .describe("what a verify does with blocks of the standby that differ from the owner's"),
       scan: z
         .strictObject({
           rate: rate.prefault("64MiB/s").describe("what a first sync or a consistency check reads at most"),

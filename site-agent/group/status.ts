@@ -47,6 +47,8 @@ export interface OwnerFacts {
   readonly firstSync: boolean;
   readonly scan: OwnerStatus["scan"];
   readonly overflow: OwnerStatus["overflow"];
+  /** What was repaired at the standby differs again. */
+  readonly mismatch: Reason | null;
   readonly link: LinkStatus;
   readonly durability: "flush" | "write";
   readonly rpo: { readonly ageMs: number | null; readonly bytes: number | null };
@@ -135,6 +137,7 @@ function judge(facts: OwnerFacts, breached: boolean, nowMs: number): Verdict {
       "after a power loss, TCP exports wait for: group resume --accept-unflushed",
     );
   }
+  if (facts.mismatch !== null) return { state: "at-risk", reason: facts.mismatch };
   if (breached)
     return say("at-risk", "RPO_BREACHED", "the standby is further behind than the group's rpo allows");
   if (lag.writes > 0 && facts.noProgressMs > noProgressMsMax) {

@@ -6,10 +6,13 @@
 import { dirname } from "node:path";
 import type { ScanAnswer, ScanAsk, StandbyLack } from "../../protocol/control.ts";
 import { parseScanAnswer, wanRoutes } from "../../protocol/control.ts";
+import { fieldsOf } from "../../protocol/fields.ts";
 import type { HistoryAsk, HistoryCheckAnswer } from "../../protocol/history-check.ts";
 import { parseHistoryCheckAnswer } from "../../protocol/history-check.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
 import { scanChunkBytes } from "../../protocol/scan-digest.ts";
+import type { StandbyPinAsk } from "../../protocol/standby-pin.ts";
+import { parseStandbyPinAnswer } from "../../protocol/standby-pin.ts";
 import type { HistoryFollowStatus, Reason, ScanStatus, VerifyResult } from "../../protocol/status.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
@@ -25,13 +28,18 @@ import type { Line } from "../ship/line.ts";
 import type { Engine } from "../write-path/engine.ts";
 import type { Entrance } from "../write-path/entrance.ts";
 import { HistoryFollow } from "./history-follow.ts";
+import { provenRanges } from "./owner-proof.ts";
 import { windowChunks } from "./plan.ts";
+import type { Repairs } from "./repairs.ts";
+import { afterOrder, afterVerify, noRepairs, parseRepairs, policyIsBarred } from "./repairs.ts";
 import type { BlockRange, ScanDocument } from "./scan-document.ts";
 import { newScan, parseScanDocument, parseVerifyResults, withResult } from "./scan-document.ts";
 import { Scanner } from "./scanner.ts";
 
 /** A step that failed is tried again after this, ms: space comes back. It ends with the engine. */
 const stepAgainMs = 5_000;
+/** Between the two reads that prove the owner's data before a repair by policy, ms. */
+const rereadMs = 1_000;
 
 export interface GroupScansWorld {
   readonly group: string;
@@ -39,6 +47,8 @@ export interface GroupScansWorld {
   readonly paths: Pick<AgentGroupPaths, "scan" | "verify">;
   /** What a scan reads at most, bytes/s; null: as fast as it may. */
   readonly bytesPerSecond: number | null;
+  /** What a verify does with what it found to differ. */
+  readonly onMismatch: "report" | "repair";
   readonly clock: Clock;
   readonly log: Log;
   readonly link: Line | null;
@@ -66,6 +76,7 @@ export class GroupScans {
   #ground: ScanGround | null = null;
   #document: ScanDocument | null = null;
   #results: readonly VerifyResult[] = [];
+  #repairs: Repairs = noRepairs;
   #read = false;
   #scanner: Scanner | null = null;
   #follow: HistoryFollow | null = null;
@@ -100,6 +111,14 @@ export class GroupScans {
   /** The standby's before-images being read behind the newest verify; null: they are not. */
   get historyCheck(): HistoryFollowStatus | null {
     return this.#follow?.status ?? null;
+  }
+
+  /** What was repaired differs again, until an operator orders another repair; null: nothing does. */
+  get mismatch(): Reason | null {
+    const { recurred } = this.#repairs;
+    if (recurred.length === 0) return null;
+    const message = `blocks of the standby differ again after they were repaired; look at its disk, then: splitsite verify ${this.#world.group} --repair`;
+    return { code: "MISMATCH_RECURRED", message };
   }
 
   get results(): readonly VerifyResult[] {
@@ -211,10 +230,84 @@ export class GroupScans {
           "Verify first: a repair sends exactly what the newest verify found.",
         );
       }
-      await this.#begin(
-        newScan("repair", "listed", ground.token.epoch, this.#world.clock.wallMs(), null, listed),
-      );
+      await this.#repair(ground, listed, "operator");
     });
+  }
+
+  /** What is repaired is remembered before anything is sent: a difference there is none of chance any more. */
+  async #repair(ground: ScanGround, listed: readonly BlockRange[], by: "operator" | "policy"): Promise<void> {
+    this.#repairs = afterOrder(this.#repairs, listed, by);
+    await this.#saveResults();
+    await this.#begin(
+      newScan("repair", "listed", ground.token.epoch, this.#world.clock.wallMs(), null, listed),
+    );
+  }
+
+  #saveResults(): Promise<void> {
+    const { disk, paths } = this.#world;
+    return writeDocument(disk, paths.verify, { results: this.#results, repairs: this.#repairs });
+  }
+
+  /** What the policy makes of a verify's differences, and of a repair that has ended. Does nothing where it may not. */
+  async #mend(document: ScanDocument): Promise<void> {
+    const ground = this.#ground;
+    const { group, clock, log } = this.#world;
+    if (ground === null || this.#document !== null || this.#lack !== null) return;
+    if (document.purpose === "repair") {
+      // A repair by policy is not over before a verify has found nothing there.
+      if (this.#repairs.awaitsProof)
+        await this.#begin(newScan("verify", "compare", ground.token.epoch, clock.wallMs(), null));
+      return;
+    }
+    const { begin, differences } = document;
+    if (this.#world.onMismatch !== "repair" || differences.length === 0 || begin === null) return;
+    const barred = policyIsBarred(this.#repairs);
+    const left = (code: string, message: string) => log.warn(code, message, { group, verify: begin });
+    if (barred !== null) return left(barred, "what differs at the standby is only reported from here on");
+    const proven = await provenRanges(differences, {
+      read: (volume, offset, length) => ground.engine.read(volume, offset, length),
+      rest: () => new Promise((resolve) => clock.after(rereadMs, resolve)),
+      unreadable: (range, error) => {
+        // What is being closed cannot be read either, and says nothing of the disk.
+        if (this.#ground !== ground) return;
+        log.error(
+          "OWNER_UNREADABLE",
+          "the owner's own data cannot be read where the standby differs",
+          error,
+          {
+            ...range,
+          },
+        );
+      },
+    });
+    if (this.#ground !== ground) return;
+    if (proven.length === 0)
+      return left("REPAIR_NOT_PROVEN", "nothing proves that the owner is right: only reported");
+    const refused = await this.#pinStandby(ground, begin);
+    if (refused !== null)
+      return left("REPAIR_NOT_PINNED", `not repaired: ${refused.message} (${refused.code})`);
+    log.warn("MISMATCH_REPAIRED", "blocks of the standby that differ are sent again, by policy", {
+      verify: begin,
+      ranges: proven.length,
+    });
+    await this.#repair(ground, proven, "policy");
+  }
+
+  /** Keeps what a repair replaces, where the standby keeps a history; else why it did not. */
+  async #pinStandby(ground: ScanGround, after: Sequence): Promise<Reason | null> {
+    const { link, group } = this.#world;
+    if (link === null) return { code: "LINK_DOWN", message: "the standby cannot be asked" };
+    try {
+      const ask: StandbyPinAsk = { lineage: ground.lineage, token: ground.token, after };
+      const answer = parseStandbyPinAnswer(
+        (await link.control("POST", wanRoutes.standbyPin(group), ask)).body,
+      );
+      if (answer.kind === "pinned" || answer.kind === "none") return null;
+      if (answer.kind === "refused") return { code: answer.code, message: answer.message };
+      return { code: "STANDBY_UNKNOWN", message: `the other site answered ${answer.kind}` };
+    } catch (error) {
+      return { code: errorCode(error), message: errorText(error) };
+    }
   }
 
   /** OperationalError `NO_SCAN`, and those of the document, when it cannot be made durable. */
@@ -406,7 +499,7 @@ export class GroupScans {
     how: "done" | "given-up",
     end: Sequence | null,
   ): Promise<void> {
-    const { disk, paths } = this.#world;
+    const { log } = this.#world;
     const { purpose, dropped } = document;
     const brings = purpose === "first-sync" || purpose === "resync";
     // Its engine went away first: the next one ends it once more.
@@ -418,12 +511,22 @@ export class GroupScans {
         return;
       }
     }
-    if (document.purpose === "verify") {
+    if (purpose === "verify") {
       this.#results = withResult(this.#results, resultOf(ground.volumes, document, how, end));
-      await writeDocument(disk, paths.verify, { results: this.#results });
+      const before = this.#repairs;
+      if (how === "done") this.#repairs = afterVerify(before, document.differences);
+      if (this.#repairs.recurred.length > before.recurred.length)
+        log.error(
+          "MISMATCH_RECURRED",
+          "blocks of the standby differ again after they were repaired",
+          undefined,
+          { recurred: this.#repairs.recurred },
+        );
+      await this.#saveResults();
       this.#followHistory();
     }
     await this.#forget();
+    if (how === "done") this.#alone("repair", () => this.#mend(document));
     if (brings) this.#lack = null;
   }
 
@@ -459,11 +562,10 @@ export class GroupScans {
   }
 
   async #historyKnown(verify: Sequence, history: VerifyResult["history"]): Promise<void> {
-    const { disk, paths } = this.#world;
     this.#results = this.#results.map((result) =>
       result.begin === verify ? { ...result, history } : result,
     );
-    await writeDocument(disk, paths.verify, { results: this.#results });
+    await this.#saveResults();
   }
 
   /** The group was given away and came back: what the earlier term had begun stands in no journal of this one. */
@@ -499,7 +601,12 @@ export class GroupScans {
       }
     };
     this.#document = (await read(paths.scan, parseScanDocument)) ?? null;
-    this.#results = (await read(paths.verify, parseVerifyResults)) ?? [];
+    const kept = await read(paths.verify, (value) => ({
+      results: parseVerifyResults(value),
+      repairs: parseRepairs(fieldsOf(value, "verify")["repairs"]),
+    }));
+    this.#results = kept?.results ?? [];
+    this.#repairs = kept?.repairs ?? noRepairs;
     this.#read = true;
   }
 

@@ -48,7 +48,7 @@ const settings: GroupSettings = {
   rpo: { ageMs: null, bytes: null },
   overflow: "hold",
   history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-  scan: { bytesPerSecond: null, verifyCron: null },
+  scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
 };
 
 /** A standby on real files whose steps are noted, with a door before the sync of its log and of its images. */

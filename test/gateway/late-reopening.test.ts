@@ -40,7 +40,7 @@ test("a late reopening of the intake leaves images alone that were handed over",
         overflow: "track",
         rpo: { ageMs: null, bytes: null },
         history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: null, verifyCron: null },
+        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
       },
       limits: {
         bytesMax: 64 * mebibyte,

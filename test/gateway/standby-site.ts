@@ -219,7 +219,7 @@ export class StandbySite {
       rpo: { ageMs: null, bytes: null },
       overflow: "hold",
       history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-      scan: { bytesPerSecond: null, verifyCron: null },
+      scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
     };
     return { settings: { file: "test", sites: [site], groups: [group], links: [] }, site };
   }

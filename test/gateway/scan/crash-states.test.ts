@@ -178,7 +178,7 @@ class Standby {
         rpo: { ageMs: null, bytes: null },
         overflow: "hold",
         history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: null, verifyCron: null },
+        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
       },
       limits: {
         bytesMax: 2 ** 24,

@@ -90,7 +90,7 @@ class Rig {
         rpo: { ageMs: null, bytes: null },
         overflow: "hold",
         history: { windowMs: 0, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: null, verifyCron: null },
+        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
       },
       limits: {
         bytesMax: 64 * mebibyte,

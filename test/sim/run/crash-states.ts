@@ -41,7 +41,7 @@ const group: GroupSettings = {
   rpo: { ageMs: null, bytes: null },
   overflow: "hold",
   history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-  scan: { bytesPerSecond: null, verifyCron: null },
+  scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
 };
 const plan: SitePlan = {
   groups: [group],

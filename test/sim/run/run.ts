@@ -99,7 +99,7 @@ export function drawPlan(seed: number): RunPlan {
     rpo: { ageMs: null, bytes: null },
     overflow: "hold",
     history,
-    scan: { bytesPerSecond: null, verifyCron: null },
+    scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
   });
   const groups = twoGroups ? [group("g", "a"), group("h", "b")] : [group("g", "a")];
   const small = 512 * 1024;

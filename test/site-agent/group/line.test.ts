@@ -105,7 +105,7 @@ class Rig {
         rpo: { ageMs: null, bytes: null },
         overflow: "hold",
         history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: null, verifyCron: null },
+        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
       },
       paths,
       files: {

@@ -122,7 +122,7 @@ class Rig {
         rpo: { ageMs: null, bytes: null },
         overflow: "track",
         history: { windowMs: 0, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: null, verifyCron: null },
+        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
       },
       paths,
       files: {

@@ -57,7 +57,7 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
       rpo: { ageMs: null, bytes: null },
       overflow: "hold",
       history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-      scan: { bytesPerSecond: null, verifyCron: null },
+      scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
     },
     paths,
     files: {

@@ -19,6 +19,7 @@ function facts(change: Partial<OwnerFacts>): OwnerFacts {
     attached: true,
     firstSync: false,
     scan: null,
+    mismatch: null,
     link: {
       up: true,
       limitBytesPerSecond: null,

@@ -82,6 +82,7 @@ class Rig {
   group!: OwnedGroup;
   /** Told of each replacement of scan.json. */
   scanSaved: (count: number) => void = () => {};
+  onMismatch: "report" | "repair" = "report";
   /** The next sync of the journal fails: the engine is closed and another one opened. */
   failSync = false;
   #saves = 0;
@@ -177,7 +178,7 @@ class Rig {
         rpo: { ageMs: null, bytes: null },
         overflow: "hold",
         history: { windowMs: 0, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: 64 * 1024 * 1024, verifyCron: null },
+        scan: { bytesPerSecond: 64 * 1024 * 1024, verifyCron: null, onMismatch: this.onMismatch },
       },
       paths,
       files: {
@@ -492,7 +493,8 @@ test("a scan goes on after a kill at the first window that was not confirmed, an
   await rig.kill();
   await rig.start();
   await until("the result", () => (rig.group.scans.results.length > 0 ? true : undefined));
-  assert.deepEqual(rig.group.scans.results[0], result);
+  // The reading of the before-images may have ended meanwhile.
+  assert.deepEqual({ ...rig.group.scans.results[0], history: result?.history }, result);
 });
 
 test("findings that a standby lost are made again: no difference is missed, none made up", async (t) => {
@@ -580,4 +582,69 @@ test("a scan can be paused, which a kill does not end, and given up, which the o
   assert.equal(result?.uncheckedBytes, sizes[0]! + sizes[1]! + sizes[2]!);
   await rig.idle();
   assert.equal(rig.marks().at(-1)?.mark, "given-up");
+});
+
+test("by policy what differs is repaired once its point is pinned, and proven; what comes back is an alarm", async (t) => {
+  const rig = await Rig.make(t, "empty");
+  await fillImages(rig);
+  rig.onMismatch = "repair";
+  await rig.start();
+  await rig.ended("first-sync");
+  await rig.idle();
+  const verifies = () => rig.group.scans.results.length;
+  const damage = (at: number) => {
+    rig.standby.volumes[0]![at]! ^= 1;
+  };
+  const verified = async (count: number) => {
+    await until("the results", () => (verifies() === count ? true : undefined), 30_000);
+    await rig.idle();
+  };
+
+  // Without its point pinned nothing is replaced.
+  rig.gateway.faults.pin = () => ({ kind: "refused", code: "PINS_FULL", message: "too many" });
+  damage(5 * blockBytes);
+  await rig.group.scans.verify();
+  await verified(1);
+  assert.equal(rig.group.scans.results[0]?.differingBlocks, 1);
+  assert.ok(!rig.marks().some(({ purpose }) => purpose === "repair"));
+
+  let pinned = 0;
+  rig.gateway.faults.pin = () => {
+    pinned += 1;
+    assert.ok(!rig.marks().some(({ purpose }) => purpose === "repair"), "pinned before anything is sent");
+    return { kind: "pinned", id: "repair-1", sequence: 1 };
+  };
+  await rig.group.scans.verify();
+  // The policy's own verify is the proof.
+  await verified(3);
+  assert.deepEqual(
+    rig.group.scans.results.map(({ differingBlocks }) => differingBlocks),
+    [0, 1, 1],
+  );
+  assert.equal(pinned, 1);
+  await rig.assertEqual();
+  assert.equal(rig.group.status().state, "protected");
+
+  damage(5 * blockBytes);
+  await rig.group.scans.verify();
+  await verified(4);
+  const repairs = () =>
+    rig.marks().filter(({ purpose, mark }) => purpose === "repair" && mark === "begin").length;
+  const alarmed = () => [rig.group.status().state, rig.group.status().reason?.code];
+  assert.deepEqual(alarmed(), ["at-risk", "MISMATCH_RECURRED"]);
+  assert.equal(repairs(), 1, "nobody repairs it again by himself");
+  await rig.kill();
+  await rig.start();
+  await until("the alarm after a kill", () =>
+    rig.group.status().reason?.code === "MISMATCH_RECURRED" ? true : undefined,
+  );
+  damage(9 * blockBytes);
+  await rig.group.scans.verify();
+  await verified(5);
+  assert.equal(repairs(), 1, "also elsewhere, until an operator has looked");
+  await rig.group.scans.repair();
+  await until("another repair", () => (repairs() === 2 ? true : undefined));
+  await rig.idle();
+  await rig.assertEqual();
+  assert.equal(rig.group.status().reason, null, "the operator's order answers the alarm");
 });

@@ -13,6 +13,7 @@ import { parseHeartbeat, parseHello, parseScanAsk } from "../../../protocol/cont
 import type { Frame } from "../../../protocol/frame.ts";
 import type { ChainValue, Sequence, Token } from "../../../protocol/ids.ts";
 import { bytesEqual, bytesToHex } from "../../../protocol/ids.ts";
+import type { StandbyPinAnswer } from "../../../protocol/standby-pin.ts";
 import type { TlsFiles } from "../../../runtime/settings/types.ts";
 import type { NaiveStandby } from "../scan/naive-standby.ts";
 
@@ -21,6 +22,8 @@ export interface Faults {
   hello?: () => HelloAnswer | undefined;
   /** `drop`: cut before anything is done; `dropAnswer`: done, then cut; `hang`: never answered. */
   batch?: (first: Sequence, last: Sequence) => BatchAnswer | "drop" | "dropAnswer" | "hang" | undefined;
+  /** Before a repair by policy; default: no history is kept. */
+  pin?: () => StandbyPinAnswer | undefined;
   heartbeat?: () => HeartbeatAnswer | "hang" | undefined;
 }
 
@@ -102,6 +105,8 @@ export class FakeGateway {
     }
     const body = await read(request);
     if (path.endsWith("/scan")) return this.#answer(response, this.#scan(body));
+    if (path.endsWith("/history-check")) return this.#answer(response, { kind: "none" });
+    if (path.endsWith("/pin")) return this.#answer(response, this.faults.pin?.() ?? { kind: "none" });
     if (path.endsWith("/hello")) return this.#answer(response, this.#hello(body));
     if (path.endsWith("/heartbeat")) {
       const answer = this.#heartbeat(body);
