@@ -141,6 +141,8 @@ export interface ScanAsk {
 export interface ScanDifference {
   readonly sequence: Sequence;
   readonly bits: string;
+  /** Of a record of leaves: those that the standby's disk could not read, in the same form. Absent: all could be. */
+  readonly unreadable?: string;
 }
 
 /**
@@ -300,10 +302,17 @@ export function parseScanAnswer(body: Uint8Array): ScanAnswer {
 }
 
 function differenceOf(value: unknown): ScanDifference {
-  const { sequence, bits } = fieldsOf(value, "difference");
-  const text = textOf(bits, "bits");
-  if (!/^([0-9a-f]{2})+$/.test(text)) malformed("bits");
-  return { sequence: countOf(sequence, "sequence"), bits: text };
+  const { sequence, bits, unreadable } = fieldsOf(value, "difference");
+  return {
+    sequence: countOf(sequence, "sequence"),
+    bits: bitsOf(bits),
+    ...(unreadable === undefined ? {} : { unreadable: bitsOf(unreadable) }),
+  };
+}
+
+function bitsOf(value: unknown): string {
+  const text = textOf(value, "bits");
+  return /^([0-9a-f]{2})+$/.test(text) ? text : malformed("bits");
 }
 
 export function parseBatchAnswer(body: Uint8Array): BatchAnswer {

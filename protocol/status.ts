@@ -174,6 +174,10 @@ export interface VerifyResult {
   readonly overwrittenChunks: number;
   /** Where they are; the first 256 ranges. */
   readonly differences: readonly ScanRange[];
+  /** Of these blocks: those that the standby's disk cannot read. A repair writes them anew. */
+  readonly unreadableBlocks: number;
+  /** Where they are; the first 64 ranges, of the newest result only. */
+  readonly unreadable: readonly ScanRange[];
   /**
    * The standby's before-images, read through behind the comparison. `pending`: that is under way, or waits. `none`: the
    * standby keeps no history. `unknown`: it did not come to its end, or a newer verify took its place.

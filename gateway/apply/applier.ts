@@ -35,6 +35,11 @@ const stepPaceMs = 200;
 /** Pause before images are opened again after a failure, ms; doubled up to the maximum, for as long as it takes. */
 const reopenMsMin = 1_000;
 const reopenMsMax = 30_000;
+/**
+ * Sectors that a comparison cannot read end the step at most this often, ms: opening the images again mends what passes by
+ * itself; what is there afterwards is told, so that a verify comes to its end.
+ */
+const readAgainMs = 10 * 60_000;
 /** Opening again cannot help: the group stays stopped until an operator has acted and the gateway is restarted. */
 const finalCodes: ReadonlySet<string> = new Set([
   "IMAGE_TORN",
@@ -86,6 +91,8 @@ export class Applier {
   #pin: ResyncPin | undefined;
   #past: Past | undefined;
   #findings: Findings | undefined;
+  /** When a comparison last found what cannot be read, and the images were opened again for it. */
+  #readFailedAtMs = Number.NEGATIVE_INFINITY;
   #trouble: Reason | null = null;
   #final = false;
   #stopping = false;
@@ -242,6 +249,7 @@ export class Applier {
       findings,
       // A failover, or the end of the gateway, never waits for a scan.
       hasTime: () => !this.#stopping && !this.#isAwaited,
+      reopens: () => this.#options.clock.monotonicMs() - this.#readFailedAtMs > readAgainMs,
     });
   }
 
@@ -342,6 +350,7 @@ export class Applier {
       this.#options.onIntakeBroken(error.cause ?? error);
     } else {
       const code = errorCode(error);
+      if (code === "IMAGE_READ_FAILED") this.#readFailedAtMs = this.#options.clock.monotonicMs();
       this.#final = finalCodes.has(code);
       this.#trouble = { code: code === "UNEXPECTED" ? "APPLY_FAILED" : code, message: errorText(error) };
       this.#options.log.error("APPLY_FAILED", "apply stopped", error, { sequence: this.#applied?.sequence });

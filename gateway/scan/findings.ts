@@ -16,6 +16,8 @@ export type FindingsAnswer = Extract<ScanAnswer, { kind: "findings" }>;
 interface Row {
   readonly sequence: Sequence;
   readonly bits: Uint8Array;
+  /** Of them, those that could not be read. */
+  readonly unreadable: Uint8Array | undefined;
 }
 
 export class Findings {
@@ -40,10 +42,10 @@ export class Findings {
   }
 
   /** The digest at `sequence` was compared; `bits` as of `differingBits`. Sequences ascend; only while it `takes`. */
-  compared(sequence: Sequence, bits: Uint8Array | undefined): void {
+  compared(sequence: Sequence, bits: Uint8Array | undefined, unreadable?: Uint8Array): void {
     assert(this.takes && sequence > this.#through, "digests are noted in order");
     this.#through = sequence;
-    if (bits !== undefined) this.#rows.push({ sequence, bits });
+    if (bits !== undefined) this.#rows.push({ sequence, bits, unreadable });
   }
 
   /** The digest at `sequence` was passed over: nothing is known of it, ever. */
@@ -76,10 +78,14 @@ export class Findings {
   #asMuchAsFits(): ScanDifference[] {
     const fitting: ScanDifference[] = [];
     let hexLength = 0;
-    for (const { sequence, bits } of this.#rows) {
-      hexLength += bits.byteLength * 2;
+    for (const { sequence, bits, unreadable } of this.#rows) {
+      hexLength += (bits.byteLength + (unreadable?.byteLength ?? 0)) * 2;
       if (hexLength > scanBitsHexMax || fitting.length === scanDifferencesMax) break;
-      fitting.push({ sequence, bits: bytesToHex(bits) });
+      fitting.push({
+        sequence,
+        bits: bytesToHex(bits),
+        ...(unreadable === undefined ? {} : { unreadable: bytesToHex(unreadable) }),
+      });
     }
     return fitting;
   }

@@ -86,6 +86,7 @@ export class AsOfReader {
     const { head, blocks } = await this.#chunk(place);
     const bytes = head.position.sequence === last ? blockIn(head, blocks, volume, block) : undefined;
     if (bytes === undefined) throw disagreement(place);
+    if (bytes === "lost") throw lost(volume, block, last);
     const at = block * blockBytes - offset;
     const start = Math.max(0, at);
     const end = Math.min(content.byteLength, at + blockBytes);
@@ -103,6 +104,15 @@ export class AsOfReader {
     if (this.#kept.size > chunksKeptMax) this.#kept.delete(this.#kept.keys().next().value!);
     return chunk;
   }
+}
+
+function lost(volume: VolumeNumber, block: number, last: Sequence): OperationalError {
+  return new OperationalError({
+    code: "BLOCK_LOST",
+    message: `block ${block} of volume ${volume} could not be read when it was replaced, up to ${last}`,
+    reaction: "refuse",
+    hint: "Points before that do not have it; newer ones do. Look at the disk of the images.",
+  });
 }
 
 function disagreement({ segment, offset }: ChunkPlace): OperationalError {

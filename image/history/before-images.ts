@@ -3,8 +3,10 @@
  * index, and never writes. The blocks must not change until the last pack has been taken.
  */
 import type { Extent } from "../../block/device.ts";
+import { BlockErrno, BlockError } from "../../block/device.ts";
 import type { VolumeNumber } from "../../protocol/ids.ts";
 import { blockBytes } from "../../protocol/ids.ts";
+import { errorCode } from "../../runtime/errors.ts";
 import type { BlockRun } from "./chunk.ts";
 import { chunkBlocksMax, chunkRunsMax } from "./chunk.ts";
 import { ChunkRoom } from "./chunk-room.ts";
@@ -38,11 +40,19 @@ interface Piece {
   readonly isHole: boolean;
 }
 
+/** What a piece holds, and which of its blocks could not be read. */
+interface Content {
+  readonly bytes: Uint8Array;
+  readonly lost: ReadonlySet<number>;
+}
+
 /** Pieces that are read together, at most `chunkBlocksMax` blocks, and what they hold; undefined for a hole. */
 interface Group {
   readonly pieces: readonly Piece[];
-  readonly contents: Promise<(Uint8Array | undefined)[]>;
+  readonly contents: Promise<(Content | undefined)[]>;
 }
+
+const nothingLost: ReadonlySet<number> = new Set();
 
 /**
  * Packs in order of volume and block. Blocks that read as zeroes and are only zeroed keep nothing: the step does not
@@ -87,12 +97,46 @@ function readGroup(pieces: readonly Piece[], images: ImageReads): Group {
     pieces.map(({ volume, first, blocks, isHole }) => {
       if (isHole) return undefined;
       const offset = first * blockBytes;
-      return images.read(volume, offset, Math.min(blocks * blockBytes, images.sizeBytes(volume) - offset));
+      const length = Math.min(blocks * blockBytes, images.sizeBytes(volume) - offset);
+      return readPiece(images, volume, offset, length);
     }),
   );
   // A failure is met when the group is packed; until then it must not count as unhandled.
   contents.catch(() => undefined);
   return { pieces, contents };
+}
+
+/**
+ * A sector that the disk cannot read must not keep what overwrites it from being applied: its block is lost to older points, and
+ * nothing else is. Any other error is the step's.
+ */
+async function readPiece(
+  images: ImageReads,
+  volume: VolumeNumber,
+  offset: number,
+  length: number,
+): Promise<Content> {
+  try {
+    return { bytes: await images.read(volume, offset, length), lost: nothingLost };
+  } catch (error) {
+    if (!isUnreadable(error)) throw error;
+  }
+  const bytes = new Uint8Array(length);
+  const lost = new Set<number>();
+  for (let at = 0; at < length; at += blockBytes) {
+    try {
+      bytes.set(await images.read(volume, offset + at, Math.min(blockBytes, length - at)), at);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      lost.add(at / blockBytes);
+    }
+  }
+  return { bytes, lost };
+}
+
+/** The disk says that these sectors cannot be read; not that the whole image is closed, or gone. */
+export function isUnreadable(error: unknown): boolean {
+  return error instanceof BlockError && error.errno === BlockErrno.EIO && errorCode(error.cause) === "EIO";
 }
 
 /** Runs cut into what is read at once; of long ones only what the images have allocated. */
@@ -146,7 +190,12 @@ async function* packGroup(packer: Packer, group: Group): AsyncGenerator<BlockPac
       continue;
     }
     for (let block = 0; block < piece.blocks; block += 1) {
-      const bytes = content.subarray(block * blockBytes, (block + 1) * blockBytes);
+      if (content.lost.has(block)) {
+        if (packer.isFull) yield packer.take();
+        packer.addLost(piece.volume, piece.first + block);
+        continue;
+      }
+      const bytes = content.bytes.subarray(block * blockBytes, (block + 1) * blockBytes);
       const isZero = Buffer.compare(bytes, zeroBlock.subarray(0, bytes.byteLength)) === 0;
       if (isZero && piece.zeroedOnly) continue;
       if (packer.isFull) yield packer.take();
@@ -173,6 +222,10 @@ class Packer {
 
   addZeroes(volume: VolumeNumber, first: number, blocks: number): void {
     this.#add(volume, "zeroes", first, blocks);
+  }
+
+  addLost(volume: VolumeNumber, block: number): void {
+    this.#add(volume, "lost", block, 1);
   }
 
   /** `bytes` may be short: a volume's last block is filled with zeroes. */

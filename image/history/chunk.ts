@@ -46,12 +46,13 @@ export const chunkBlocksMax = 64;
 /** Runs in one chunk: 64 KiB of them. */
 export const chunkRunsMax = 4096;
 
-const runKind = { data: 1, zeroes: 2 } as const;
+const kindNames = ["data", "zeroes", "lost"] as const;
+const runKind = { data: 1, zeroes: 2, lost: 3 } as const;
 
-/** Neighbouring blocks of one volume; `zeroes` have no payload. */
+/** Neighbouring blocks of one volume. `zeroes` have no payload, nor have `lost` ones: what they held could not be read. */
 export interface BlockRun {
   readonly volume: VolumeNumber;
-  readonly kind: "data" | "zeroes";
+  readonly kind: keyof typeof runKind;
   /** Number of the first block on the volume. */
   readonly first: number;
   readonly blocks: number;
@@ -238,7 +239,8 @@ function decodeRuns(reader: ByteReader, count: number): BlockRun[] {
     const kind = reader.u16();
     const blocks = reader.u32();
     const first = reader.u64();
-    if (kind !== runKind.data && kind !== runKind.zeroes) {
+    const name = kindNames.find((each) => runKind[each] === kind);
+    if (name === undefined) {
       throw new RemoteProtocolError("CHUNK_RUN", `run kind ${kind}`);
     }
     if (volume > volumeBefore) end = 0;
@@ -250,7 +252,7 @@ function decodeRuns(reader: ByteReader, count: number): BlockRun[] {
     }
     volumeBefore = volume;
     end = first + blocks;
-    runs.push({ volume, kind: kind === runKind.data ? "data" : "zeroes", first, blocks });
+    runs.push({ volume, kind: name, first, blocks });
   }
   return runs;
 }
@@ -267,17 +269,17 @@ export function decodeChunkBlocks(head: ChunkHead, stored: Uint8Array): Uint8Arr
   return blocks;
 }
 
-/** What the chunk says of one block: its bytes (a view), zeroes, or undefined when it says nothing. */
+/** What the chunk says of one block: its bytes (a view), zeroes, that it is lost, or undefined when it says nothing. */
 export function blockIn(
   head: ChunkHead,
   blocks: Uint8Array,
   volume: VolumeNumber,
   block: number,
-): Uint8Array | "zeroes" | undefined {
+): Uint8Array | "zeroes" | "lost" | undefined {
   let at = 0;
   for (const run of head.runs) {
     if (run.volume === volume && run.first <= block && block < run.first + run.blocks) {
-      if (run.kind === "zeroes") return "zeroes";
+      if (run.kind !== "data") return run.kind;
       const start = (at + block - run.first) * blockBytes;
       return blocks.subarray(start, start + blockBytes);
     }

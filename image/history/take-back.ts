@@ -47,7 +47,11 @@ export async function* chunksBehind(segments: Segments, sequence: Sequence): Asy
 
 /** Reads all that would be written back, before anything is. OperationalError `HISTORY_DAMAGED`. */
 export async function verifyBehind(segments: Segments, sequence: Sequence): Promise<void> {
-  for await (const { place } of chunksBehind(segments, sequence)) await segments.read(place);
+  for await (const { place, head } of chunksBehind(segments, sequence)) {
+    await segments.read(place);
+    if (head.runs.some(({ kind }) => kind === "lost"))
+      throw damaged(`a block could not be read when it was replaced, before ${head.position.sequence}`);
+  }
 }
 
 /** Gives the place where the first of these sets begins; undefined when there is none. Errors of both sides. */
@@ -79,6 +83,7 @@ function changesOf(
     // The last block of a volume may be shorter than others.
     const length = Math.min(count * blockBytes, images.sizeBytes(volume) - offset);
     assert(length > 0, "before-images lie in their volume");
+    assert(kind !== "lost", "looked for before anything is written back");
     const data = kind === "zeroes" ? null : blocks.subarray(at, at + length);
     if (kind === "data") at += count * blockBytes;
     const list = changes.get(volume);

@@ -40,9 +40,13 @@ export function verifyText(result: VerifyResult): string {
     .map(({ volume, offset, length }) => `  ${volume}: ${bytesText(length)} at byte ${offset}\n`);
   const more =
     differences.length > rangesShown ? `  and ${differences.length - rangesShown} more ranges\n` : "";
+  const lost =
+    result.unreadableBlocks === 0
+      ? ""
+      : `  ${plural(result.unreadableBlocks, "block")} of them cannot be read at the standby: its disk is failing\n`;
   const unchecked = uncheckedBytes === 0 ? "" : `  ${bytesText(uncheckedBytes)} could not be compared\n`;
   const span = `records ${countText(begin)} to ${end === null ? "?" : countText(end)}`;
-  return `${result.startedAt}: ${what} in ${bytesText(result.checkedBytes)}, ${span}, ${durationText(result.durationMs)}\n${where.join("")}${more}${unchecked}${verifyHistoryText(result.history)}`;
+  return `${result.startedAt}: ${what} in ${bytesText(result.checkedBytes)}, ${span}, ${durationText(result.durationMs)}\n${where.join("")}${more}${lost}${unchecked}${verifyHistoryText(result.history)}`;
 }
 
 export function reportText({ group, scan, historyCheck, verifies }: ScanReport): string {

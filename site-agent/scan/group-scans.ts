@@ -657,6 +657,11 @@ function resultOf(
 ): VerifyResult {
   const { begin, startedAtMs, elapsedMs, place, differingBlocks, overwrittenChunks } = document;
   const name = (number: number) => volumes.find((volume) => volume.number === number)?.name ?? `${number}`;
+  const named = ({ volume, start, end: stop }: BlockRange) => ({
+    volume: name(volume),
+    offset: start,
+    length: stop - start,
+  });
   const total = volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   const checkedBytes = how === "done" ? total : bytesBefore(volumes, place);
   return {
@@ -669,11 +674,9 @@ function resultOf(
     uncheckedBytes: total - checkedBytes,
     differingBlocks,
     overwrittenChunks,
-    differences: document.differences.map(({ volume, start, end: stop }) => ({
-      volume: name(volume),
-      offset: start,
-      length: stop - start,
-    })),
+    differences: document.differences.map(named),
+    unreadableBlocks: document.unreadableBlocks,
+    unreadable: document.unreadable.map(named),
     history: { state: how === "done" ? "pending" : "unknown", check: null },
   };
 }

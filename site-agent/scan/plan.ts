@@ -125,6 +125,8 @@ export type PlanEffect =
       readonly volume: VolumeNumber;
       readonly chunk: number;
       readonly leaves: Uint8Array | null;
+      /** Of them, those that the standby's disk cannot read. */
+      readonly unreadable: Uint8Array | null;
     }
   | { readonly kind: "over"; readonly how: "done" | "given-up" };
 
@@ -364,7 +366,7 @@ function contentPlaced(turn: Turn, { chunk, sequence }: EventOf<"contentPlaced">
 /** Believes what was compared by this opening of the standby (SC2), and orders anew what it cannot know (SC6). */
 function findings(turn: Turn, { since, through, differing, more }: EventOf<"findings">): void {
   const limit = more ? (differing.at(-1)?.sequence ?? since) : through;
-  const rows = new Map(differing.map((row) => [row.sequence, bytesOf(row.bits)]));
+  const rows = new Map(differing.map((row) => [row.sequence, row]));
   const { awaited } = turn.state;
   turn.set({ awaited: awaited.filter(({ sequence }) => sequence > since && sequence > limit) });
   for (const record of awaited) {
@@ -379,8 +381,9 @@ function unknown(turn: Turn, { level, chunk, count }: Awaited): void {
     turn.order({ kind: "digest", level, volume: turn.volume, chunk: index });
 }
 
-function compared(turn: Turn, record: Awaited, bits: Uint8Array | null): void {
+function compared(turn: Turn, record: Awaited, row: ScanDifference | null): void {
   const { volume } = turn;
+  const bits = row === null ? null : bytesOf(row.bits);
   if (record.level === "chunk") {
     for (let index = 0; index < record.count; index += 1) {
       const chunk = record.chunk + index;
@@ -392,7 +395,8 @@ function compared(turn: Turn, record: Awaited, bits: Uint8Array | null): void {
   }
   const { chunk } = record;
   const leaves = bits === null ? null : withinChunk(turn, chunk, bits);
-  turn.order({ kind: "differs", volume, chunk, leaves });
+  const lost = row?.unreadable === undefined ? null : withinChunk(turn, chunk, bytesOf(row.unreadable));
+  turn.order({ kind: "differs", volume, chunk, leaves, unreadable: lost });
   const { walk } = turn.context;
   const mends = walk.kind === "compare" && walk.mend && leaves !== null;
   turn.chunk(chunk, "leaves", mends ? "content" : "settled");

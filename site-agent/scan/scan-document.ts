@@ -13,6 +13,8 @@ import type { PlanPlace } from "./plan.ts";
 
 /** Ranges kept of one scan: at most some 150 bytes each in a document, and 20 results in one of at most 1 MiB. */
 export const rangesMax = 256;
+/** Ranges kept of those that the standby cannot read. */
+export const unreadableMax = 64;
 /** Results of `verify` kept, newest first. */
 export const verifyResultsMax = 20;
 
@@ -49,6 +51,9 @@ export interface ScanDocument {
   readonly overwrittenChunks: number;
   /** The first `rangesMax` ranges in which the standby differs. */
   readonly differences: readonly BlockRange[];
+  /** Of `differingBlocks`: those that the standby's disk cannot read, and the first `unreadableMax` ranges of them. */
+  readonly unreadableBlocks: number;
+  readonly unreadable: readonly BlockRange[];
   readonly listed: readonly BlockRange[];
 }
 
@@ -75,6 +80,8 @@ export function newScan(
     differingBlocks: 0,
     overwrittenChunks: 0,
     differences: [],
+    unreadableBlocks: 0,
+    unreadable: [],
     listed,
   };
 }
@@ -86,20 +93,43 @@ export function withDifferences(
   sizeBytes: number,
   chunk: number,
   leaves: Uint8Array | null,
+  unreadable: Uint8Array | null = null,
 ): ScanDocument {
   if (leaves === null) return { ...document, overwrittenChunks: document.overwrittenChunks + 1 };
   const differences = [...document.differences];
-  let { differingBlocks } = document;
+  const lost = [...document.unreadable];
+  const differing = addLeaves(differences, rangesMax, volume, sizeBytes, chunk, leaves);
+  const missing =
+    unreadable === null ? 0 : addLeaves(lost, unreadableMax, volume, sizeBytes, chunk, unreadable);
+  return {
+    ...document,
+    differingBlocks: document.differingBlocks + differing,
+    differences,
+    unreadableBlocks: document.unreadableBlocks + missing,
+    unreadable: lost,
+  };
+}
+
+/** Gives how many leaves are marked. */
+function addLeaves(
+  ranges: BlockRange[],
+  most: number,
+  volume: VolumeNumber,
+  sizeBytes: number,
+  chunk: number,
+  leaves: Uint8Array,
+): number {
+  let count = 0;
   for (let leaf = 0; leaf < leaves.byteLength * 8; leaf += 1) {
     if (!hasBit(leaves, leaf)) continue;
-    differingBlocks += 1;
+    count += 1;
     const start = chunk * scanChunkBytes + leaf * blockBytes;
     const end = Math.min(sizeBytes, start + blockBytes);
-    const last = differences.at(-1);
-    if (last?.volume === volume && last.end === start) differences[differences.length - 1] = { ...last, end };
-    else if (differences.length < rangesMax) differences.push({ volume, start, end });
+    const last = ranges.at(-1);
+    if (last?.volume === volume && last.end === start) ranges[ranges.length - 1] = { ...last, end };
+    else if (ranges.length < most) ranges.push({ volume, start, end });
   }
-  return { ...document, differingBlocks, differences };
+  return count;
 }
 
 /** Bits of the leaves of a chunk that `ranges` touch; null: none. */
@@ -144,6 +174,9 @@ export function parseScanDocument(value: unknown): ScanDocument {
     differingBlocks: countOf(fields["differingBlocks"], "differing blocks"),
     overwrittenChunks: countOf(fields["overwrittenChunks"], "overwritten chunks"),
     differences: rowsOf(fields["differences"], "differences", rangesMax, blockRangeOf),
+    // Documents from before unreadable blocks were told apart do not have these.
+    unreadableBlocks: countOf(fields["unreadableBlocks"] ?? 0, "unreadable blocks"),
+    unreadable: rowsOf(fields["unreadable"] ?? [], "unreadable", unreadableMax, blockRangeOf),
     listed: rowsOf(fields["listed"], "listed", rangesMax, blockRangeOf),
   };
 }
@@ -172,8 +205,9 @@ export function withResult(results: readonly VerifyResult[], result: VerifyResul
   return [result, ...older].slice(0, verifyResultsMax);
 }
 
-/** An older result, without the list of damaged before-images: only one of them fits into the document. */
-function shortened(result: VerifyResult): VerifyResult {
+/** An older result, without the lists of which only one fits into the document. */
+function shortened(older: VerifyResult): VerifyResult {
+  const result = { ...older, unreadable: [] };
   const { state, check } = result.history;
   if (state === "pending") return { ...result, history: { state: "unknown", check: null } };
   return check === null ? result : { ...result, history: { state, check: { ...check, damaged: [] } } };
@@ -194,6 +228,8 @@ export function parseVerifyResults(value: unknown): VerifyResult[] {
       differingBlocks: countOf(row["differingBlocks"], "differing blocks"),
       overwrittenChunks: countOf(row["overwrittenChunks"], "overwritten chunks"),
       differences: rowsOf(row["differences"], "differences", rangesMax, scanRangeOf),
+      unreadableBlocks: countOf(row["unreadableBlocks"] ?? 0, "unreadable blocks"),
+      unreadable: rowsOf(row["unreadable"] ?? [], "unreadable", unreadableMax, scanRangeOf),
       history: historyOf(row["history"]),
     };
   });

@@ -254,8 +254,9 @@ export class Scanner {
         this.#task(this.#save(effect.place));
         return;
       case "differs": {
-        const { volume, chunk, leaves } = effect;
-        this.#document = withDifferences(this.#document, volume, this.#sizeBytes(volume), chunk, leaves);
+        const { volume, chunk, leaves, unreadable } = effect;
+        const sizeBytes = this.#sizeBytes(volume);
+        this.#document = withDifferences(this.#document, volume, sizeBytes, chunk, leaves, unreadable);
         return;
       }
       case "over":

@@ -47,6 +47,7 @@ function comparerOf(image: Uint8Array, findings: Findings, hasTime: () => boolea
     },
     findings,
     hasTime,
+    reopens: () => true,
   });
   return { comparer, reads };
 }
@@ -126,12 +127,50 @@ test("a digest is passed over while somebody waits, also in its middle, and is t
   assert.deepEqual([findings.collect(0).since, findings.collect(0).through], [2, 2]);
 });
 
-test("what cannot be read is an error of the images, not a difference", async () => {
+const medium = () =>
+  new BlockError(BlockErrno.EIO, "read", Object.assign(new Error("medium error"), { code: "EIO" }));
+
+test("a sector that cannot be read opens the images again at first, and is then told as that, bounded", async () => {
+  const theirs = Buffer.alloc(2 * scanChunkBytes + 512, 3);
+  const ours = Buffer.from(theirs);
+  ours[7 * 4_096] = 9;
+  const bad = new Set([5, 6, 300, 512]);
+  let reopens = true;
+  let reads = 0;
+  const findings = new Findings(0);
+  const comparer = new ScanComparer({
+    read: async (_volume, offset, length) => {
+      reads += 1;
+      for (let at = offset; at < offset + length; at += 4_096) if (bad.has(at / 4_096)) throw medium();
+      return ours.subarray(offset, offset + length);
+    },
+    findings,
+    hasTime: () => true,
+    reopens: () => reopens,
+  });
+  await assert.rejects(comparer.compare(digestRecord(theirs, "chunk"), 1), { code: "IMAGE_READ_FAILED" });
+  reopens = false;
+  await comparer.compare(digestRecord(theirs, "chunk"), 2);
+  await comparer.compare(digestRecord(theirs.subarray(0, scanChunkBytes), "leaf"), 3);
+  const [chunks, leaves] = findings.collect(0).differing;
+  assert.deepEqual(chunks, { sequence: 2, bits: "07" });
+  const bits = (marked: readonly number[]) => {
+    const bytes = Buffer.alloc(32);
+    for (const leaf of marked) bytes[leaf >> 3]! |= 1 << (leaf & 7);
+    return bytes.toString("hex");
+  };
+  assert.deepEqual(leaves, { sequence: 3, bits: bits([5, 6, 7]), unreadable: bits([5, 6]) });
+  // Nine pieces and four, leaves of those with bad ones, and those three times.
+  assert.ok(reads < 1 + 9 + 4 + 5 * 64 + 3 * 6, `${reads} reads`);
+});
+
+test("what cannot be read for another reason is an error of the images, not a difference", async () => {
   const findings = new Findings(0);
   const comparer = new ScanComparer({
     read: () => Promise.reject(new BlockError(BlockErrno.EIO, "medium error")),
     findings,
     hasTime: () => true,
+    reopens: () => false,
   });
   await assert.rejects(comparer.compare(digestRecord(Buffer.alloc(4_096), "chunk"), 1), {
     code: "IMAGE_READ_FAILED",

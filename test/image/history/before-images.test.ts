@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { Extent } from "../../../block/device.ts";
+import { BlockErrno, BlockError } from "../../../block/device.ts";
 import { foldRecords } from "../../../image/fold.ts";
 import type { ImageReads } from "../../../image/history/before-images.ts";
 import { packBeforeImages } from "../../../image/history/before-images.ts";
@@ -104,4 +105,52 @@ test("a trim of a range without data reads and keeps nothing, however long", asy
   const touched = new Map([[0, [{ first: 0, blocks: 2 ** 28, zeroedOnly: true }]]]);
   for await (const pack of packBeforeImages(touched, endless)) assert.fail(`kept ${pack.runs.length} runs`);
   assert.equal(image.bytesRead, 0);
+});
+
+test("a block that the disk cannot read is kept as lost, in its order, and no other is", async () => {
+  const blocks = 150;
+  const content = new Uint8Array(blocks * 4096);
+  for (let block = 0; block < blocks; block += 1) if (block % 3 !== 0) content.fill(1 + block, block * 4096);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.uniqueArray(fc.nat(blocks - 1), { maxLength: 12 }),
+      fc.boolean(),
+      async (bad, zeroedOnly) => {
+        const images = new MemoryImages([content], false);
+        const failing: ImageReads = {
+          sizeBytes: (volume) => images.sizeBytes(volume),
+          extents: (volume, offset, length) => images.extents(volume, offset, length),
+          read: async (volume, offset, length) => {
+            if (bad.some((block) => block * 4096 < offset + length && (block + 1) * 4096 > offset))
+              throw new BlockError(
+                BlockErrno.EIO,
+                "read",
+                Object.assign(new Error("medium"), { code: "EIO" }),
+              );
+            return images.read(volume, offset, length);
+          },
+        };
+        const touched = new Map([[0, [{ first: 0, blocks, zeroedOnly }]]]);
+        const kinds = new Map<number, string>();
+        for await (const { runs } of packBeforeImages(touched, failing))
+          for (const { kind, first, blocks: count } of runs)
+            for (let block = first; block < first + count; block += 1) kinds.set(block, kind);
+        for (let block = 0; block < blocks; block += 1) {
+          const isZero = content[block * 4096] === 0;
+          const kept = bad.includes(block) ? "lost" : isZero ? (zeroedOnly ? undefined : "zeroes") : "data";
+          assert.equal(kinds.get(block), kept, `${block}`);
+        }
+      },
+    ),
+    { numRuns: 40 },
+  );
+  const broken: ImageReads = {
+    sizeBytes: () => 4096,
+    extents: async () => [],
+    read: () => Promise.reject(new BlockError(BlockErrno.EIO, "the image is closed")),
+  };
+  const touched = new Map([[0, [{ first: 0, blocks: 1, zeroedOnly: false }]]]);
+  await assert.rejects(async () => {
+    for await (const pack of packBeforeImages(touched, broken)) assert.fail(`kept ${pack.runs.length} runs`);
+  }, BlockError);
 });

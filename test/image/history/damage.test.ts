@@ -230,6 +230,33 @@ test("two chunks side by side whose heads are damaged are both told", async () =
   });
 });
 
+test("a block that cannot be read does not keep what replaces it from being applied; older points lack it, by its code", async () => {
+  const kept = await made();
+  kept.badBlocks.add("0:5");
+  await opened(kept, async (image) => {
+    const before = image.held.sequence;
+    await image.apply([kept.frame([{ volume: 0, block: 4, blocks: 3, fill: 77 }])]);
+    // The disk gave the sector another place when it was written.
+    kept.badBlocks.clear();
+    await kept.checkImages(image, image.held.sequence, "as written");
+    const view = await openView(image, 0, before);
+    assert.equal(
+      Buffer.compare(await view.read(0, 5 * 4096), kept.copies.get(before)![0]!.subarray(0, 5 * 4096)),
+      0,
+      "the blocks beside it are there",
+    );
+    await assert.rejects(view.read(5 * 4096, 4096), (error) => {
+      assert.ok(error instanceof BlockError && error.errno === BlockErrno.EIO);
+      return errorCode(error.cause) === "BLOCK_LOST";
+    });
+    await view.close();
+    const held = image.held.sequence;
+    await assert.rejects(image.rollBack(before), { code: "HISTORY_DAMAGED" });
+    await kept.checkImages(image, held, "untouched");
+    assert.deepEqual((await image.history!.verify(() => undefined)).damaged, [], "what is kept is whole");
+  });
+});
+
 /** Every chunk of every segment, in order. */
 function chunksOf(kept: KeptImages) {
   const found = [];

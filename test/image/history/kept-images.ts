@@ -4,6 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import type { BlockDevice } from "../../../block/device.ts";
+import { BlockErrno, BlockError } from "../../../block/device.ts";
 import { GroupImage } from "../../../image/group-image.ts";
 import { chunkBytes, chunkHeadBytes, decodeChunkHead, runBytes } from "../../../image/history/chunk.ts";
 import { History } from "../../../image/history/history.ts";
@@ -46,6 +48,8 @@ export class KeptImages {
   /** What the volumes hold after each frame, naively. */
   readonly copies = new Map<Sequence, Uint8Array[]>([[0, volumes.map(() => new Uint8Array(sizeBytes))]]);
   readonly segmentBytes: number;
+  /** `VOLUME:BLOCK` that the disk cannot read. */
+  readonly badBlocks = new Set<string>();
   store = new ForgetfulStore();
   life: Life;
 
@@ -73,7 +77,8 @@ export class KeptImages {
     for (const entry of volumes) {
       const path = join(folder, `${entry.name}.img`);
       const create = mode === "create" ? ("sparse" as const) : ("never" as const);
-      opened.push({ entry, device: await files.open({ path, sizeBytes, create }) });
+      const device = await files.open({ path, sizeBytes, create });
+      opened.push({ entry, device: withBadBlocks(device, entry.number, this.badBlocks) });
     }
     return GroupImage.open({
       disk,
@@ -165,4 +170,22 @@ export function overlappingSteps(count: number): Written[][] {
     { volume: 1, block: 10 + (step % 3), blocks: 1, fill: 2 + step * 7 },
     { volume: step % 2, block: 20 + step, blocks: 2, fill: 3 + step * 7 },
   ]);
+}
+
+/** The device, whose bad blocks cannot be read; what is written there is readable again, as after a sector was given another place. */
+function withBadBlocks<T extends BlockDevice>(device: T, volume: number, bad: Set<string>): T {
+  const read = async (offset: number, length: number): Promise<Uint8Array> => {
+    for (let block = Math.floor(offset / 4096); block * 4096 < offset + length; block += 1) {
+      if (!bad.has(`${volume}:${block}`)) continue;
+      throw new BlockError(BlockErrno.EIO, "read", Object.assign(new Error("medium error"), { code: "EIO" }));
+    }
+    return device.read(offset, length);
+  };
+  return new Proxy(device, {
+    get: (target, name) => {
+      if (name === "read") return read;
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
 }

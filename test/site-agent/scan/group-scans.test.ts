@@ -648,3 +648,27 @@ test("by policy what differs is repaired once its point is pinned, and proven; w
   await rig.assertEqual();
   assert.equal(rig.group.status().reason, null, "the operator's order answers the alarm");
 });
+
+test("what the standby cannot read is told as that, the verify comes to its end, and a repair writes it anew", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  await rig.write(0, 0, Buffer.alloc(scanChunkBytes, 7));
+  await rig.idle();
+  for (const leaf of [3, 4, 9]) rig.standby.unreadable.add(leaf);
+  rig.standby.volumes[0]![20 * blockBytes]! ^= 1;
+  await rig.group.scans.verify();
+  await until("the result", () => (rig.group.scans.results.length === 1 ? true : undefined));
+  const [found] = rig.group.scans.results;
+  assert.deepEqual([found?.outcome, found?.differingBlocks, found?.unreadableBlocks], ["done", 4, 3]);
+  assert.deepEqual(found?.unreadable, [
+    { volume: "data", offset: 3 * blockBytes, length: 2 * blockBytes },
+    { volume: "data", offset: 9 * blockBytes, length: blockBytes },
+  ]);
+  assert.equal(found?.differences.length, 3);
+  await rig.idle();
+  await rig.group.scans.repair();
+  await rig.ended("repair");
+  await rig.idle();
+  assert.equal(rig.standby.unreadable.size, 0);
+  await rig.assertEqual();
+});

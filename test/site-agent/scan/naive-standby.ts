@@ -2,11 +2,18 @@
  * A standby as simple as can be: one buffer for each volume, records applied one by one, digests compared on the spot. A test
  * plants differences in it, makes it forget what it found, or keeps its findings back.
  */
-import type { ScanAnswer, StandbyLack } from "../../../protocol/control.ts";
+import type { ScanAnswer, ScanDifference, StandbyLack } from "../../../protocol/control.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import type { Sequence } from "../../../protocol/ids.ts";
+import { blockBytes } from "../../../protocol/ids.ts";
 import type { BlockRecord } from "../../../protocol/record.ts";
-import { chunkDigest, differingBits, leafDigests, scanChunkBytes } from "../../../protocol/scan-digest.ts";
+import {
+  chunkDigest,
+  differingBits,
+  leafDigests,
+  scanChunkBytes,
+  setBit,
+} from "../../../protocol/scan-digest.ts";
 
 export class NaiveStandby {
   readonly volumes: readonly Buffer[];
@@ -20,7 +27,9 @@ export class NaiveStandby {
   #applied = 0;
   /** Begin of the resync whose end would complete it; 0: none since the last gap. */
   #resync = 0;
-  #found: { sequence: Sequence; bits: string }[] = [];
+  /** Leaves of volume 0 that cannot be read, until they are written. */
+  readonly unreadable = new Set<number>();
+  #found: ScanDifference[] = [];
 
   constructor(sizes: readonly number[], lacks?: StandbyLack) {
     this.volumes = sizes.map((size) => Buffer.alloc(size));
@@ -49,6 +58,7 @@ export class NaiveStandby {
         volume.fill(0, record.offset, end);
         return;
       case "scanContent":
+        for (let at = record.offset; at < end; at += blockBytes) this.unreadable.delete(at / blockBytes);
         if (record.data === null) volume.fill(0, record.offset, end);
         else volume.set(record.data, record.offset);
         return;
@@ -68,9 +78,26 @@ export class NaiveStandby {
           const leaves = leafDigests(volume.subarray(at, Math.min(end, at + scanChunkBytes)));
           ours.push(record.level === "leaf" ? leaves : chunkDigest(leaves));
         }
-        const bits = differingBits(record.level, Buffer.concat(ours), record.digests);
-        if (bits !== undefined)
-          this.#found.push({ sequence: this.applied, bits: Buffer.from(bits).toString("hex") });
+        const differing = differingBits(record.level, Buffer.concat(ours), record.digests);
+        const unit = record.level === "leaf" ? blockBytes : scanChunkBytes;
+        const lost = [...this.unreadable].filter(
+          (leaf) => record.volume === 0 && leaf * blockBytes >= record.offset && leaf * blockBytes < end,
+        );
+        if (differing === undefined && lost.length === 0) return;
+        const bits = differing ?? new Uint8Array(Math.ceil(Math.ceil(record.length / unit) / 8));
+        const unreadable = new Uint8Array(bits.byteLength);
+        for (const leaf of lost) {
+          const at = Math.floor((leaf * blockBytes - record.offset) / unit);
+          setBit(bits, at);
+          setBit(unreadable, at);
+        }
+        this.#found.push({
+          sequence: this.applied,
+          bits: Buffer.from(bits).toString("hex"),
+          ...(record.level === "leaf" && lost.length > 0
+            ? { unreadable: Buffer.from(unreadable).toString("hex") }
+            : {}),
+        });
       }
     }
   }

@@ -13,6 +13,7 @@ import {
   parseScanDocument,
   parseVerifyResults,
   rangesMax,
+  unreadableMax,
   verifyResultsMax,
   withDifferences,
   withResult,
@@ -67,6 +68,12 @@ function result(begin: number): VerifyResult {
     differences: Array.from({ length: rangesMax }, (_, index) => ({
       volume: "v".repeat(60),
       offset: 2 ** 45 + index * 8192,
+      length: blockBytes,
+    })),
+    unreadableBlocks: rangesMax,
+    unreadable: Array.from({ length: unreadableMax }, () => ({
+      volume: "v".repeat(60),
+      offset: 2 ** 45,
       length: blockBytes,
     })),
     history: {
