@@ -13,7 +13,6 @@ import type { HandoverRecord } from "../../protocol/handover.ts";
 import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
 import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
-import { isOfScan } from "../../protocol/record.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { syncNamesOf } from "../../runtime/disk.ts";
@@ -27,11 +26,12 @@ import { Overflow, readNotes } from "../overflow/overflow.ts";
 import { GroupScans } from "../scan/group-scans.ts";
 import type { Line } from "../ship/line.ts";
 import { Shipper } from "../ship/shipper.ts";
+import { clientsFrames } from "../write-path/clients-frames.ts";
 import { DurableGate } from "../write-path/durable-gate.ts";
 import { Engine } from "../write-path/engine.ts";
 import { Entrance } from "../write-path/entrance.ts";
 import type { Lag } from "../write-path/lag.ts";
-import { LagTrail, Stall } from "../write-path/lag.ts";
+import { clientsPart, LagTrail, Stall } from "../write-path/lag.ts";
 import { PendingWrites } from "../write-path/pending-writes.ts";
 import type { FilesSettings } from "./files.ts";
 import { initialContent, journalExists, lineageBytes, makeFiles, openFiles, openLog } from "./files.ts";
@@ -619,8 +619,8 @@ export class OwnedGroup implements RecordSink {
       listener: {
         durable: () => this.#shipper?.durableAdvanced(),
         answered: (frame) => {
-          // What a scan put there was read from these very images: without it nothing of a client's is lost.
-          if (!frame.records.every(isOfScan)) trail.answered(frame);
+          const part = clientsPart(frame);
+          if (part !== undefined) trail.answered(part);
           this.#stall.answered(frame.first, this.#acknowledged, clock.monotonicMs());
         },
         held: (code) => {
@@ -635,7 +635,7 @@ export class OwnedGroup implements RecordSink {
     this.#hold = null;
     this.#enter({ kind: "serving" });
     engine.inherit(before);
-    this.#ship(state, engine, overflow);
+    this.#ship(state, engine, overflow, trail);
     this.#scans.opened({
       engine,
       overflow,
@@ -655,7 +655,7 @@ export class OwnedGroup implements RecordSink {
     return this.#hold;
   }
 
-  #ship(state: AgentGroupState, engine: Engine, overflow: Overflow): void {
+  #ship(state: AgentGroupState, engine: Engine, overflow: Overflow, trail: LagTrail): void {
     const { link, compress, clock, random, log } = this.#world;
     if (state.standby === null || link === null) return;
     const lineage = lineageBytes(state);
@@ -670,7 +670,7 @@ export class OwnedGroup implements RecordSink {
         durable: () => engine.log.durable,
         headSequence: () => engine.log.head.sequence,
         floorSequence: () => engine.log.floor.sequence,
-        answered: () => engine.log.tail,
+        answered: () => trail.newest,
         frames: (from, rawBytesMax) => engine.log.frames(from, rawBytesMax),
         chainAt: (sequence) => engine.log.chainAt(sequence),
         positionAt: (sequence) => engine.log.positionAt(sequence),
@@ -895,7 +895,7 @@ async function trailOf(journal: FrameLog, { note }: Overflow): Promise<LagTrail>
   // What was dropped counts as one, as old as its oldest record.
   if (head.sequence > since.sequence)
     trail.answered({ ...head, last: head.sequence, openedAtMs: since.atMs });
-  for (const frame of await journal.index(head.sequence)) trail.answered(frame);
+  for (const frame of await clientsFrames(journal)) trail.answered(frame);
   return trail;
 }
 

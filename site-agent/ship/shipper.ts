@@ -60,7 +60,7 @@ export interface ShipSource {
   headSequence(): Sequence;
   /** Oldest position of a standby that could be proven: the head, or before it where records were dropped. */
   floorSequence(): Sequence;
-  /** Newest answered position, shipped or not. */
+  /** Newest position of a client's that is answered, shipped or not. */
   answered(): { readonly sequence: Sequence; readonly dataBytesTotal: number };
   /** Consecutive frames from the one that holds `from` on, about `rawBytesMax` bytes, at least one. */
   frames(from: Sequence, rawBytesMax: number): Promise<Frame[]>;

@@ -3,7 +3,10 @@
  * standby holds durably. Pure. Remembers a bounded, thinned trail of frame ends; where the trail is coarse the
  * answer errs towards *more* lag, never less (promise 3).
  */
+import type { FrameSummary } from "../../journal/frame-log.ts";
+import type { Frame } from "../../protocol/frame.ts";
 import type { Sequence } from "../../protocol/ids.ts";
+import { isOfScan } from "../../protocol/record.ts";
 
 interface Mark {
   readonly last: Sequence;
@@ -22,6 +25,18 @@ export interface Lag {
 
 /** Marks kept; beyond it neighbours are merged two by two: 4,096 marks of some 60 bytes are a quarter of a MiB. */
 const marksMax = 4_096;
+
+export type AnsweredFrame = Pick<FrameSummary, "last" | "dataBytesTotal" | "openedAtMs" | "closedAtMs">;
+
+/**
+ * The frame up to its last record of a client; undefined: it has none. What a scan put there was read from these very
+ * images, so without it nothing of a client's is lost.
+ */
+export function clientsPart(frame: Frame): AnsweredFrame | undefined {
+  const { records, first, dataBytesTotal, openedAtMs, closedAtMs } = frame;
+  const at = records.findLastIndex((record) => !isOfScan(record));
+  return at < 0 ? undefined : { last: first + at, dataBytesTotal, openedAtMs, closedAtMs };
+}
 
 export class LagTrail {
   #marks: Mark[] = [];
@@ -43,13 +58,13 @@ export class LagTrail {
     this.#newest = { ...mark, closedAtMs: origin.closedAtMs };
   }
 
-  /** A frame was answered; frames come in order. */
-  answered(frame: {
-    readonly last: Sequence;
-    readonly dataBytesTotal: number;
-    readonly openedAtMs: number;
-    readonly closedAtMs: number;
-  }): void {
+  /** The newest of a client's writes that is answered: what the other site is told, and would state as lost. */
+  get newest(): { readonly sequence: Sequence; readonly dataBytesTotal: number } {
+    return { sequence: this.#newest.last, dataBytesTotal: this.#newest.dataBytesTotal };
+  }
+
+  /** A frame was answered, as `clientsPart` leaves it; frames come in order. */
+  answered(frame: AnsweredFrame): void {
     const { last, dataBytesTotal, openedAtMs, closedAtMs } = frame;
     this.#newest = { last, dataBytesTotal, openedAtMs, closedAtMs };
     this.#marks.push({ last, dataBytesTotal, openedAtMs });

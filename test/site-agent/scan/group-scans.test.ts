@@ -558,6 +558,27 @@ test("a standby that lacks nothing but records of a scan is not behind", async (
   assert.equal(bytes, blockBytes);
 });
 
+test("an owner tells of a client's writes alone as answered, also after a restart on records of a scan", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  await rig.write(0, 0, Buffer.alloc(blockBytes, 1));
+  await rig.idle();
+  rig.gateway.faults.batch = () => "hang";
+  await rig.group.scans.verify();
+  const told = async (): Promise<void> => {
+    await until("records of the scan", () => (rig.group.status().position.written > 3 ? true : undefined));
+    const before = rig.gateway.heartbeats;
+    await until("heartbeats", () => (rig.gateway.heartbeats > before + 2 ? true : undefined));
+    // The gateway states as lost at least what is beyond its own end.
+    assert.equal(rig.gateway.heard, 1);
+    assert.equal(rig.group.status().lag.writes, 0);
+  };
+  await told();
+  await rig.kill();
+  await rig.start();
+  await told();
+});
+
 test("a scan can be paused, which a kill does not end, and given up, which the order and the result say", async (t) => {
   const rig = await Rig.make(t);
   await rig.start();
