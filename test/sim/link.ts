@@ -65,7 +65,7 @@ export interface WanObserver {
   unexpected(site: string, error: unknown): void;
 }
 
-export type RequestKind = "knowledge" | "hello" | "heartbeat" | "batch";
+export type RequestKind = "knowledge" | "hello" | "heartbeat" | "batch" | "scan";
 export interface SenderToken {
   readonly epoch: number;
   readonly owner: string;
@@ -303,6 +303,15 @@ export class Wan {
         this.#delay() + this.#random.fraction() * 500,
       );
     }
+    // A question of long ago that arrives again: the answer goes nowhere, but findings are freed by it.
+    if (kind === "scan" && sender !== undefined && this.#random.chance(this.conditions.duplicateRate)) {
+      this.counts.duplicated += 1;
+      this.#replay(
+        { from, to, group, sender, bytes: body },
+        this.#delay() + this.#random.fraction() * 3_000,
+        kind,
+      );
+    }
     return exchange;
   }
 
@@ -320,15 +329,15 @@ export class Wan {
     }
   }
 
-  #replay(batch: StoredBatch, delayMs: number): void {
+  #replay(batch: StoredBatch, delayMs: number, kind: "batch" | "scan" = "batch"): void {
     const exchange: Exchange = {
       from: batch.from,
       to: batch.to,
-      kind: "batch",
+      kind,
       group: batch.group,
       sender: batch.sender,
       body: batch.bytes,
-      label: `${labelOf("batch", batch.bytes)} replayed`,
+      label: `${labelOf(kind, batch.bytes)} replayed`,
       gone: new Gone(),
       breakBody: undefined,
       receiver: undefined,
@@ -486,7 +495,15 @@ function requestLine(kind: RequestKind, group: string): { method: "GET" | "POST"
       return { method: "POST", path: wanRoutes.heartbeat(group) };
     case "batch":
       return { method: "POST", path: wanRoutes.batches(group) };
+    case "scan":
+      return { method: "POST", path: wanRoutes.scan(group) };
   }
+}
+
+function kindOfPath(path: string): RequestKind {
+  const name = path.slice(path.lastIndexOf("/") + 1);
+  if (name === "hello" || name === "heartbeat" || name === "scan") return name;
+  throw new RangeError(`no control message goes to ${path}`);
 }
 
 function labelOf(kind: RequestKind, body: Uint8Array): string {
@@ -566,8 +583,14 @@ export class SimLine implements Line {
   control(method: "GET" | "POST", path: string, message?: unknown): Promise<HttpReply> {
     const body = message === undefined ? new Uint8Array(0) : Buffer.from(JSON.stringify(message));
     const group = path.split("/")[3] ?? "";
-    const kind = method === "GET" ? "knowledge" : path.endsWith("/hello") ? "hello" : "heartbeat";
-    return this.#call(kind, group, tokenOf(message), body, undefined, false);
+    return this.#call(
+      method === "GET" ? "knowledge" : kindOfPath(path),
+      group,
+      tokenOf(message),
+      body,
+      undefined,
+      false,
+    );
   }
 
   upload(

@@ -36,6 +36,9 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
   );
   for (const name of ["failovers", "diskFaults", "replayed", "compares", "points", "returns"] as const)
     assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
+  for (const name of ["firstSyncs", "verified", "flips"] as const)
+    assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
+  assert.ok(tally.sum("found") > seeds / 40, "verifies had something to find");
   noteEvidence("simulation", {
     seeds,
     crashes: tally.sum("crashes"),
@@ -47,6 +50,9 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
     flushes: tally.sum("flushes"),
     "images compared": tally.sum("compares"),
     "points of the past read": tally.sum("points"),
+    "first syncs": tally.sum("firstSyncs"),
+    "verifies judged": tally.sum("verified"),
+    "bits turned over at rest and found": tally.sum("found"),
     "runs that proved too little": tally.invalid.length,
     ...nothingLost,
   });

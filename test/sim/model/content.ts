@@ -4,7 +4,8 @@
  */
 import { readStamp } from "../../support/stamp.ts";
 import type { History } from "./history.ts";
-import { modelSectorBytes, zeroContent } from "./history.ts";
+import { isOp, modelSectorBytes, zeroContent } from "./history.ts";
+import type { Rot } from "./rot.ts";
 import type { InvariantId } from "./violation.ts";
 import { Violation } from "./violation.ts";
 
@@ -38,17 +39,19 @@ export interface ExactQuestion {
   readonly bytes: Uint8Array;
   /** Exactly these entries happened. */
   readonly sequence: number;
+  /** Sectors that were changed at rest, and not written since, may show anything. */
+  readonly rot?: Rot | undefined;
 }
 
 /** Throws a Violation that names the first wrong sectors. */
 export function requireExact(question: ExactQuestion): void {
-  const { what, invariant, history, volume, seed, bytes, sequence } = question;
+  const { what, invariant, history, volume, seed, bytes, sequence, rot } = question;
   const wrong: string[] = [];
   const sectors = history.volumeBytes[volume]! / modelSectorBytes;
   for (let sector = 0; sector < sectors && wrong.length < 5; sector += 1) {
     const found = contentOf(bytes, sector * modelSectorBytes, seed, volume, sector);
     const expected = history.contentAt(volume, sector, sequence);
-    if (found !== expected)
+    if (found !== expected && rot?.excuses(history, volume, sector, sequence) !== true)
       wrong.push(`sector ${sector}: ${name(history, found)} instead of ${name(history, expected)}`);
   }
   if (wrong.length > 0)
@@ -66,15 +69,17 @@ export interface RangeQuestion {
   /** Some number of entries in `first..last` happened, for each sector its own. */
   readonly first: number;
   readonly last: number;
+  readonly rot?: Rot | undefined;
 }
 
 /** For a read beside writes: each sector may show any state between what was answered before and asked for after. */
 export function requireWithin(question: RangeQuestion): void {
-  const { what, invariant, history, volume, seed, offset, bytes, first, last } = question;
+  const { what, invariant, history, volume, seed, offset, bytes, first, last, rot } = question;
   for (let at = 0; at < bytes.byteLength; at += modelSectorBytes) {
     const sector = (offset + at) / modelSectorBytes;
     const found = contentOf(bytes, at, seed, volume, sector);
     if (typeof found === "number" && history.mayShow(volume, sector, found, first, last)) continue;
+    if (rot?.excuses(history, volume, sector, first) === true) continue;
     throw new Violation(
       invariant,
       `${what}, volume ${volume} sector ${sector}: ${name(history, found)}, allowed is ${first}..${last}, ` +
@@ -86,8 +91,9 @@ export function requireWithin(question: RangeQuestion): void {
 function name(history: History, content: number | string): string {
   if (typeof content === "string") return content;
   if (content === zeroContent) return "zeroes";
-  const op = history.ops.find((each) => each.number === content);
-  return op === undefined
-    ? `write #${content}, which is not in this history`
-    : `write #${content} (${op.sequence})`;
+  const at = history.entries.findIndex((entry) => isOp(entry) && entry.number === content);
+  if (at >= 0) return `write #${content} (${at + 1})`;
+  return history.held.some((range) => range.number === content)
+    ? `#${content} of before the first write`
+    : `write #${content}, which is not in this history`;
 }

@@ -7,6 +7,7 @@ import { errorCode, errorText } from "../../../runtime/errors.ts";
 import type { SeededRandom } from "../../support/seeded.ts";
 import { requireExact } from "../model/content.ts";
 import type { History } from "../model/history.ts";
+import type { Rot } from "../model/rot.ts";
 import { Violation } from "../model/violation.ts";
 
 export interface PastQuestion {
@@ -16,6 +17,7 @@ export interface PastQuestion {
   readonly history: History;
   readonly seed: number;
   readonly random: SeededRandom;
+  readonly rot: Rot | undefined;
   /**
    * `glance`: one volume of two points. `whole`: all volumes of the oldest, the newest and one more, and nothing fails
    * any more: a point that cannot be read is a lie.
@@ -51,11 +53,11 @@ export async function checkPast(question: PastQuestion): Promise<number> {
 }
 
 async function readVolume(question: PastQuestion, volume: number, sequence: number): Promise<void> {
-  const { what, past, history, seed } = question;
+  const { what, past, history, seed, rot } = question;
   const view = await past.openView(volume, sequence);
   try {
     const bytes = await view.read(0, view.sizeBytes);
-    requireExact({ what: `${what}'s past`, invariant: "I2", history, volume, seed, bytes, sequence });
+    requireExact({ what: `${what}'s past`, invariant: "I2", history, volume, seed, bytes, sequence, rot });
   } finally {
     await view.close();
   }

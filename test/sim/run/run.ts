@@ -3,9 +3,12 @@
  * healed, and what is left must be whole, equal and honest within a bounded time (I8). Also shrinks the faults of a run
  * that broke something. Everything follows from the seed and the sources: nothing here reads a clock or a real disk.
  */
+
+import { agentGroupPaths, gatewayGroupPaths } from "../../../runtime/paths.ts";
 import type { GroupSettings } from "../../../runtime/settings/types.ts";
 import { SeededRandom } from "../../support/seeded.ts";
 import type { WanConditions } from "../link.ts";
+import type { HeldRange } from "../model/history.ts";
 import { Violation } from "../model/violation.ts";
 import { Scheduler } from "../world/scheduler.ts";
 import { Trace } from "../world/trace.ts";
@@ -13,10 +16,13 @@ import { FaultRunner } from "./fault-runner.ts";
 import type { Fault, FaultName } from "./faults.ts";
 import { drawFaults } from "./faults.ts";
 import { Operator } from "./operator.ts";
+import { ScanOrders } from "./scan-orders.ts";
+import type { ScanPlan } from "./scan-plan.ts";
+import { drawHeld, drawScans, withScans } from "./scan-plan.ts";
 import type { Sabotage, SiteName, SitePlan } from "./sites.ts";
 import { otherSite, Sites, siteNames } from "./sites.ts";
 import { Truth } from "./truth.ts";
-import { compareCopies, stoppedForGood, unsettled } from "./verdict.ts";
+import { compareCopies, stopped, stoppedForGood, unsettled } from "./verdict.ts";
 import type { WorkloadPlan } from "./workload.ts";
 import { burstGoesOn, Workload } from "./workload.ts";
 
@@ -25,6 +31,8 @@ export interface RunPlan {
   readonly workload: WorkloadPlan;
   readonly conditions: WanConditions;
   readonly faults: readonly Fault[];
+  /** Undefined: nothing is scanned. */
+  readonly scans: ScanPlan | undefined;
   /** Faults happen within it, ms. */
   readonly spanMs: number;
 }
@@ -51,6 +59,12 @@ export interface RunCounts {
   readonly replayed: number;
   readonly diskFaults: number;
   readonly restarts: number;
+  /** Groups whose disks held data before: nothing of the standby may be opened before their first sync is over. */
+  readonly firstSyncs: number;
+  /** Verifies whose result was judged, bits turned over at rest, and those that a verify had to find, and found. */
+  readonly verified: number;
+  readonly flips: number;
+  readonly found: number;
   readonly virtualMs: number;
   readonly events: number;
 }
@@ -137,7 +151,10 @@ export function drawPlan(seed: number): RunPlan {
     duplicateRate: random.chance(0.3) ? 0.1 : 0,
     damageRate: 0,
   };
-  return { sites, workload, conditions, spanMs, faults: drawFaults(random, spanMs, "a") };
+  const faults = drawFaults(random, spanMs, "a");
+  const scans = drawScans(seed, spanMs);
+  const scanned = { ...sites, groups: groups.map((each) => withScans(each, scans)) };
+  return { sites: scanned, workload, conditions, spanMs, faults, scans };
 }
 
 class Run {
@@ -150,6 +167,7 @@ class Run {
   readonly workload: Workload;
   readonly operator: Operator;
   readonly faults: FaultRunner;
+  readonly scans: ScanOrders;
 
   constructor(seed: number, options: RunOptions) {
     this.seed = seed;
@@ -172,11 +190,13 @@ class Run {
     this.workload = new Workload(seed, this.scheduler, this.sites, this.truth, plan.workload);
     this.operator = new Operator(this.scheduler, this.sites, this.truth);
     this.faults = new FaultRunner(this.scheduler, this.sites, this.operator, this.workload, this.truth);
+    this.scans = new ScanOrders(this.scheduler, this.sites, this.truth);
   }
 
   async drive(): Promise<void> {
     const { scheduler, sites, plan } = this;
     await sites.prepare();
+    if (plan.scans !== undefined) await this.#prepareScans(plan.scans);
     for (const name of siteNames) {
       for (const role of ["gateway", "agent"] as const)
         scheduler.at(scheduler.random.fraction() * 40, "", () => sites.start(name, role));
@@ -194,10 +214,35 @@ class Run {
       await scheduler.run({ untilMs: scheduler.nowMs + 6_000 });
     }
     this.faults.heal();
+    this.scans.endRot();
     for (const name of siteNames) for (const role of ["gateway", "agent"] as const) sites.start(name, role);
     await this.#recover();
     this.workload.revive(0);
     await this.#settle();
+  }
+
+  /** Data of before the group was made, at one site or both; and the orders of the run. */
+  async #prepareScans(scans: ScanPlan): Promise<void> {
+    const { sites, truth, seed, plan } = this;
+    for (const { name, home, standby, volumes } of plan.sites.groups) {
+      const sizes = volumes.map(({ sizeBytes }) => sizeBytes);
+      const held = drawHeld(seed, scans, sizes, () => truth.nextNumber());
+      truth.heldBefore(name, held);
+      for (const [index, { name: volume, sizeBytes }] of volumes.entries()) {
+        const fill = async (site: SiteName, path: string, ranges: HeldRange[]): Promise<void> => {
+          if (ranges.length > 0) await sites.fill(site, seed, path, sizeBytes, ranges);
+        };
+        const of = (ranges: readonly HeldRange[]): HeldRange[] =>
+          ranges.filter((each) => each.volume === index);
+        await fill(home as SiteName, agentGroupPaths(`/${home}`, name).image(volume), of(held.owner));
+        await fill(
+          standby as SiteName,
+          gatewayGroupPaths(`/${standby}`, name).image(volume),
+          of(held.standby),
+        );
+      }
+    }
+    this.scans.schedule(scans);
   }
 
   /** Work must go on after the last fault, by itself or with what an operator is told to do. */
@@ -224,12 +269,28 @@ class Run {
   }
 
   async #settle(): Promise<void> {
+    await this.#rest();
+    const { scans, truth, plan } = this;
+    if (plan.scans !== undefined) {
+      // In the end an operator has everything compared, and what decayed sent again.
+      for (const [name, group] of truth.groups) {
+        const handedOver = this.operator.orders.get(name) === "done" || group.standby.sealed !== undefined;
+        if (!handedOver && !stopped(this, name)) scans.verify(name, true, true);
+      }
+      await this.#rest();
+    }
+    await compareCopies(this, plan.scans !== undefined);
+  }
+
+  /** Until nothing is left to do. */
+  async #rest(): Promise<void> {
     const { scheduler } = this;
     const untilMs = scheduler.nowMs + recoveryMsMax;
     let operatorAtMs = scheduler.nowMs + operatorMs;
     for (;;) {
-      const problem = unsettled(this, true);
-      if (problem === undefined) break;
+      const problem =
+        unsettled(this, true) ?? (this.scans.idle ? undefined : "an order to verify has no result");
+      if (problem === undefined) return;
       if (scheduler.nowMs >= untilMs) throw new Violation("I8", `with nothing left to do: ${problem}`);
       this.operator.acceptLosses();
       if (scheduler.nowMs >= operatorAtMs) {
@@ -238,7 +299,6 @@ class Run {
       }
       await scheduler.run({ untilMs: scheduler.nowMs + settleStepMs });
     }
-    await compareCopies(this);
   }
 
   get decayed(): ReadonlySet<string> {
@@ -267,6 +327,12 @@ class Run {
       replayed: this.sites.wan.counts.replayed + this.sites.wan.counts.duplicated,
       diskFaults: this.faults.diskFaultsFired,
       restarts: this.operator.counts.restarts,
+      firstSyncs: [...this.truth.groups.keys()].filter(
+        (name) => this.truth.homeBook(name).history.held.length > 0,
+      ).length,
+      verified: this.truth.counts.verified,
+      flips: this.scans.counts.flips,
+      found: this.truth.counts.found,
       virtualMs: this.scheduler.nowMs,
       events: this.trace.count,
     };

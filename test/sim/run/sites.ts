@@ -3,6 +3,7 @@
  * `gateway/main.ts` put together, without NBD, HTTP and locks. Starts, kills, pauses and restarts roles and machines,
  * and tells `Truth` what clients could know. It decides nothing: when what happens is the fault plan's.
  */
+import { dirname } from "node:path";
 import { brotliCompressSync, constants } from "node:zlib";
 import { StandbyGroup } from "../../../gateway/group.ts";
 import type { Past } from "../../../image/past.ts";
@@ -21,8 +22,11 @@ import type { GroupSettings, LineCodec } from "../../../runtime/settings/types.t
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { VolumeDevice } from "../../../site-agent/group/volume-device.ts";
 import { SeededRandom } from "../../support/seeded.ts";
+import { stampData } from "../../support/stamp.ts";
 import type { WanConditions } from "../link.ts";
 import { Wan } from "../link.ts";
+import type { HeldRange } from "../model/history.ts";
+import { readFrame } from "../model/journalled.ts";
 import { Violation } from "../model/violation.ts";
 import type { WallOffset } from "../world/clock.ts";
 import { clockOf, randomOf } from "../world/clock.ts";
@@ -195,21 +199,67 @@ export class Sites {
     return this.#sabotage.stores?.(engine, site.name, role) ?? engine;
   }
 
+  /** The model learns in which order the owner of `group` journals, before the store can do anything to it. */
+  #overheard(engine: StoreEngine, site: SiteName, life: Life, group: string): StoreEngine {
+    const heard = (first: number, value: Uint8Array): void =>
+      this.#judge(() => this.#truth.journalled(site, group, first, readFrame(value)));
+    return {
+      ...engine,
+      open: async (...all) => {
+        const store = await engine.open(...all);
+        const put = store.putFrame.bind(store);
+        store.putFrame = (first, value) => {
+          if (life.alive) heard(first, value);
+          return put(first, value);
+        };
+        return store;
+      },
+    };
+  }
+
   /** The data folders are there before anything starts, as an installation leaves them. */
   async prepare(): Promise<void> {
     for (const site of this.byName.values()) {
       const life = new Life(`${site.name}.setup`);
       const disk = site.disk.view(life);
-      let done = false;
-      const made = async (): Promise<void> => {
+      await this.#setUp(life, async () => {
         await disk.makeDirectory(site.dataDir);
         await syncDirectory(disk, "/");
-        done = true;
-      };
-      made().catch((error: unknown) => this.scheduler.fail(error));
-      await this.scheduler.run({ stop: () => done });
-      life.end();
+      });
     }
+  }
+
+  /** Puts data into the image of a volume that is not there yet, durably. */
+  async fill(
+    name: SiteName,
+    seed: number,
+    path: string,
+    sizeBytes: number,
+    ranges: readonly HeldRange[],
+  ): Promise<void> {
+    const site = this.site(name);
+    const life = new Life(`${name}.setup`);
+    const disk = site.disk.view(life);
+    await this.#setUp(life, async () => {
+      await disk.makeDirectory(dirname(path));
+      const image = await site.disk.images(life).open({ path, sizeBytes, create: "sparse" });
+      for (const { number, volume, offset, length } of ranges)
+        await image.write(offset, stampData(seed, number, volume, offset, length), { fua: false });
+      await image.flush();
+      for (let folder = dirname(path); folder !== "/"; folder = dirname(folder))
+        await syncDirectory(disk, folder);
+    });
+  }
+
+  async #setUp(life: Life, work: () => Promise<void>): Promise<void> {
+    let done = false;
+    const set = async (): Promise<void> => {
+      await work();
+      done = true;
+    };
+    set().catch((error: unknown) => this.scheduler.fail(error));
+    await this.scheduler.run({ stop: () => done });
+    life.end();
   }
 
   startAgent(name: SiteName): void {
@@ -231,7 +281,7 @@ export class Sites {
         files: {
           disk,
           images: site.disk.images(life),
-          stores: this.#engine(site, "agent", life),
+          stores: this.#overheard(this.#engine(site, "agent", life), name, life, settings.name),
           openIndex: openSimOrderedStore(disk),
           segmentBytes,
           history: settings.history,

@@ -10,7 +10,7 @@ import type { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { SeededRandom } from "../../support/seeded.ts";
 import type { RequestKind, SenderToken } from "../link.ts";
 import { requireExact, requireWithin } from "../model/content.ts";
-import type { Op } from "../model/history.ts";
+import type { Op, OpRequest } from "../model/history.ts";
 import { History } from "../model/history.ts";
 import type { HeardClaim, StatedLoss } from "../model/honesty.ts";
 import {
@@ -21,8 +21,10 @@ import {
   judgeStandbyClaim,
   judgeStatedLoss,
 } from "../model/honesty.ts";
-import type { LossKind, OpRequest } from "../model/owner-book.ts";
+import type { Journalled } from "../model/journalled.ts";
+import type { LossKind } from "../model/owner-book.ts";
 import { OwnerBook } from "../model/owner-book.ts";
+import { Rot } from "../model/rot.ts";
 import { StandbyBook } from "../model/standby-book.ts";
 import { require } from "../model/violation.ts";
 import type { WallOffset } from "../world/clock.ts";
@@ -30,6 +32,7 @@ import { wallMsOf } from "../world/clock.ts";
 import type { Life } from "../world/life.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import { checkPast } from "./past-check.ts";
+import type { HeldImages } from "./scan-plan.ts";
 import type { AgentRole, SimSite, SiteName } from "./sites.ts";
 
 /** The standby's images are compared in full at most this often, ms of virtual time. */
@@ -63,11 +66,19 @@ export interface GroupTruth {
   /** How often in a row the owner at home has shown itself fenced, and whether that must have become durable. */
   fencedSights: number;
   fencedForGood: boolean;
+  /** What was changed in the standby's images at rest. */
+  readonly rot: Rot;
+  /** Its images were carried there. */
+  carried: boolean;
+  /** Entries that existed when it lost what had been carried there; 0: it never did. */
+  forgotAt: number;
+  /** Results of verifies that were judged. */
+  readonly judged: Set<string>;
 }
 
 export class Truth {
   readonly groups = new Map<string, GroupTruth>();
-  readonly counts = { compares: 0, reads: 0, returns: 0, adoptions: 0, points: 0 };
+  readonly counts = { compares: 0, reads: 0, returns: 0, adoptions: 0, points: 0, verified: 0, found: 0 };
   readonly #seed: number;
   readonly #scheduler: Scheduler;
   /** Incarnations of an old owner that were told of a newer token, with the moment. */
@@ -105,6 +116,10 @@ export class Truth {
         heardWall: undefined,
         fencedSights: 0,
         fencedForGood: false,
+        rot: new Rot(),
+        carried: false,
+        forgotAt: 0,
+        judged: new Set(),
       });
     }
   }
@@ -121,6 +136,19 @@ export class Truth {
   nextNumber(): number {
     this.#number += 1;
     return this.#number;
+  }
+
+  /** What the disks of the owner held before the group was made, and those of the standby. Before anything is started. */
+  heldBefore(group: string, { owner, standby }: HeldImages): void {
+    const book = this.homeBook(group);
+    book.history = new History(book.history.volumeBytes, owner);
+    this.group(group).carried = standby.length > 0;
+  }
+
+  /** The first `position` entries are all that a standby needs to be whole. */
+  isWhole(group: string, position: number): boolean {
+    const { forgotAt } = this.group(group);
+    return this.homeBook(group).history.syncedAt(position, forgotAt);
   }
 
   agentStarted(site: SiteName, role: AgentRole): void {
@@ -156,6 +184,15 @@ export class Truth {
     if (owned !== undefined) this.#noticeReturn(from, group, owned);
     const book = this.group(group).books.get(from);
     if (book !== undefined && !book.awaitsReturn) judgeHeartbeat(book, claimOf(body));
+  }
+
+  /** An owner hands a frame to its journal. */
+  journalled(site: SiteName, group: string, first: number, records: readonly Journalled[]): void {
+    const owned = this.#agents.get(site)?.groups.get(group);
+    if (owned !== undefined) this.#noticeReturn(site, group, owned);
+    const book = this.group(group).books.get(site);
+    require("I6", book !== undefined, () => `${site} journals for ${group}, which it has never owned`);
+    book!.journalled(first, records, this.#scheduler.nowMs);
   }
 
   batchLeft(from: SiteName, group: string, last: number): void {
@@ -228,6 +265,9 @@ export class Truth {
     truth.standby.believedMax = durableMax;
     truth.heardEver = heardNothing;
     truth.comparedAt = 0;
+    truth.rot.forget();
+    // What was sent to images that were carried there is not all that a standby made from nothing needs.
+    truth.forgotAt = truth.carried ? this.homeBook(group).history.last : 0;
   }
 
   /** The report of a failover, against what the heartbeats said that the standby has heard. */
@@ -281,9 +321,36 @@ export class Truth {
         this.#scheduler.nowMs,
         this.#scheduler.nowMs - (truth.protectedSinceMs ?? this.#scheduler.nowMs),
       );
+      // It cannot know yet that the standby has lost what it had.
+      const { durableMax, believedMax } = truth.standby;
+      const since = believedMax > durableMax ? 0 : truth.forgotAt;
+      require("I11", state !== "protected" ||
+        book.history.syncedAt(Math.max(durableMax, believedMax), since), () =>
+        `${book.name} says protected; the standby's first sync is not over`);
+      this.#judgeVerifies(truth, book, owned);
     } else {
       require("I11", status.state !== "protected", () => `${book.name} says protected without a standby`);
       require("I6", (status.epoch ?? 0) > 1, () => `${book.name} serves in epoch ${status.epoch}`);
+    }
+  }
+
+  /** What verifies have found, each once. */
+  #judgeVerifies(truth: GroupTruth, { name, history }: OwnerBook, owned: OwnedGroup): void {
+    for (const result of owned.scans.results) {
+      const { begin, end, startedAt, outcome, overwrittenChunks } = result;
+      const key = `${begin} ${startedAt}`;
+      if (truth.judged.has(key)) continue;
+      truth.judged.add(key);
+      this.counts.verified += 1;
+      const differences = result.differences.map(({ volume, offset, length }) => ({
+        volume: truth.settings.volumes.findIndex((each) => each.name === volume),
+        offset,
+        length,
+      }));
+      this.counts.found += truth.rot.judge(`verify ${begin}..${end} of ${name}`, history, {
+        ...{ begin, end, differences, overwrittenChunks },
+        done: outcome === "done",
+      });
     }
   }
 
@@ -297,6 +364,8 @@ export class Truth {
     if (book === undefined) {
       const old = this.homeBook(group);
       truth.standby.sealedAt(written, old.shippedMax);
+      require("I4", this.isWhole(group, written), () =>
+        `${group} was taken over at ${written}, where the first sync of ${site} was not over`);
       book = new OwnerBook(`${group} at ${site}`, old.history.fork(written), truth.settings.durability);
       truth.books.set(site, book);
       this.counts.adoptions += 1;
@@ -306,6 +375,7 @@ export class Truth {
     }
     const first = written;
     const { history, name } = book;
+    const rot = this.#rotAt(site, group);
     for (const [volume, bytes] of history.volumeBytes.entries()) {
       owned.read(volume, 0, bytes).then(
         (data) => {
@@ -322,6 +392,7 @@ export class Truth {
               bytes: data,
               first,
               last: history.last,
+              rot,
             });
           });
         },
@@ -329,6 +400,12 @@ export class Truth {
         () => undefined,
       );
     }
+  }
+
+  /** What decayed at a site's images: only those of a standby, which it keeps when it takes over. */
+  #rotAt(site: SiteName, group: string): Rot | undefined {
+    const { standbySite, rot } = this.group(group);
+    return site === standbySite && rot.count > 0 ? rot : undefined;
   }
 
   #check(check: () => void): void {
@@ -353,6 +430,10 @@ export class Truth {
     else truth.standbyProtectedSinceMs = undefined;
     const shownMs = nowMs - (truth.standbyProtectedSinceMs ?? nowMs);
     judgeStandbyClaim(truth.standby.name, status.state, silentMs, missingMs, shownMs);
+    const { consistent } = status;
+    require("I4", consistent === null || this.isWhole(group, consistent.sequence), () =>
+      `${truth.standby.name} calls ${consistent?.sequence} consistent; its first sync was not over there`);
+    if (!this.isWhole(group, applied)) return;
     if (applied === 0 || applied !== durable || durable !== received || status.state === "fenced") return;
     if (nowMs - truth.comparedAtMs < compareIntervalMs && truth.comparedAt !== 0) return;
     if (truth.comparedAt === applied) return;
@@ -372,6 +453,7 @@ export class Truth {
     this.#looked.add(past);
     checkPast({
       ...{ what: `${group} at ${site}`, past, history, seed: this.#seed, random: this.#draws },
+      rot: this.#rotAt(site, group),
       how: "glance",
     }).then(
       (read) => {
@@ -386,6 +468,7 @@ export class Truth {
     const { history } = this.group(group).books.get(site) ?? this.homeBook(group);
     const read = await checkPast({
       ...{ what: `${group} at ${site} in the end`, past, history, seed: this.#seed, random: this.#draws },
+      rot: this.#rotAt(site, group),
       how: "whole",
     });
     this.counts.points += read;
@@ -396,6 +479,7 @@ export class Truth {
     for (const [group, truth] of this.groups) {
       const { standby, standbySite, failoverOrdered } = truth;
       if (standbySite !== machine.name || failoverOrdered || standby.appliedMax === 0) continue;
+      if (!this.isWhole(group, standby.appliedMax)) continue;
       const { history } = this.homeBook(group);
       const paths = gatewayGroupPaths(machine.dataDir, group);
       for (const [volume, { name }] of truth.settings.volumes.entries()) {
@@ -412,13 +496,14 @@ export class Truth {
           bytes: bytes!,
           first: standby.appliedMax,
           last: history.last,
+          rot: truth.rot,
         });
       }
     }
   }
 
-  /** Every byte of the standby's images against the history at `applied`. */
-  compareStandby(group: string, applied: number, machine: SimSite): void {
+  /** Every byte of the standby's images against the history at `applied`; `repaired`: none of them may have decayed. */
+  compareStandby(group: string, applied: number, machine: SimSite, repaired = false): void {
     const truth = this.group(group);
     const { history } = this.homeBook(group);
     require("I4", applied <= history.last, () =>
@@ -436,6 +521,7 @@ export class Truth {
         seed: this.#seed,
         bytes: bytes!,
         sequence: applied,
+        rot: repaired ? undefined : truth.rot,
       });
     }
   }
@@ -450,7 +536,7 @@ export class Truth {
   refused(site: SiteName, group: string): void {
     if (this.#agents.get(site)?.groups.get(group)?.status().io !== "refused") return;
     const book = this.group(group).books.get(site);
-    if (book !== undefined && !book.awaitsReturn) book.lost("kill");
+    if (book !== undefined && !book.awaitsReturn) book.stopped();
   }
 
   /** True when a client may be served by `site`: its return was seen. */
@@ -489,6 +575,7 @@ export class Truth {
       bytes,
       first,
       last: book.history.last,
+      rot: this.#rotAt(site, group),
     });
   }
 }

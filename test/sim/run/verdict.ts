@@ -26,7 +26,7 @@ export interface Pair {
 const passing = new Set(["STARTING", "STANDING_BY", "CLOSED", "WAITING_FOR_PEER", "FAILOVER_RUNNING"]);
 
 /** A decayed group that one of its roles has stopped, and says why: nothing else is asked of it. */
-function stopped({ sites, decayed }: Pair, group: string): boolean {
+export function stopped({ sites, decayed }: Pair, group: string): boolean {
   if (decayed?.has(group) !== true) return false;
   return siteNames.some((site) =>
     [sites.ownerStatus(site, group), sites.standbyStatus(site, group)].some(
@@ -64,14 +64,15 @@ export function unsettled(pair: Pair, quiet: boolean): string | undefined {
     const standby = sites.standbyStatus(group.standbySite, name);
     if (standby?.state !== "protected")
       return `${name}'s standby is ${standby?.state} ${standby?.reason?.code}: ${standby?.reason?.message}`;
+    if (status.scan !== null) return `${name}: a scan for ${status.scan.purpose} is not over`;
     if (standby.position.applied !== status.position.written)
       return `${name}: applied ${standby.position.applied} of ${status.position.written}`;
   }
   return undefined;
 }
 
-/** The end: every byte of every copy. */
-export async function compareCopies(pair: Pair): Promise<void> {
+/** The end: every byte of every copy; `repaired`: what decayed at rest was found and sent again. */
+export async function compareCopies(pair: Pair, repaired = false): Promise<void> {
   const { sites, truth, seed, scheduler } = pair;
   for (const [name, group] of truth.groups) {
     if (stopped(pair, name)) continue;
@@ -98,9 +99,10 @@ export async function compareCopies(pair: Pair): Promise<void> {
         seed,
         bytes: data,
         sequence: written,
+        rot: owner === group.home ? undefined : group.rot,
       });
     }
-    if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite));
+    if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite), repaired);
     await comparePast(pair, name, group.standbySite);
   }
 }

@@ -242,7 +242,7 @@ export class Workload {
       fua,
     });
     this.#scheduler.trace.add(
-      `${Math.round(this.#scheduler.nowMs * 1_000)} client ${group}@${site} ${kind} #${op.number} seq ${op.sequence} v${volume} ${offset}+${length}${fua ? " fua" : ""}`,
+      `${Math.round(this.#scheduler.nowMs * 1_000)} client ${group}@${site} ${kind} #${op.number} v${volume} ${offset}+${length}${fua ? " fua" : ""}`,
     );
     const answer =
       kind === "write"

@@ -1,0 +1,96 @@
+/**
+ * Reads which records a frame carries, by docs/formats/frame.md and record.md alone: the order in which an owner
+ * journals is what the model cannot know beforehand, since a scan puts its own records in between and may hold a
+ * request back. Judges nothing, and shares no code with the product: what does not read is thrown.
+ */
+import { uncompressSync } from "lz4-napi";
+import { stampBytes } from "../../support/stamp.ts";
+
+export type MarkKind = "begin" | "end" | "given-up";
+export type MarkPurpose = "verify" | "first-sync" | "resync" | "repair";
+
+/** A client's record. */
+export interface JournalledChange {
+  readonly kind: "write" | "zeroing";
+  readonly volume: number;
+  /** Bytes. */
+  readonly offset: number;
+  readonly length: number;
+  /** The op that the data is stamped with; undefined where nothing is stamped. */
+  readonly number: number | undefined;
+}
+
+/** What a scan put into the order: it changes nothing at the owner. */
+export type JournalledScan =
+  | { readonly kind: "digest" }
+  | { readonly kind: "content"; readonly volume: number; readonly offset: number; readonly length: number }
+  | {
+      readonly kind: "mark";
+      readonly mark: MarkKind;
+      readonly purpose: MarkPurpose;
+      /** The begin that it names; 0 in a begin. */
+      readonly begin: number;
+    };
+
+export type Journalled = JournalledChange | JournalledScan;
+
+const headerBytes = 140;
+const recordHeaderBytes = 16;
+const purposes: readonly MarkPurpose[] = ["verify", "first-sync", "resync", "repair"];
+const marks: readonly MarkKind[] = ["begin", "end", "given-up"];
+const chunkBytes = 1024 * 1024;
+const leafBytes = 4096;
+
+export function isChange(record: Journalled): record is JournalledChange {
+  return record.kind === "write" || record.kind === "zeroing";
+}
+
+/** Records of one encoded frame, in order. */
+export function readFrame(value: Uint8Array): Journalled[] {
+  const frame = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  const stored = frame.subarray(headerBytes);
+  const body = frame[5] === 1 ? uncompressSync(stored) : stored;
+  const records: Journalled[] = [];
+  let at = 0;
+  for (let left = frame.readUInt32BE(32); left > 0; left -= 1) {
+    const { record, payloadBytes } = readRecord(body, at);
+    records.push(record);
+    at += recordHeaderBytes + payloadBytes;
+  }
+  if (at !== body.byteLength) throw new RangeError(`${body.byteLength - at} bytes behind a frame's records`);
+  return records;
+}
+
+function readRecord(body: Buffer, at: number): { record: Journalled; payloadBytes: number } {
+  const kind = body.readUInt8(at);
+  const flags = body.readUInt8(at + 1);
+  const volume = body.readUInt16BE(at + 2);
+  const length = body.readUInt32BE(at + 4);
+  const offset = Number(body.readBigUInt64BE(at + 8));
+  switch (kind) {
+    case 1: {
+      // The number in the stamp of the first sector.
+      const number = body.readUIntBE(at + recordHeaderBytes + 8, 6);
+      if (length < stampBytes) throw new RangeError(`a write of ${length} bytes`);
+      return { record: { kind: "write", volume, offset, length, number }, payloadBytes: length };
+    }
+    case 2:
+    case 3:
+      return { record: { kind: "zeroing", volume, offset, length, number: undefined }, payloadBytes: 0 };
+    case 4: {
+      const payloadBytes =
+        flags === 1 ? Math.ceil(length / leafBytes) * 16 : Math.ceil(length / chunkBytes) * 32;
+      return { record: { kind: "digest" }, payloadBytes };
+    }
+    case 5:
+      return { record: { kind: "content", volume, offset, length }, payloadBytes: flags === 0 ? length : 0 };
+    case 10: {
+      const mark = marks[flags >> 2];
+      const purpose = purposes[flags & 3];
+      if (mark === undefined || purpose === undefined) throw new RangeError(`a mark with flags ${flags}`);
+      return { record: { kind: "mark", mark, purpose, begin: offset }, payloadBytes: 0 };
+    }
+    default:
+      throw new RangeError(`a record of kind ${kind}`);
+  }
+}
