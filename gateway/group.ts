@@ -623,6 +623,10 @@ export class StandbyGroup implements FailoverGround {
   async #sealedEnd(open: OpenStandby): Promise<Pick<FailoverDocument, "seal" | "received">> {
     const { end, incompleteAtEnd } = open;
     if (isOpenable(incompleteAtEnd, end.sequence)) return { seal: end, received: null };
+    const { trouble } = open.applier;
+    // While the images are closed it is not known what they can be taken back to.
+    if (trouble !== null)
+      throw new OperationalError({ code: trouble.code, message: trouble.message, reaction: "refuse" });
     const target = open.before;
     // A step under way may go beyond it; behind it nothing is decided by what is still going on.
     if (target !== undefined) await open.applier.holdAt(target.sequence);

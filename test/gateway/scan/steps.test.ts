@@ -341,15 +341,19 @@ test("without a point before them incomplete images are opened nowhere, and the 
 test("what a step cut short beyond the point has left in the images is taken back before they are handed over", async () => {
   await rig.batch([write(1)]);
   await rig.applied();
-  rig.failSync = true;
+  rig.imageSync.close();
   await rig.batch([mark("begin", "resync", 0), write(2)]);
-  await until("the trouble", () =>
-    rig.group.status().reason?.code === "IMAGE_SYNC_FAILED" ? true : undefined,
-  );
+  await until("the sync of the images", () => (rig.imageSync.waiting > 0 ? true : undefined));
   assert.equal(readFileSync(rig.paths.image("data"))[0], 2);
   await rig.group.raiseToken("test");
-  // While the images are closed nothing is sealed; from then on no step goes beyond the point.
-  await assert.rejects(rig.group.drainAndSeal());
+  const drained = rig.group.drainAndSeal();
+  // Until it waits for the step under way it waits for nothing outside of this process.
+  for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  // The step under way is waited for and fails: nothing is sealed, and no step goes beyond the point any more.
+  rig.failSync = true;
+  rig.imageSync.open();
+  await assert.rejects(drained, { code: "IMAGE_SYNC_FAILED" });
+  assert.equal(readFileSync(rig.paths.image("data"))[0], 2);
   await until("the images to be open", () =>
     rig.group.plan().checks.every(({ id, outcome }) => outcome !== "fail" || id === "AGENT_MISSING")
       ? true
