@@ -87,14 +87,8 @@ export const failoverBugs: readonly PlantedBug[] = [
     id: "failover/record-before-images-closed",
     does: "The hand-over record exists before the gateway has closed the images.",
     file: "gateway/group.ts",
-    find: `    await this.#exclusive(() => this.#closeOpen("clean", why));\n    const record`,
-    replace: "    const record",
-    also: [
-      {
-        find: "    await writeDocument(this.#disk, this.#paths.handover, record);\n",
-        replace: `    await writeDocument(this.#disk, this.#paths.handover, record);\n    await this.#exclusive(() => this.#closeOpen("clean", why));\n`,
-      },
-    ],
+    find: `      await this.#closeOpen("clean", why);\n      // Survives a crash: whoever starts next finds that the agent owns images and history from here on.\n      await writeDocument(this.#disk, this.#paths.handover, record);\n`,
+    replace: `      await writeDocument(this.#disk, this.#paths.handover, record);\n      await this.#closeOpen("clean", why);\n`,
     caughtBy: [{ file: order, only: "hand-over" }],
     budgetSeconds: 30,
   },

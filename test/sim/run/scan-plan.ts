@@ -48,7 +48,11 @@ export function drawScans(seed: number, spanMs: number): ScanPlan | undefined {
   return {
     held,
     longVolume: random.chance(0.15),
-    scan: { bytesPerSecond: random.pick([null, null, 400_000, 100_000]), verifyCron: null },
+    scan: {
+      bytesPerSecond: random.pick([null, null, 400_000, 100_000]),
+      verifyCron: null,
+      onMismatch: "report",
+    },
     verifies: times(random.below(4), 0.1).map((atMs) => ({ atMs, repair: random.chance(0.5) })),
     rots: random.chance(0.6)
       ? times(1 + random.below(5), 0.15).map((atMs) => ({
