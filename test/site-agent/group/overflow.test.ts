@@ -64,6 +64,19 @@ const hastyClock = {
     systemClock.after(delayMs === 2_000 || delayMs === 3_000 ? delayMs : Math.min(delayMs, 20), run),
 };
 
+/** Settles with the requests; fails when they wait as if for the line. */
+async function answered(requests: readonly Promise<void>[]): Promise<void> {
+  let waits: ReturnType<typeof setTimeout> | undefined;
+  const tooLong = new Promise<never>((_, reject) => {
+    waits = setTimeout(() => reject(new assert.AssertionError({ message: "a write waits" })), 20_000);
+  });
+  try {
+    await Promise.race([Promise.all(requests), tooLong]);
+  } finally {
+    clearTimeout(waits);
+  }
+}
+
 class Rig {
   readonly gateway = new FakeGateway();
   readonly standby = new NaiveStandby([sizeBytes]);
@@ -181,7 +194,7 @@ class Rig {
         requests.push(this.group.submit([record], this.random.chance(0.1)));
         left -= data.length;
       }
-      await Promise.all(requests);
+      await answered(requests);
       assert.equal(this.group.status().io, "serving");
     }
   }
@@ -208,15 +221,22 @@ class Rig {
   async whole(): Promise<void> {
     const protectedNow = () => {
       const { state, overflow, position } = this.group.status();
+      if (overflow === null)
+        assert.ok(this.begins() === 0 || this.#mended(), "nothing is noted while the standby lacks it");
       return state === "protected" && overflow === null && this.standby.applied === position.written;
     };
     await until("the standby to be whole", () => (protectedNow() ? true : undefined), 60_000).catch(
       (error) => {
-        throw new Error(`${String(error)}: ${JSON.stringify(this.group.status())}`);
+        assert.fail(`${String(error)}: ${JSON.stringify(this.group.status())}`);
       },
     );
     assert.ok(this.content.equals(this.standby.volumes[0]!), "the standby has everything");
     assert.deepEqual(await this.group.journal!.log.notes(), [], "and nothing is noted any more");
+  }
+
+  /** What the newest gap stood for has come. */
+  #mended(): boolean {
+    return this.standby.lacks === undefined;
   }
 
   begins(): number {
