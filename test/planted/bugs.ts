@@ -1,6 +1,7 @@
 /** All planted bugs, in the order of the way a write takes. */
 import { applyBugs } from "./bugs/apply.ts";
 import { dropBugs } from "./bugs/drop.ts";
+import { evidenceBugs } from "./bugs/evidence.ts";
 import { failoverBugs } from "./bugs/failover.ts";
 import { formatBugs } from "./bugs/formats.ts";
 import { imageBugs } from "./bugs/image.ts";
@@ -27,5 +28,6 @@ export const plantedBugs: readonly PlantedBug[] = [
   ...scanBugs,
   ...dropBugs,
   ...overflowBugs,
+  ...evidenceBugs,
   ...failoverBugs,
 ];

@@ -622,12 +622,16 @@ test("by policy what differs is repaired once its point is pinned, and proven; w
   };
 
   // Without its point pinned nothing is replaced.
-  rig.gateway.faults.pin = () => ({ kind: "refused", code: "PINS_FULL", message: "too many" });
+  let refusals = 0;
+  rig.gateway.faults.pin = () => {
+    refusals += 1;
+    return { kind: "refused", code: "PINS_FULL", message: "too many" };
+  };
   damage(5 * blockBytes);
   await rig.group.scans.verify();
   await verified(1);
   assert.equal(rig.group.scans.results[0]?.differingBlocks, 1);
-  assert.ok(!rig.marks().some(({ purpose }) => purpose === "repair"));
+  await until("the refusal", () => (refusals > 0 ? true : undefined));
 
   let pinned = 0;
   rig.gateway.faults.pin = () => {
@@ -635,7 +639,9 @@ test("by policy what differs is repaired once its point is pinned, and proven; w
     assert.ok(!rig.marks().some(({ purpose }) => purpose === "repair"), "pinned before anything is sent");
     return { kind: "pinned", id: "repair-1", sequence: 1 };
   };
+  // Orders wait for the policy's step, and would be refused if it had begun a repair.
   await rig.group.scans.verify();
+  assert.deepEqual([refusals, rig.marks().some(({ purpose }) => purpose === "repair")], [1, false]);
   // The policy's own verify is the proof.
   await verified(3);
   assert.deepEqual(

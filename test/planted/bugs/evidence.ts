@@ -1,0 +1,103 @@
+/** Planted bugs of what proves a copy: before-images that rot, digests of points, repairs by policy, what cannot be read. */
+import type { PlantedBug } from "../planted-bug.ts";
+
+const damage = "test/image/history/damage.test.ts";
+
+export const evidenceBugs: readonly PlantedBug[] = [
+  {
+    id: "evidence/padding-not-looked-at",
+    does: "A bit that flips between two chunks of before-images is not found.",
+    file: "image/history/verify.ts",
+    find: '  return (await segments.isPaddingZero(chunk)) ? undefined : "padding";\n',
+    replace: "  return undefined;\n",
+    caughtBy: [{ file: damage, only: "every single bit" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "evidence/neighbour-of-a-damaged-head-missed",
+    does: "Of two chunks side by side whose heads are damaged only the first is told.",
+    file: "image/history/verify.ts",
+    find: "          stretch.bytes += chunkAlignBytes;\n",
+    replace: "          stretch.bytes = chunkAlignBytes;\n",
+    caughtBy: [{ file: damage, only: "side by side" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "evidence/check-of-another-verify",
+    does: "A verify is told what the check of an earlier one found.",
+    file: "image/history-check.ts",
+    find: "      if (this.#kept?.name === name) return",
+    replace: "      if (this.#kept !== undefined) return",
+    caughtBy: [{ file: "test/image/past.test.ts", only: "belongs to the verify" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "evidence/digest-without-the-chain",
+    does: "The digest of a point does not depend on its chain value.",
+    file: "protocol/point-digest.ts",
+    find: "    .put(bytesFromHex(point.chain)!)\n",
+    replace: "    .put(new Uint8Array(32))\n",
+    caughtBy: [{ file: "test/protocol/point-digest.test.ts", only: "every input counts" }],
+    budgetSeconds: 30,
+  },
+  {
+    id: "evidence/lost-block-read-as-zeroes",
+    does: "A block that could not be read when it was replaced reads as zeroes at older points.",
+    file: "image/history/as-of.ts",
+    find: '    if (bytes === "lost") throw lost(volume, block, last);\n',
+    replace: "",
+    also: [
+      {
+        find: '    if (bytes === "zeroes") content.fill(0, start, end);\n',
+        replace: '    if (bytes === "zeroes" || bytes === "lost") content.fill(0, start, end);\n',
+      },
+    ],
+    caughtBy: [{ file: damage, only: "older points lack it" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "evidence/rolled-back-over-a-lost-block",
+    does: "Images are taken back to a point of which a block is lost.",
+    file: "image/history/take-back.ts",
+    find: '    if (head.runs.some(({ kind }) => kind === "lost"))\n',
+    replace: "    if (head.runs.length < 0)\n",
+    caughtBy: [{ file: damage, only: "older points lack it" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "evidence/unreadable-not-told-apart",
+    does: "A block that the standby's disk cannot read is told as one that merely differs.",
+    file: "gateway/scan/compare.ts",
+    find: 'findings.compared(sequence, bits, level === "leaf" ? unreadable : undefined);',
+    replace: "findings.compared(sequence, bits);",
+    caughtBy: [{ file: "test/gateway/scan/compare.test.ts", only: "cannot be read opens" }],
+    budgetSeconds: 30,
+  },
+  {
+    id: "evidence/repaired-without-proof",
+    does: "A repair by policy trusts an owner whose second read gives something else.",
+    file: "site-agent/scan/owner-proof.ts",
+    find: "      if (digest !== undefined && digest === second.get(range)) proven.push(range);\n",
+    replace: "      if (digest !== undefined && second.has(range)) proven.push(range);\n",
+    caughtBy: [{ file: "test/site-agent/scan/repairs.test.ts", only: "reads the same twice" }],
+    budgetSeconds: 30,
+  },
+  {
+    id: "evidence/repaired-without-a-pin",
+    does: "A repair by policy goes on although the standby's point could not be pinned.",
+    file: "site-agent/scan/group-scans.ts",
+    find: "    if (refused !== null)\n",
+    replace: "    if (refused !== null && refused.code === null)\n",
+    caughtBy: [{ file: "test/site-agent/scan/group-scans.test.ts", only: "by policy" }],
+    budgetSeconds: 90,
+  },
+  {
+    id: "evidence/recurrence-forgotten",
+    does: "What comes back after a repair is repaired again and again.",
+    file: "site-agent/scan/repairs.ts",
+    find: '  if (repairs.recurred.length > 0) return "MISMATCH_RECURRED";\n',
+    replace: "",
+    caughtBy: [{ file: "test/site-agent/scan/repairs.test.ts", only: "naive memory" }],
+    budgetSeconds: 30,
+  },
+];
