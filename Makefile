@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup peers build check lint test test-interop test-crash test-planted test-sim soak soak-checks evidence demo bench clean
+.PHONY: help setup peers build check lint test test-interop test-crash test-planted test-sim soak soak-checks soak-overflow evidence demo bench clean
 
 # A build server must not pass by having nothing installed: missing test peers are failures there.
 ifeq ($(CI),true)
@@ -71,6 +71,9 @@ soak: build ## real sites, every fault, for MINUTES=60
 
 soak-checks: build ## consistency checks under full load for MINUTES=10, then 200 flipped bits to be found
 	node dist/test/soak/checks.js --minutes $(or $(MINUTES),10) $(ARGS)
+
+soak-overflow: build ## a GiB over a journal of 16 MiB, kills, resync, and failovers in its midst
+	node dist/test/soak/overflow.js $(ARGS)
 
 evidence: peers build ## all tests once, and docs/evidence.md with what they really did added
 	rm -rf build/evidence

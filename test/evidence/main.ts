@@ -24,6 +24,7 @@ const trials: Readonly<Record<EvidenceKind, string>> = {
   "hostile clients": "sessions",
   fuzzing: "executions",
   soak: "legs",
+  overflows: "failovers",
 };
 
 interface Sum {

@@ -17,7 +17,8 @@ export type EvidenceKind =
   | "line faults"
   | "hostile clients"
   | "fuzzing"
-  | "soak";
+  | "soak"
+  | "overflows";
 
 /** Counts that add up over runs; of a name that ends in `max` the largest counts. */
 export type EvidenceFigures = Readonly<Record<string, number>>;

@@ -4,12 +4,11 @@
  * from before the gap.
  */
 import assert from "node:assert/strict";
-import { randomFillSync } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import type { OwnerStatus } from "../../protocol/status.ts";
 import { runTool } from "../support/child.ts";
-import type { NbdClient } from "../support/nbd-client.ts";
+import { NotedWriter } from "../support/noted-writer.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
 import type { TwoSitesOptions } from "../support/sites.ts";
 import { TwoSites } from "../support/sites.ts";
@@ -21,45 +20,9 @@ const sizeBytes = 48 * mebibyte;
 /** What the site's quota must be at least. */
 const logBytes = "16MiB";
 
-/** Writes one after another, so that the n-th write is the n-th record; remembers all of it. */
-class Writer {
-  readonly #random: SeededRandom;
-  readonly #client: NbdClient;
-  readonly writes: { readonly offset: number; readonly data: Buffer }[] = [];
-  bytes = 0;
-  longestMs = 0;
-
-  constructor(random: SeededRandom, client: NbdClient) {
-    this.#random = random;
-    this.#client = client;
-  }
-
-  /** Every one of them must be answered. */
-  async write(bytes: number): Promise<void> {
-    for (const end = this.bytes + bytes; this.bytes < end; ) {
-      const data = Buffer.alloc((1 + this.#random.below(16)) * 4096);
-      randomFillSync(data);
-      const offset = this.#random.below((sizeBytes - data.length) / 4096) * 4096;
-      const fromMs = performance.now();
-      const reply = await this.#client.write(offset, data);
-      this.longestMs = Math.max(this.longestMs, performance.now() - fromMs);
-      assert.equal(reply.outcome, "answered", JSON.stringify(reply));
-      this.writes.push({ offset, data });
-      this.bytes += data.length;
-    }
-  }
-
-  /** The volume after the first `count` writes. */
-  contentAfter(count: number): Buffer {
-    const content = Buffer.alloc(sizeBytes);
-    for (const { offset, data } of this.writes.slice(0, count)) data.copy(content, offset);
-    return content;
-  }
-}
-
 async function withSites(
   options: Partial<TwoSitesOptions>,
-  use: (sites: TwoSites, random: SeededRandom, writer: Writer) => Promise<void>,
+  use: (sites: TwoSites, random: SeededRandom, writer: NotedWriter) => Promise<void>,
 ): Promise<void> {
   const random = new SeededRandom(seed, 51);
   const sites = await TwoSites.create({ volumes: { data: sizeBytes }, logBytes, ...options });
@@ -68,7 +31,7 @@ async function withSites(
     await sites.start("primary");
     await sites.waitServing("primary");
     const [clients] = await sites.connect("primary");
-    await use(sites, random, new Writer(random, clients![0]!));
+    await use(sites, random, new NotedWriter(random, clients![0]!, sizeBytes));
   } finally {
     await sites.dispose();
   }
