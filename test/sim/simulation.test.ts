@@ -38,6 +38,7 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
     assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
   for (const name of ["firstSyncs", "verified", "flips"] as const)
     assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
+  assert.ok(tally.sum("gaps") > seeds / 10 && tally.sum("takenBack") > seeds / 200, "journals overflowed");
   assert.ok(tally.sum("found") > seeds / 40, "verifies had something to find");
   noteEvidence("simulation", {
     seeds,
@@ -50,6 +51,8 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
     flushes: tally.sum("flushes"),
     "images compared": tally.sum("compares"),
     "points of the past read": tally.sum("points"),
+    "gaps taken by standbys": tally.sum("gaps"),
+    "failovers that went back behind a gap": tally.sum("takenBack"),
     "first syncs": tally.sum("firstSyncs"),
     "verifies judged": tally.sum("verified"),
     "bits turned over at rest and found": tally.sum("found"),

@@ -7,7 +7,7 @@ import type { History } from "./history.ts";
 import { isOp, modelSectorBytes, zeroContent } from "./history.ts";
 import type { Rot } from "./rot.ts";
 import type { InvariantId } from "./violation.ts";
-import { Violation } from "./violation.ts";
+import { require, Violation } from "./violation.ts";
 
 /** The op that a sector shows, `zeroContent`, or a sentence about what is wrong with it. */
 export function contentOf(
@@ -56,6 +56,19 @@ export function requireExact(question: ExactQuestion): void {
   }
   if (wrong.length > 0)
     throw new Violation(invariant, `${what}, volume ${volume}, at ${sequence}: ${wrong.join("; ")}`);
+}
+
+/** For images that lack entries: a sector that differs from what it should show must lie where `mayDiffer`. */
+export function requireElsewhereExact(question: ExactQuestion, mayDiffer: (sector: number) => boolean): void {
+  const { what, invariant, history, volume, seed, bytes, sequence, rot } = question;
+  const sectors = history.volumeBytes[volume]! / modelSectorBytes;
+  for (let sector = 0; sector < sectors; sector += 1) {
+    const found = contentOf(bytes, sector * modelSectorBytes, seed, volume, sector);
+    const expected = history.contentAt(volume, sector, sequence);
+    if (found === expected || rot?.excuses(history, volume, sector, sequence) === true) continue;
+    require(invariant, mayDiffer(sector), () =>
+      `${what}, volume ${volume}, at ${sequence}: sector ${sector}: ${name(history, found)} instead of ${name(history, expected)}, and nothing says that it may differ`);
+  }
 }
 
 export interface RangeQuestion {

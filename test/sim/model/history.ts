@@ -170,24 +170,6 @@ export class History {
     });
   }
 
-  /**
-   * True when whoever took in the first `position` entries, having begun without what the disks held before them, has it
-   * all. Only the end of a first sync says so, only of the newest one begun, and only when that began behind `since`.
-   */
-  syncedAt(position: number, since: number): boolean {
-    let synced = this.held.length === 0;
-    let newest = 0;
-    for (let at = 0; at < position && at < this.entries.length; at += 1) {
-      const entry = this.entries[at]!;
-      if (isOp(entry) || entry.scan.kind !== "mark" || entry.scan.purpose !== "first-sync") continue;
-      if (entry.scan.mark === "begin") {
-        newest = at + 1;
-        synced = false;
-      } else if (entry.scan.mark === "end" && entry.scan.begin === newest && newest > since) synced = true;
-    }
-    return synced;
-  }
-
   /** What `sector` shows when exactly the first `sequence` entries happened. */
   contentAt(volume: number, sector: number, sequence: number): number {
     const versions = this.#versions[volume]![sector]!;

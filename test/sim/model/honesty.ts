@@ -16,18 +16,18 @@ export interface OwnerClaim {
 }
 
 /**
- * `standbyDurable`: what the standby has really called durable so far. `shownMs`: how long "protected" has been shown
+ * `standbyOpen`: what a failover would open of what the standby has really called durable so far. `shownMs`: how long "protected" has been shown
  * without a break: a state may be wrong, but not for longer than promised.
  */
 export function judgeOwnerClaim(
   claim: OwnerClaim,
   book: OwnerBook,
-  standbyDurable: number,
+  standbyOpen: number,
   nowMs: number,
   shownMs: number,
 ): void {
   // What a scan put into the order carries nothing of a client's: missing it at the standby is no lag.
-  const lacking = book.history.opsBetween(standbyDurable, book.answeredMax);
+  const lacking = book.history.opsBetween(standbyOpen, book.answeredMax);
   const missing = lacking.length;
   require("I11", claim.state !== "protected" || claim.io === "serving", () =>
     `${book.name} says protected while its io is ${claim.io}`);
@@ -39,7 +39,7 @@ export function judgeOwnerClaim(
   const oldest = lacking[0];
   const ageMs = oldest === undefined ? 0 : nowMs - oldest.answeredAtMs;
   require("I11", Math.min(ageMs, shownMs) <= honestyMs, () =>
-    `${book.name} has said protected for ${Math.round(shownMs)} ms; write ${standbyDurable + 1}, answered ${Math.round(ageMs)} ms ago, is not at the standby`);
+    `${book.name} has said protected for ${Math.round(shownMs)} ms; write ${standbyOpen + 1}, answered ${Math.round(ageMs)} ms ago, is not at the standby`);
 }
 
 /** After power took answered writes, the owner says so until an operator accepts it. */

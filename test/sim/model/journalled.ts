@@ -30,7 +30,9 @@ export type JournalledScan =
       readonly purpose: MarkPurpose;
       /** The begin that it names; 0 in a begin. */
       readonly begin: number;
-    };
+    }
+  /** Stands for this many entries, which whoever reads it never gets. Only on its way, in no owner's journal. */
+  | { readonly kind: "gap"; readonly span: number };
 
 export type Journalled = JournalledChange | JournalledScan;
 
@@ -84,6 +86,10 @@ function readRecord(body: Buffer, at: number): { record: Journalled; payloadByte
     }
     case 5:
       return { record: { kind: "content", volume, offset, length }, payloadBytes: flags === 0 ? length : 0 };
+    case 9: {
+      const span = Number(body.readBigUInt64BE(at + recordHeaderBytes));
+      return { record: { kind: "gap", span }, payloadBytes: 48 };
+    }
     case 10: {
       const mark = marks[flags >> 2];
       const purpose = purposes[flags & 3];
@@ -93,4 +99,24 @@ function readRecord(body: Buffer, at: number): { record: Journalled; payloadByte
     default:
       throw new RangeError(`a record of kind ${kind}`);
   }
+}
+
+/** Sequence of the head value that a journal stores (docs/formats/head.md). */
+export function readHead(value: Uint8Array): number {
+  return Number(Buffer.from(value.buffer, value.byteOffset, value.byteLength).readBigUInt64BE(24));
+}
+
+/** Chunks marked in a note of an overflow, as `VOLUME CHUNK`; undefined when it is no page (docs/formats/overflow.md). */
+export function readDirtyPage(value: Uint8Array): string[] | undefined {
+  const note = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  if (note.toString("latin1", 0, 4) !== "SSDP") return undefined;
+  const volume = note.readUInt16BE(6);
+  const first = note.readUInt32BE(8) * 32_768;
+  const chunks: string[] = [];
+  for (let byte = 0; byte < 4096; byte += 1) {
+    const bits = note[12 + byte]!;
+    for (let bit = 0; bits >> bit > 0; bit += 1)
+      if (((bits >> bit) & 1) === 1) chunks.push(`${volume} ${first + byte * 8 + bit}`);
+  }
+  return chunks;
 }

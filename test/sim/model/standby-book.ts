@@ -73,15 +73,15 @@ export class StandbyBook {
     this.epochMax = by.epoch;
   }
 
-  /** A new owner began at `sequence`. */
-  sealedAt(sequence: number, shippedMax: number): void {
+  /** A new owner began at `sequence`; `openable`: with what it may have received that is what there was to open. */
+  sealedAt(sequence: number, openable: boolean, shippedMax: number): void {
     if (this.sealed !== undefined) {
       require("I6", sequence === this.sealed, () =>
         `${this.name}: seal moved from ${this.sealed} to ${sequence}`);
       return;
     }
-    require("I4", sequence >= this.durableMax, () =>
-      `${this.name}: sealed at ${sequence}, but ${this.durableMax} were called durable`);
+    require("I4", openable, () =>
+      `${this.name}: sealed at ${sequence}, which is not what it could open; ${this.durableMax} were called durable`);
     require("I4", sequence <= shippedMax, () =>
       `${this.name}: sealed at ${sequence}, but only ${shippedMax} were sent`);
     this.sealed = sequence;

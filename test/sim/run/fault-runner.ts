@@ -10,6 +10,7 @@ import { decayTargets, diskTargets, readTarget, workplace } from "./disk-targets
 import type { Fault, FaultName } from "./faults.ts";
 import { again, describeFault, pickBy, powerModels } from "./faults.ts";
 import type { Operator } from "./operator.ts";
+import type { LongCut } from "./overflow-plan.ts";
 import type { RoleName, SiteName, Sites } from "./sites.ts";
 import { otherSite, siteNames } from "./sites.ts";
 import type { Truth } from "./truth.ts";
@@ -17,6 +18,9 @@ import type { Workload } from "./workload.ts";
 
 /** When a crash is worst: right after a promise of that kind. */
 type Moment = "now" | "answer" | "durable answer" | "acknowledgement";
+
+/** Clients that rush all through a long cut would leave nothing to do for later. */
+const rushMsMax = 250;
 
 function worstMoment(draw: number, among: number): Moment {
   if (draw < 0.3) return "now";
@@ -66,6 +70,20 @@ export class FaultRunner {
         this.#fire(fault);
       });
     }
+  }
+
+  /** Long ones, while clients rush. */
+  scheduleCuts(cuts: readonly LongCut[]): void {
+    for (const { atMs, forMs, silent } of cuts)
+      this.#scheduler.at(atMs, "", () => {
+        if (this.#healed) return;
+        this.#scheduler.trace.add(
+          `${Math.round(this.#scheduler.nowMs * 1_000)} == the line is cut for ${Math.round(forMs)} ms`,
+        );
+        for (const each of siteNames) this.#sites.wan.pass(each, silent ? "swallow" : "refuse");
+        this.#workload.rush(Math.min(forMs, rushMsMax));
+        this.#reconnectAfter(forMs);
+      });
   }
 
   get diskFaultsFired(): number {

@@ -16,6 +16,8 @@ import { FaultRunner } from "./fault-runner.ts";
 import type { Fault, FaultName } from "./faults.ts";
 import { drawFaults } from "./faults.ts";
 import { Operator } from "./operator.ts";
+import type { OverflowPlan } from "./overflow-plan.ts";
+import { drawOverflow, withOverflow } from "./overflow-plan.ts";
 import { ScanOrders } from "./scan-orders.ts";
 import type { ScanPlan } from "./scan-plan.ts";
 import { drawHeld, drawScans, withScans } from "./scan-plan.ts";
@@ -33,6 +35,8 @@ export interface RunPlan {
   readonly faults: readonly Fault[];
   /** Undefined: nothing is scanned. */
   readonly scans: ScanPlan | undefined;
+  /** Undefined: a full journal holds. */
+  readonly overflow: OverflowPlan | undefined;
   /** Faults happen within it, ms. */
   readonly spanMs: number;
 }
@@ -65,6 +69,9 @@ export interface RunCounts {
   readonly verified: number;
   readonly flips: number;
   readonly found: number;
+  /** Gaps that standbys took in, and failovers that went back behind one. */
+  readonly gaps: number;
+  readonly takenBack: number;
   readonly virtualMs: number;
   readonly events: number;
 }
@@ -153,8 +160,15 @@ export function drawPlan(seed: number): RunPlan {
   };
   const faults = drawFaults(random, spanMs, "a");
   const scans = drawScans(seed, spanMs);
-  const scanned = { ...sites, groups: groups.map((each) => withScans(each, scans)) };
-  return { sites: scanned, workload, conditions, spanMs, faults, scans };
+  const overflow = drawOverflow(seed, spanMs);
+  const load =
+    overflow === undefined ? workload : { ...workload, requestsMax: requestsMax + overflow.requests };
+  const planned = {
+    ...sites,
+    ...(overflow === undefined ? {} : { journalBytesMax: overflow.journalBytesMax }),
+    groups: groups.map((each) => withScans(withOverflow(each, overflow), scans)),
+  };
+  return { sites: planned, workload: load, conditions, spanMs, faults, scans, overflow };
 }
 
 class Run {
@@ -203,6 +217,7 @@ class Run {
     }
     this.workload.start();
     this.faults.schedule(plan.faults);
+    this.faults.scheduleCuts(plan.overflow?.cuts ?? []);
     await scheduler.run({ untilMs: plan.spanMs });
     // Some requests after the last fault begins, so that there is something to catch up with.
     this.workload.revive(60);
@@ -333,6 +348,8 @@ class Run {
       verified: this.truth.counts.verified,
       flips: this.scans.counts.flips,
       found: this.truth.counts.found,
+      gaps: [...this.truth.groups.values()].reduce((sum, { received }) => sum + received.gapCount, 0),
+      takenBack: this.truth.counts.takenBack,
       virtualMs: this.scheduler.nowMs,
       events: this.trace.count,
     };

@@ -7,7 +7,7 @@ import { dirname } from "node:path";
 import { brotliCompressSync, constants } from "node:zlib";
 import { StandbyGroup } from "../../../gateway/group.ts";
 import type { Past } from "../../../image/past.ts";
-import type { StoreEngine } from "../../../journal/store.ts";
+import type { RowChange, StoreEngine } from "../../../journal/store.ts";
 import type { CompressBatch } from "../../../protocol/batch.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import { lz4Compress } from "../../../protocol/lz4.ts";
@@ -26,7 +26,7 @@ import { stampData } from "../../support/stamp.ts";
 import type { WanConditions } from "../link.ts";
 import { Wan } from "../link.ts";
 import type { HeldRange } from "../model/history.ts";
-import { readFrame } from "../model/journalled.ts";
+import { readDirtyPage, readFrame, readHead } from "../model/journalled.ts";
 import { Violation } from "../model/violation.ts";
 import type { WallOffset } from "../world/clock.ts";
 import { clockOf, randomOf } from "../world/clock.ts";
@@ -199,19 +199,53 @@ export class Sites {
     return this.#sabotage.stores?.(engine, site.name, role) ?? engine;
   }
 
-  /** The model learns in which order the owner of `group` journals, before the store can do anything to it. */
-  #overheard(engine: StoreEngine, site: SiteName, life: Life, group: string): StoreEngine {
-    const heard = (first: number, value: Uint8Array): void =>
-      this.#judge(() => this.#truth.journalled(site, group, first, readFrame(value)));
+  /**
+   * The model learns in which order the owner of a group journals, what it notes of what it drops, and what a standby takes
+   * in, before the store can do anything to it.
+   */
+  #overheard(engine: StoreEngine, site: SiteName, role: RoleName, life: Life): StoreEngine {
+    const hear = (what: () => void): void => {
+      if (life.alive) this.#judge(what);
+    };
+    const truth = this.#truth;
     return {
       ...engine,
-      open: async (...all) => {
-        const store = await engine.open(...all);
-        const put = store.putFrame.bind(store);
+      open: async (directory, ...rest) => {
+        const store = await engine.open(directory, ...rest);
+        const group = directory.split("/")[3]!;
+        const { putFrame, putHead, changeRows } = store;
         store.putFrame = (first, value) => {
-          if (life.alive) heard(first, value);
-          return put(first, value);
+          hear(() =>
+            role === "agent"
+              ? truth.journalled(site, group, first, readFrame(value))
+              : truth.received(site, group, first, readFrame(value)),
+          );
+          return putFrame.call(store, first, value);
         };
+        if (role === "gateway") return store;
+        const noted = (rows: readonly RowChange[]): void => {
+          for (const { table, number, value } of rows)
+            if (table === "note")
+              truth.noted(site, group, number, value === null ? undefined : readDirtyPage(value));
+        };
+        store.putHead = (value, rows = []) => {
+          hear(() => {
+            truth.headMoved(site, group, readHead(value));
+            noted(rows);
+          });
+          return putHead.call(store, value, rows);
+        };
+        store.changeRows = (rows) => {
+          hear(() => noted(rows));
+          return changeRows.call(store, rows);
+        };
+        const head = await store.head();
+        const notes = await store.rows("note");
+        hear(() => {
+          truth.notesForgotten(site, group);
+          if (head !== undefined) truth.headMoved(site, group, readHead(head));
+          noted(notes.map((row) => ({ table: "note", ...row })));
+        });
         return store;
       },
     };
@@ -281,7 +315,7 @@ export class Sites {
         files: {
           disk,
           images: site.disk.images(life),
-          stores: this.#overheard(this.#engine(site, "agent", life), name, life, settings.name),
+          stores: this.#overheard(this.#engine(site, "agent", life), name, "agent", life),
           openIndex: openSimOrderedStore(disk),
           segmentBytes,
           history: settings.history,
@@ -323,7 +357,7 @@ export class Sites {
   #look(site: SimSite, role: AgentRole, group: string): void {
     if (site.agent !== role || !role.life.alive) return;
     const owned = role.groups.get(group)!;
-    this.#judge(() => this.#truth.observeOwner(site.name, group, owned));
+    this.#judge(() => this.#truth.observeOwner(site.name, group, owned, !site.diskTroubled));
     this.#truth.observePast(site.name, group, owned.past);
   }
 
@@ -339,7 +373,7 @@ export class Sites {
       openIndex: openSimOrderedStore(disk),
       segmentBytes,
       images: site.disk.images(life),
-      stores: this.#engine(site, "gateway", life),
+      stores: this.#overheard(this.#engine(site, "gateway", life), name, "gateway", life),
       bootId: site.disk.bootId,
     };
     const groups = new Map<string, StandbyGroup>();

@@ -3,15 +3,15 @@
  * the books of clients and standby. It is the only place where both are in one hand; it never influences the run.
  */
 import type { Past } from "../../../image/past.ts";
-import type { StandbyStatus } from "../../../protocol/status.ts";
+import type { OwnerStatus, StandbyStatus } from "../../../protocol/status.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
 import type { GroupSettings } from "../../../runtime/settings/types.ts";
 import type { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { SeededRandom } from "../../support/seeded.ts";
 import type { RequestKind, SenderToken } from "../link.ts";
-import { requireExact, requireWithin } from "../model/content.ts";
+import { requireElsewhereExact, requireExact, requireWithin } from "../model/content.ts";
 import type { Op, OpRequest } from "../model/history.ts";
-import { History } from "../model/history.ts";
+import { History, modelSectorBytes } from "../model/history.ts";
 import type { HeardClaim, StatedLoss } from "../model/honesty.ts";
 import {
   heardNothing,
@@ -24,6 +24,7 @@ import {
 import type { Journalled } from "../model/journalled.ts";
 import type { LossKind } from "../model/owner-book.ts";
 import { OwnerBook } from "../model/owner-book.ts";
+import { Received } from "../model/received.ts";
 import { Rot } from "../model/rot.ts";
 import { StandbyBook } from "../model/standby-book.ts";
 import { require } from "../model/violation.ts";
@@ -37,6 +38,11 @@ import type { AgentRole, SimSite, SiteName } from "./sites.ts";
 
 /** The standby's images are compared in full at most this often, ms of virtual time. */
 const compareIntervalMs = 4_000;
+
+/** What a bit of the dirty map stands for. */
+const chunkBytes = 1024 * 1024;
+/** A full journal that drops may let writes wait for a checkpoint, and no longer, ms. */
+const fullMsMax = 10_000;
 
 /** An owner that shows itself fenced this often, a second apart, on a sound disk has written it down. */
 const fencedSightsDurable = 3;
@@ -68,6 +74,13 @@ export interface GroupTruth {
   fencedForGood: boolean;
   /** What was changed in the standby's images at rest. */
   readonly rot: Rot;
+  /** What the standby has handed to its intake. */
+  received: Received;
+  /** Where the owner's journal begins, and the chunks that its notes call dirty, by the note: as it hands them to its store. */
+  head: number;
+  readonly dirty: Map<number, readonly string[]>;
+  /** Since when writes wait because the journal is full. */
+  fullSinceMs: number | undefined;
   /** Its images were carried there. */
   carried: boolean;
   /** Entries that existed when it lost what had been carried there; 0: it never did. */
@@ -78,7 +91,16 @@ export interface GroupTruth {
 
 export class Truth {
   readonly groups = new Map<string, GroupTruth>();
-  readonly counts = { compares: 0, reads: 0, returns: 0, adoptions: 0, points: 0, verified: 0, found: 0 };
+  readonly counts = {
+    compares: 0,
+    reads: 0,
+    returns: 0,
+    adoptions: 0,
+    points: 0,
+    verified: 0,
+    found: 0,
+    takenBack: 0,
+  };
   readonly #seed: number;
   readonly #scheduler: Scheduler;
   /** Incarnations of an old owner that were told of a newer token, with the moment. */
@@ -117,6 +139,10 @@ export class Truth {
         fencedSights: 0,
         fencedForGood: false,
         rot: new Rot(),
+        received: new Received(),
+        head: 0,
+        dirty: new Map(),
+        fullSinceMs: undefined,
         carried: false,
         forgotAt: 0,
         judged: new Set(),
@@ -145,10 +171,65 @@ export class Truth {
     this.group(group).carried = standby.length > 0;
   }
 
-  /** The first `position` entries are all that a standby needs to be whole. */
+  /** The images of a standby that has applied `position` are the source at it. */
   isWhole(group: string, position: number): boolean {
-    const { forgotAt } = this.group(group);
-    return this.homeBook(group).history.syncedAt(position, forgotAt);
+    const { forgotAt, received } = this.group(group);
+    return received.openPoint(this.homeBook(group).history, position, forgotAt) === position;
+  }
+
+  /** With some position from `least` on received, `point` is what a failover opens. */
+  #isOpened(group: string, point: number, least: number): boolean {
+    const { forgotAt, received } = this.group(group);
+    const { history } = this.homeBook(group);
+    for (let position = least; position <= Math.max(least, received.last); position += 1)
+      if (received.openPoint(history, position, forgotAt) === point) return true;
+    return false;
+  }
+
+  /** A standby hands a frame to its intake. */
+  received(site: SiteName, group: string, first: number, records: readonly Journalled[]): void {
+    const truth = this.group(group);
+    if (site === truth.standbySite) truth.received.took(first, records);
+  }
+
+  /** The owner at home moves the head of its journal, or finds it there when it opens. */
+  headMoved(site: SiteName, group: string, head: number): void {
+    const truth = this.group(group);
+    if (site === truth.home) truth.head = head;
+  }
+
+  /** The same of a note; `chunks` undefined: it is gone, or none of dirty chunks. */
+  noted(site: SiteName, group: string, number: number, chunks: readonly string[] | undefined): void {
+    const { home, dirty } = this.group(group);
+    if (site !== home) return;
+    if (chunks === undefined) dirty.delete(number);
+    else dirty.set(number, chunks);
+  }
+
+  /** The notes of an owner that opens its journal are read anew. */
+  notesForgotten(site: SiteName, group: string): void {
+    const { home, dirty } = this.group(group);
+    if (site === home) dirty.clear();
+  }
+
+  /** What the journal has dropped and the standby does not hold is in the dirty map, whatever crashed (OV1, OV3). */
+  #judgeDirty(truth: GroupTruth, { history, name }: OwnerBook): void {
+    const { head, dirty, received, standby } = truth;
+    // One that lost everything has said less than its owner heard.
+    if (standby.believedMax > 0 || truth.settings.overflow !== "track") return;
+    const missing = [
+      ...received.lacking(history, standby.appliedMax),
+      { first: standby.durableMax + 1, last: head },
+    ];
+    const chunks = new Set([...dirty.values()].flat());
+    for (const { first, last } of missing) {
+      for (const { volume, offset, length, sequence } of history.opsBetween(first - 1, last)) {
+        const end = Math.floor((offset + length - 1) / chunkBytes);
+        for (let chunk = Math.floor(offset / chunkBytes); chunk <= end; chunk += 1)
+          require("I2", chunks.has(`${volume} ${chunk}`), () =>
+            `${name} has dropped write ${sequence}, which the standby lacks, and chunk ${chunk} of volume ${volume} is not marked`);
+      }
+    }
   }
 
   agentStarted(site: SiteName, role: AgentRole): void {
@@ -266,6 +347,7 @@ export class Truth {
     truth.heardEver = heardNothing;
     truth.comparedAt = 0;
     truth.rot.forget();
+    truth.received = new Received();
     // What was sent to images that were carried there is not all that a standby made from nothing needs.
     truth.forgotAt = truth.carried ? this.homeBook(group).history.last : 0;
   }
@@ -276,8 +358,19 @@ export class Truth {
     const book = this.homeBook(group);
     const clockKept = heardWall !== undefined && heardWall.offsetMs === (wall.offsetMs ?? 0);
     const wallMs = clockKept ? { heard: heardWall.atMs, now: wallMsOf(this.#scheduler, wall) } : undefined;
-    const sealedBytes = book.history.dataBytesThrough(sealed);
-    judgeStatedLoss(book, loss, sealed, sealedBytes, heardHere, heardEver, wallMs);
+    const { history } = book;
+    const sealedBytes = history.dataBytesThrough(sealed);
+    const { standby, received } = this.group(group);
+    // Taken back behind what it had received, it knows of that as well.
+    const claimAt = (position: number): HeardClaim => ({
+      answered: history.newestOp(position),
+      dataBytes: history.dataBytesThrough(position),
+    });
+    const here = sealed < standby.durableMax ? most(heardHere, claimAt(standby.durableMax)) : heardHere;
+    // What a scan put at the end of it counts as well: nobody tells it which of those are a client's.
+    const end = { ...claimAt(received.last), answered: received.last };
+    const ever = sealed < received.last ? most(heardEver, end) : heardEver;
+    judgeStatedLoss(book, loss, sealed, sealedBytes, here, ever, wallMs);
   }
 
   /** An answer has reached an agent: that it is superseded, or on its question who owns the group. */
@@ -294,7 +387,7 @@ export class Truth {
   }
 
   /** The owner as it shows itself. */
-  observeOwner(site: SiteName, group: string, owned: OwnedGroup): void {
+  observeOwner(site: SiteName, group: string, owned: OwnedGroup, diskIsWell: boolean): void {
     const truth = this.group(group);
     this.#noticeReturn(site, group, owned);
     const book = truth.books.get(site);
@@ -308,6 +401,7 @@ export class Truth {
       require("I6", !truth.fencedForGood || status.io !== "serving", () =>
         `${group} at ${site} serves again, though it was fenced before it was started anew`);
     }
+    this.#judgeFull(truth, site, status, diskIsWell);
     if (book === undefined || book.awaitsReturn) return;
     if (status.io !== "serving") return;
     book.stated(status.position.written);
@@ -317,7 +411,7 @@ export class Truth {
       judgeOwnerClaim(
         { state, io, lagWrites: lag.writes, unflushedMayBeLost: owned.unflushedMayBeLost },
         book,
-        Math.max(truth.standby.durableMax, truth.standby.believedMax),
+        this.#openAt(truth, Math.max(truth.standby.durableMax, truth.standby.believedMax)),
         this.#scheduler.nowMs,
         this.#scheduler.nowMs - (truth.protectedSinceMs ?? this.#scheduler.nowMs),
       );
@@ -325,13 +419,36 @@ export class Truth {
       const { durableMax, believedMax } = truth.standby;
       const since = believedMax > durableMax ? 0 : truth.forgotAt;
       require("I11", state !== "protected" ||
-        book.history.syncedAt(Math.max(durableMax, believedMax), since), () =>
+        this.#isWholeSince(truth, Math.max(durableMax, believedMax), since), () =>
         `${book.name} says protected; the standby's first sync is not over`);
       this.#judgeVerifies(truth, book, owned);
+      this.#judgeDirty(truth, book);
     } else {
       require("I11", status.state !== "protected", () => `${book.name} says protected without a standby`);
       require("I6", (status.epoch ?? 0) > 1, () => `${book.name} serves in epoch ${status.epoch}`);
     }
+  }
+
+  /** What a failover would open of `position`; `position` itself while a first sync is not over: nothing is proven of it. */
+  #openAt(truth: GroupTruth, position: number): number {
+    const { history } = this.homeBook(truth.settings.name);
+    return truth.received.openPoint(history, position, truth.forgotAt) ?? position;
+  }
+
+  #isWholeSince(truth: GroupTruth, position: number, since: number): boolean {
+    return truth.received.openPoint(this.homeBook(truth.settings.name).history, position, since) === position;
+  }
+
+  /** A journal that notes what it drops lets nobody wait for the standby. */
+  #judgeFull(truth: GroupTruth, site: SiteName, status: OwnerStatus, diskIsWell: boolean): void {
+    const { settings, home } = truth;
+    const nowMs = this.#scheduler.nowMs;
+    const isFull = status.io === "held" && status.reason?.code === "JOURNAL_FULL";
+    if (settings.overflow !== "track" || site !== home) return;
+    if (isFull && diskIsWell) truth.fullSinceMs ??= nowMs;
+    else truth.fullSinceMs = undefined;
+    require("I8", nowMs - (truth.fullSinceMs ?? nowMs) <= fullMsMax, () =>
+      `writes of ${settings.name} at ${site} wait since ${truth.fullSinceMs} because the journal is full`);
   }
 
   /** What verifies have found, each once. */
@@ -363,12 +480,15 @@ export class Truth {
     const { written } = owned.status().position;
     if (book === undefined) {
       const old = this.homeBook(group);
-      truth.standby.sealedAt(written, old.shippedMax);
-      require("I4", this.isWhole(group, written), () =>
-        `${group} was taken over at ${written}, where the first sync of ${site} was not over`);
+      truth.standby.sealedAt(
+        written,
+        this.#isOpened(group, written, truth.standby.durableMax),
+        old.shippedMax,
+      );
       book = new OwnerBook(`${group} at ${site}`, old.history.fork(written), truth.settings.durability);
       truth.books.set(site, book);
       this.counts.adoptions += 1;
+      if (written < truth.standby.durableMax) this.counts.takenBack += 1;
     } else {
       book.returned(written);
       this.counts.returns += 1;
@@ -408,6 +528,24 @@ export class Truth {
     return site === standbySite && rot.count > 0 ? rot : undefined;
   }
 
+  /**
+   * Points in the midst of a resync are no states of the source. A standby does not list those of its last one, which is
+   * judged; of an earlier one, and to whoever takes over, it says nothing of them.
+   */
+  #pointsJudged(site: SiteName, group: string): (sequence: number) => boolean {
+    const { received, standby, forgotAt } = this.group(group);
+    if (received.gapCount === 0) return () => true;
+    const { history } = this.homeBook(group);
+    const newest =
+      site === this.group(group).standbySite && standby.sealed === undefined
+        ? received.newestGap
+        : Number.POSITIVE_INFINITY;
+    return (sequence) =>
+      sequence >= newest ||
+      received.openPoint(history, sequence, forgotAt) === sequence ||
+      sequence > history.last;
+  }
+
   #check(check: () => void): void {
     try {
       check();
@@ -431,15 +569,46 @@ export class Truth {
     const shownMs = nowMs - (truth.standbyProtectedSinceMs ?? nowMs);
     judgeStandbyClaim(truth.standby.name, status.state, silentMs, missingMs, shownMs);
     const { consistent } = status;
-    require("I4", consistent === null || this.isWhole(group, consistent.sequence), () =>
-      `${truth.standby.name} calls ${consistent?.sequence} consistent; its first sync was not over there`);
-    if (!this.isWhole(group, applied)) return;
+    require("I4", consistent === null || this.#isOpened(group, consistent.sequence, applied), () =>
+      `${truth.standby.name} calls ${consistent?.sequence} consistent; with ${applied} applied that is not what it could open`);
+    const open = truth.received.openPoint(this.homeBook(group).history, applied, truth.forgotAt);
+    const stands = status.state !== "stopped" && status.state !== "fenced" && truth.received.gapCount > 0;
+    require("I4", consistent !== null || !stands || open === undefined || machine.diskTroubled, () =>
+      `${truth.standby.name} has applied ${applied} and calls nothing consistent; a failover could open ${open}`);
     if (applied === 0 || applied !== durable || durable !== received || status.state === "fenced") return;
     if (nowMs - truth.comparedAtMs < compareIntervalMs && truth.comparedAt !== 0) return;
     if (truth.comparedAt === applied) return;
     truth.comparedAtMs = nowMs;
     truth.comparedAt = applied;
-    this.compareStandby(group, applied, machine);
+    if (this.isWhole(group, applied)) this.compareStandby(group, applied, machine);
+    else if (truth.received.gapCount > 0) this.#compareInPart(truth, applied, machine);
+  }
+
+  /** Images that lack entries differ only where those entries wrote. */
+  #compareInPart(truth: GroupTruth, applied: number, machine: SimSite): void {
+    const { settings, received, rot } = truth;
+    const { history } = this.homeBook(settings.name);
+    // A first sync that is not over lacks more than entries.
+    if (history.held.length > 0) return;
+    const gaps = received.lacking(history, applied);
+    this.counts.compares += 1;
+    for (const [volume, { name }] of settings.volumes.entries()) {
+      const bytes = machine.disk.contentOf(
+        gatewayGroupPaths(machine.dataDir, settings.name).image(name),
+        "cached",
+      );
+      require("I2", bytes !== undefined, () => `${truth.standby.name}: the image of ${name} is gone`);
+      requireElsewhereExact(
+        {
+          ...{ what: truth.standby.name, invariant: "I2", history, volume, seed: this.#seed, rot },
+          ...{ bytes: bytes!, sequence: applied },
+        },
+        (sector) =>
+          gaps.some(({ first, last }) =>
+            history.touchedBetween(first - 1, last, volume, sector * modelSectorBytes, modelSectorBytes),
+          ),
+      );
+    }
   }
 
   /**
@@ -453,7 +622,7 @@ export class Truth {
     this.#looked.add(past);
     checkPast({
       ...{ what: `${group} at ${site}`, past, history, seed: this.#seed, random: this.#draws },
-      rot: this.#rotAt(site, group),
+      ...{ rot: this.#rotAt(site, group), isJudged: this.#pointsJudged(site, group) },
       how: "glance",
     }).then(
       (read) => {
@@ -468,7 +637,7 @@ export class Truth {
     const { history } = this.group(group).books.get(site) ?? this.homeBook(group);
     const read = await checkPast({
       ...{ what: `${group} at ${site} in the end`, past, history, seed: this.#seed, random: this.#draws },
-      rot: this.#rotAt(site, group),
+      ...{ rot: this.#rotAt(site, group), isJudged: this.#pointsJudged(site, group) },
       how: "whole",
     });
     this.counts.points += read;

@@ -65,6 +65,9 @@ export function unsettled(pair: Pair, quiet: boolean): string | undefined {
     if (standby?.state !== "protected")
       return `${name}'s standby is ${standby?.state} ${standby?.reason?.code}: ${standby?.reason?.message}`;
     if (status.scan !== null) return `${name}: a scan for ${status.scan.purpose} is not over`;
+    if (status.overflow !== null) return `${name}: an overflow is not over: ${status.overflow.state}`;
+    if (standby.history.pins.length > 0)
+      return `${name}'s standby keeps a pin: ${standby.history.pins.length}`;
     if (standby.position.applied !== status.position.written)
       return `${name}: applied ${standby.position.applied} of ${status.position.written}`;
   }
