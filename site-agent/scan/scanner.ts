@@ -267,15 +267,10 @@ export class Scanner {
   #mark(mark: ScanMark): void {
     const { purpose } = this.#document;
     const begin = mark === "begin" ? 0 : (this.#plan.begin ?? 0);
-    const placed = this.#world.entrance.put({
-      kind: "scanMark",
-      volume: 0,
-      offset: 0,
-      length: 0,
-      mark,
-      purpose,
-      begin,
-    });
+    const { entrance } = this.#world;
+    const record = { kind: "scanMark", volume: 0, offset: 0, length: 0, mark, purpose, begin } as const;
+    // The document names the scan by its begin: a power loss that took the record would give its number to another.
+    const placed = mark === "begin" ? entrance.putDurably(record) : entrance.put(record);
     this.#later(placed, (sequence) => this.#dispatch({ kind: "markPlaced", mark, sequence }));
   }
 

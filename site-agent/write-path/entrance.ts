@@ -44,6 +44,17 @@ export class Entrance {
     });
   }
 
+  /** The same, settled once the record survives power loss: its number is then this record's for ever. */
+  putDurably(record: ScanRecord): Promise<Sequence> {
+    return new Promise((resolve, reject) => {
+      let placed: Sequence = 0;
+      const note = (sequence: Sequence): void => {
+        placed = sequence;
+      };
+      this.#add([record], { durable: true, placed: note, resolve: () => resolve(placed), reject });
+    });
+  }
+
   watch(range: WatchedRange, manner: WatchManner): Watch {
     return this.#watches.watch(range, manner);
   }

@@ -4,6 +4,7 @@
  * orders.
  */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -556,6 +557,23 @@ test("a standby that lacks nothing but records of a scan is not behind", async (
   const { writes, bytes } = rig.group.status().lag;
   assert(writes > 0);
   assert.equal(bytes, blockBytes);
+});
+
+test("a scan is named in its document only once its begin survives power loss", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  const { scan } = agentGroupPaths(rig.dataDir, "erp");
+  const named: { begin: number; durable: number }[] = [];
+  rig.scanSaved = () => {
+    const begin = /"begin": ?(\d+)/.exec(readFileSync(scan, "utf8"))?.[1];
+    if (begin !== undefined)
+      named.push({ begin: Number(begin), durable: rig.group.status().position.durable });
+  };
+  await rig.group.scans.verify();
+  await rig.ended("verify");
+  assert(named.length > 0);
+  for (const { begin, durable } of named)
+    assert(durable >= begin, `${begin} is named, ${durable} is durable`);
 });
 
 test("an owner tells of a client's writes alone as answered, also after a restart on records of a scan", async (t) => {
