@@ -89,9 +89,11 @@ export function judgeStatedLoss(
   heardHere: HeardClaim,
   heardEver: HeardClaim,
   wallMs: { readonly heard: number; readonly now: number } | undefined,
+  wentBack: boolean,
 ): void {
   const { writesMin, bytesMin, since } = loss;
-  const truth = Math.max(0, book.writtenMax - sealed);
+  // Taken back behind what it received, a standby counts what a scan put at the end of it as well.
+  const truth = Math.max(0, (wentBack ? book.history.last : book.writtenMax) - sealed);
   require("I4", writesMin <= truth, () =>
     `${book.name}: a loss of at least ${writesMin} writes is stated; at most ${truth} were written beyond ${sealed}`);
   const beyond = (heard: number, end: number): number => Math.max(0, heard - end);

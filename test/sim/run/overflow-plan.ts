@@ -14,6 +14,7 @@ export interface LongCut {
 
 export interface OverflowPlan {
   readonly journalBytesMax: number;
+  readonly workersMax: number;
   readonly requests: number;
   readonly cuts: readonly LongCut[];
 }
@@ -21,6 +22,13 @@ export interface OverflowPlan {
 const volumeBytes = 64 * 1024;
 /** Each a chunk, and so a bit of the dirty map. */
 const volumeNames = ["data", "wal", "temp", "logs", "home", "mail"];
+
+/**
+ * A drop leaves a quarter of the journal free, which must be room for any frame, as it is by far in a real one: three clients'
+ * longest writes, and a volume's content.
+ */
+const workersMax = 3;
+const journalBytesMax = 512 * 1024;
 
 /** Undefined: a full journal holds, as it is. */
 export function drawOverflow(seed: number, spanMs: number): OverflowPlan | undefined {
@@ -31,7 +39,7 @@ export function drawOverflow(seed: number, spanMs: number): OverflowPlan | undef
     forMs: spanMs * (0.15 + 0.4 * random.fraction()),
     silent: random.chance(0.4),
   }));
-  return { journalBytesMax: random.pick([128, 192, 256]) * 1024, requests: 150 + random.below(250), cuts };
+  return { journalBytesMax, workersMax, requests: 250 + random.below(350), cuts };
 }
 
 /** The group as it is where its journal overflows. */

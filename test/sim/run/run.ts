@@ -162,7 +162,13 @@ export function drawPlan(seed: number): RunPlan {
   const scans = drawScans(seed, spanMs);
   const overflow = drawOverflow(seed, spanMs);
   const load =
-    overflow === undefined ? workload : { ...workload, requestsMax: requestsMax + overflow.requests };
+    overflow === undefined
+      ? workload
+      : {
+          ...workload,
+          workersPerGroup: Math.min(workersPerGroup, overflow.workersMax),
+          requestsMax: requestsMax + overflow.requests,
+        };
   const planned = {
     ...sites,
     ...(overflow === undefined ? {} : { journalBytesMax: overflow.journalBytesMax }),

@@ -370,7 +370,7 @@ export class Truth {
     // What a scan put at the end of it counts as well: nobody tells it which of those are a client's.
     const end = { ...claimAt(received.last), answered: received.last };
     const ever = sealed < received.last ? most(heardEver, end) : heardEver;
-    judgeStatedLoss(book, loss, sealed, sealedBytes, here, ever, wallMs);
+    judgeStatedLoss(book, loss, sealed, sealedBytes, here, ever, wallMs, sealed < standby.durableMax);
   }
 
   /** An answer has reached an agent: that it is superseded, or on its question who owns the group. */
@@ -571,10 +571,13 @@ export class Truth {
     const { consistent } = status;
     require("I4", consistent === null || this.#isOpened(group, consistent.sequence, applied), () =>
       `${truth.standby.name} calls ${consistent?.sequence} consistent; with ${applied} applied that is not what it could open`);
-    const open = truth.received.openPoint(this.homeBook(group).history, applied, truth.forgotAt);
+    const { history } = this.homeBook(group);
+    const openAt = (position: number) => truth.received.openPoint(history, position, truth.forgotAt);
+    // With the end of a resync received, and not applied for a moment, it is that end which a failover would open.
+    const open = openAt(applied) === openAt(received) ? openAt(applied) : undefined;
     const stands = status.state !== "stopped" && status.state !== "fenced" && truth.received.gapCount > 0;
     require("I4", consistent !== null || !stands || open === undefined || machine.diskTroubled, () =>
-      `${truth.standby.name} has applied ${applied} and calls nothing consistent; a failover could open ${open}`);
+      `${truth.standby.name} has applied ${applied} and calls nothing consistent, ${status.state} ${status.reason?.code}; a failover could open ${open}`);
     if (applied === 0 || applied !== durable || durable !== received || status.state === "fenced") return;
     if (nowMs - truth.comparedAtMs < compareIntervalMs && truth.comparedAt !== 0) return;
     if (truth.comparedAt === applied) return;
