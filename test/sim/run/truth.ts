@@ -584,7 +584,9 @@ export class Truth {
     truth.comparedAtMs = nowMs;
     truth.comparedAt = applied;
     if (this.isWhole(group, applied)) this.compareStandby(group, applied, machine);
-    else if (truth.received.gapCount > 0) this.#compareInPart(truth, applied, machine);
+    // A failover may be taking them back.
+    else if (status.state !== "stopped" && truth.received.gapCount > 0)
+      this.#compareInPart(truth, applied, machine);
   }
 
   /** Images that lack entries differ only where those entries wrote. */
