@@ -59,6 +59,7 @@ import {
   isOpenable,
   lackOf,
   sameCompleteness,
+  stretchesUpTo,
 } from "./scan/completeness.ts";
 import type { FailoverDocument, HeardRecord, Seal, StandbyDocument } from "./state.ts";
 import { parseHeardRecord, parseStandbyDocument } from "./state.ts";
@@ -670,6 +671,7 @@ export class StandbyGroup implements FailoverGround {
       pointTimeMs: seal.timeMs,
       volumes: document.volumes,
       history: this.#paths.history,
+      between: stretchesUpTo(document.incomplete, seal.sequence),
     };
     await this.#exclusive(async () => {
       // Closed before the record exists, and not opened in between: from then on the images are the agent's alone.

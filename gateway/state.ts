@@ -17,6 +17,7 @@ import {
   volumesOf,
 } from "../protocol/fields.ts";
 import type { Lineage, Token, VolumeEntry } from "../protocol/ids.ts";
+import { stretchesOf } from "../protocol/stretch.ts";
 import type { Incomplete } from "./scan/completeness.ts";
 
 export interface StandbyVolume extends VolumeEntry {
@@ -141,6 +142,8 @@ function parseIncomplete(value: unknown): Incomplete {
   const until = nullOr(fields["until"], (each) => countOf(each, "incomplete until"));
   const scan = nullOr(fields["scan"], (each) => countOf(each, "incomplete scan"));
   const seen = countOf(fields["seen"], "incomplete seen");
+  const earlier = stretchesOf(fields["earlier"], "earlier stretches");
+  if ((earlier.at(-1)?.until ?? 0) > since) malformed("earlier stretches");
   if (scan !== null && (scan === 0 || scan < since || scan > seen)) malformed("incomplete scan");
   if (until !== null && (scan === null || until <= scan || until > seen)) malformed("incomplete until");
   return {
@@ -150,6 +153,7 @@ function parseIncomplete(value: unknown): Incomplete {
     scan,
     seen,
     holds: oneOf(fields["holds"], ["empty", "unknown"] as const, "incomplete holds"),
+    ...(earlier.length === 0 ? {} : { earlier }),
   };
 }
 

@@ -17,6 +17,8 @@ import {
   volumesOf,
 } from "./fields.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "./ids.ts";
+import type { Stretch } from "./stretch.ts";
+import { stretchesOf } from "./stretch.ts";
 
 export interface HandoverVolume extends VolumeEntry {
   /** Absolute path of the standby image that becomes the volume. */
@@ -38,6 +40,8 @@ export interface HandoverRecord {
   readonly volumes: readonly HandoverVolume[];
   /** Absolute path of the folder with what the images held before; null: none goes with them. */
   readonly history: string | null;
+  /** Positions in these are no points of that history. */
+  readonly between: readonly Stretch[];
 }
 
 /** Parses the stored record; RemoteProtocolError for anything this version did not write. */
@@ -60,6 +64,7 @@ export function parseHandoverRecord(value: unknown): HandoverRecord {
       const directory = textOf(path, "history path");
       return isAbsolute(directory) ? directory : malformed("history path");
     }),
+    between: stretchesOf(record["between"], "between"),
   };
 }
 

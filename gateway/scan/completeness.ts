@@ -8,6 +8,8 @@ import type { Frame } from "../../protocol/frame.ts";
 import { gapOf } from "../../protocol/frame.ts";
 import type { Sequence } from "../../protocol/ids.ts";
 import type { ScanMarkRecord } from "../../protocol/record.ts";
+import type { Stretch } from "../../protocol/stretch.ts";
+import { isOutside, withStretch } from "../../protocol/stretch.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 
 export interface Incomplete {
@@ -26,6 +28,8 @@ export interface Incomplete {
   readonly seen: Sequence;
   /** `empty`: nothing but this history ever wrote to the images. `unknown`: they may hold anything. */
   readonly holds: "empty" | "unknown";
+  /** Earlier times that are over: positions in them are no points. Absent: there were none. */
+  readonly earlier?: readonly Stretch[];
 }
 
 /** Of a standby that is made for a history whose beginning its images do not have. */
@@ -43,7 +47,10 @@ export function afterMark(
   if (purpose === "verify" || purpose === "repair" || sequence <= (state?.seen ?? 0)) return state;
   switch (mark) {
     case "begin":
-      return afterBegin(isOpenable(state, sequence - 1) ? null : state, purpose, sequence);
+      return {
+        ...afterBegin(unopenable(state, sequence - 1), purpose, sequence),
+        ...earlierOf(state, sequence - 1),
+      };
     case "end":
       return state === null || state.purpose !== purpose || state.scan !== begin
         ? state
@@ -61,8 +68,9 @@ export function afterMark(
  */
 function afterGap(state: Incomplete | null, first: Sequence, last: Sequence): Incomplete | null {
   if (last <= (state?.seen ?? 0)) return state;
-  const before = isOpenable(state, first - 1) ? null : state;
+  const before = unopenable(state, first - 1);
   return {
+    ...earlierOf(state, first - 1),
     purpose: before !== null && before.until === null ? before.purpose : "resync",
     since: before?.since ?? first,
     until: null,
@@ -70,6 +78,24 @@ function afterGap(state: Incomplete | null, first: Sequence, last: Sequence): In
     seen: last,
     holds: "unknown",
   };
+}
+
+/** `state`, unless it is over where the images hold `position`. */
+function unopenable(state: Incomplete | null, position: Sequence): Incomplete | null {
+  return isOpenable(state, position) ? null : state;
+}
+
+/** What is over where the images hold `position`: with it, the time that `state` speaks of. */
+function earlierOf(state: Incomplete | null, position: Sequence): Pick<Incomplete, "earlier"> {
+  if (state === null) return {};
+  const { earlier, since, until } = state;
+  if (until === null || !isOpenable(state, position)) return earlier === undefined ? {} : { earlier };
+  return { earlier: withStretch(earlier ?? [], { since, until }) };
+}
+
+/** All that is over when the images are handed over at `position`. */
+export function stretchesUpTo(state: Incomplete | null, position: Sequence): readonly Stretch[] {
+  return earlierOf(state, position).earlier ?? [];
 }
 
 function afterBegin(
@@ -131,9 +157,10 @@ export function isOpenable(state: Incomplete | null, position: Sequence): boolea
   return state === null || (state.until !== null && position >= state.until);
 }
 
-/** Whether `position` was one that could be opened when the images held it, as far as `state` reaches back. */
+/** Whether `position` was one that could be opened when the images held it. */
 export function wasOpenable(state: Incomplete | null, position: Sequence): boolean {
-  return state === null || position < state.since || isOpenable(state, position);
+  if (state === null) return true;
+  return isOutside(state.earlier ?? [], position) && (position < state.since || isOpenable(state, position));
 }
 
 /** What a greeting says of it; undefined: no scan is needed. */

@@ -14,6 +14,7 @@ import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/
 import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
+import { isOutside } from "../../protocol/stretch.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { syncNamesOf } from "../../runtime/disk.ts";
 import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
@@ -520,6 +521,7 @@ export class OwnedGroup implements RecordSink {
       },
       // Nobody opens the past at the site where the disks are at home: the standby keeps it.
       history: null,
+      between: [],
       initial,
       standby: settings.standby,
       unflushedMayBeLost: false,
@@ -542,6 +544,7 @@ export class OwnedGroup implements RecordSink {
         timeMs: handover.pointTimeMs,
       },
       history: handover.history,
+      between: handover.between,
       // Those of the records before the hand-over, which this journal does not hold.
       initial: "data",
       // The old site is behind or gone; until there is a way home this group has no standby.
@@ -603,7 +606,10 @@ export class OwnedGroup implements RecordSink {
     const engine = new Engine({
       log: journal,
       image,
-      past: image.history === undefined ? undefined : new Past(image, settings.history, clock, log),
+      past:
+        image.history === undefined
+          ? undefined
+          : new Past(image, settings.history, clock, log, (sequence) => isOutside(state.between, sequence)),
       lineage: lineageBytes(state),
       pending: this.#pending,
       gate: this.#gate,

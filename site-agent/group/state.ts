@@ -16,6 +16,8 @@ import {
   volumesOf,
 } from "../../protocol/fields.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
+import type { Stretch } from "../../protocol/stretch.ts";
+import { stretchesOf } from "../../protocol/stretch.ts";
 
 /**
  * `creating` and `adopting`: files are being made; nothing was ever served, so a restart makes them anew.
@@ -44,6 +46,8 @@ export interface AgentGroupState {
   };
   /** Absolute path of the folder with what adopted images held before; null: nothing is kept. */
   readonly history: string | null;
+  /** Positions in these are no points of that history: a scan was bringing what the images lacked. */
+  readonly between: readonly Stretch[];
   /** What the images held before the first record of this journal; a standby gets `data` by a first sync only. */
   readonly initial: "zeroes" | "data";
   /** The other site whose gateway must hold frames before they leave the journal; null: none until the way home. */
@@ -93,6 +97,7 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
       const directory = textOf(path, "history path");
       return isAbsolute(directory) ? directory : malformed("history path");
     }),
+    between: stretchesOf(state["between"], "between"),
     initial: initialOf(state["initial"]),
     standby: nullOr(state["standby"], (name) => nameOf(name, "standby")),
     unflushedMayBeLost: state["unflushedMayBeLost"] === true,

@@ -125,7 +125,7 @@ test(`a sender whose batches and connections are damaged ends with both sites th
   await until(
     "enough changed batches",
     () => (middle!.done.replace >= changesWanted ? true : undefined),
-    30_000,
+    120_000,
   );
   for (const reply of middle!.replacedReplies) {
     assert.equal(reply.status, 400, `SEED=${seed}: ${reply.body.toString()}`);
@@ -141,7 +141,7 @@ test(`a sender whose batches and connections are damaged ends with both sites th
       if (relay!.counters.flips >= flipsWanted) return true;
       return undefined;
     },
-    30_000,
+    120_000,
   );
   below = false;
   relay!.resetAll();

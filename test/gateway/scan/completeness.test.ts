@@ -14,11 +14,14 @@ import {
   isOpenable,
   lackOf,
   sameCompleteness,
+  stretchesUpTo,
+  wasOpenable,
 } from "../../../gateway/scan/completeness.ts";
 import { parseStandbyDocument } from "../../../gateway/state.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { buildFrame, buildGapFrame } from "../../../protocol/frame.ts";
 import type { BlockRecord, ScanMarkRecord, ScanPurpose } from "../../../protocol/record.ts";
+import { isOutside } from "../../../protocol/stretch.ts";
 
 /** What happens in a group's order, as far as it matters here. */
 type Entry =
@@ -177,6 +180,35 @@ function stepEnd(
   for (let sequence = applied + 1; sequence <= last; sequence += 1) frames.push(frameAt(moments, sequence));
   return nextStep(frames, applied, state).at(-1)!.last;
 }
+
+test("no end of a step at which the images were not whole is a point later, however many scans came since", () => {
+  let openable = 0;
+  fc.assert(
+    fc.property(
+      entries,
+      fc.constantFrom("whole" as const, "empty" as const, "unknown" as const),
+      (plan, start) => {
+        const moments = live(plan, start);
+        const document = fold(initialOf(start), moments, 0, moments.length);
+        if (document !== null) assert.deepEqual(parsed(document), document);
+        // Whoever takes over at the end knows of it what the standby knew.
+        const handed = stretchesUpTo(document, moments.length);
+        const isWhole = isOpenable(document, moments.length);
+        for (const [index, { whole }] of moments.entries()) {
+          const sequence = index + 1;
+          if (wasOpenable(document, sequence)) {
+            assert.ok(whole, `${sequence} of ${moments.length}`);
+            openable += 1;
+          }
+          if (isWhole && isOutside(handed, sequence))
+            assert.ok(whole, `${sequence} of ${moments.length}, handed over`);
+        }
+      },
+    ),
+    { numRuns: 2_000 },
+  );
+  assert.ok(openable > 300, `${openable} points prove too little`);
+});
 
 test("nothing is called openable that is not, in steps of any length, with crashes that take steps in again", () => {
   fc.assert(

@@ -18,8 +18,6 @@ export interface PastQuestion {
   readonly seed: number;
   readonly random: SeededRandom;
   readonly rot: Rot | undefined;
-  /** False where the images were in the midst of a resync, and who keeps the past may not know that any more. */
-  readonly isJudged: (sequence: number) => boolean;
   /**
    * `glance`: one volume of two points. `whole`: all volumes of the oldest, the newest and one more, and nothing fails
    * any more: a point that cannot be read is a lie.
@@ -40,7 +38,6 @@ export async function checkPast(question: PastQuestion): Promise<number> {
     const drawn = random.shuffle(points.slice(1, -1)).slice(0, 1);
     const looked = [...points.slice(0, 1), ...drawn, ...(how === "glance" ? [] : points.slice(-1))];
     for (const { sequence } of new Set(looked)) {
-      if (!question.isJudged(sequence)) continue;
       const numbers = past.volumes.map(({ number }) => number);
       for (const volume of how === "glance" ? [random.pick(numbers)] : numbers) {
         await readVolume(question, volume, sequence);

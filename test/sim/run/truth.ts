@@ -528,24 +528,6 @@ export class Truth {
     return site === standbySite && rot.count > 0 ? rot : undefined;
   }
 
-  /**
-   * Points in the midst of a resync are no states of the source. A standby does not list those of its last one, which is
-   * judged; of an earlier one, and to whoever takes over, it says nothing of them.
-   */
-  #pointsJudged(site: SiteName, group: string): (sequence: number) => boolean {
-    const { received, standby, forgotAt } = this.group(group);
-    if (received.gapCount === 0) return () => true;
-    const { history } = this.homeBook(group);
-    const newest =
-      site === this.group(group).standbySite && standby.sealed === undefined
-        ? received.newestGap
-        : Number.POSITIVE_INFINITY;
-    return (sequence) =>
-      sequence >= newest ||
-      received.openPoint(history, sequence, forgotAt) === sequence ||
-      sequence > history.last;
-  }
-
   #check(check: () => void): void {
     try {
       check();
@@ -627,7 +609,7 @@ export class Truth {
     this.#looked.add(past);
     checkPast({
       ...{ what: `${group} at ${site}`, past, history, seed: this.#seed, random: this.#draws },
-      ...{ rot: this.#rotAt(site, group), isJudged: this.#pointsJudged(site, group) },
+      ...{ rot: this.#rotAt(site, group) },
       how: "glance",
     }).then(
       (read) => {
@@ -642,7 +624,7 @@ export class Truth {
     const { history } = this.group(group).books.get(site) ?? this.homeBook(group);
     const read = await checkPast({
       ...{ what: `${group} at ${site} in the end`, past, history, seed: this.#seed, random: this.#draws },
-      ...{ rot: this.#rotAt(site, group), isJudged: this.#pointsJudged(site, group) },
+      ...{ rot: this.#rotAt(site, group) },
       how: "whole",
     });
     this.counts.points += read;

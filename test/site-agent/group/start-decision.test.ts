@@ -19,6 +19,7 @@ function state(role: AgentRole, epoch = 1, owner = "primary"): AgentGroupState {
     volumes: [],
     origin: { sequence: 0, chain, dataBytesTotal: 0, timeMs: 0 },
     history: null,
+    between: [],
     initial: "zeroes",
     standby: "dr",
     unflushedMayBeLost: false,
@@ -38,6 +39,7 @@ function handover(epoch: number, owner: string): HandoverRecord {
     pointTimeMs: 0,
     volumes: [],
     history: null,
+    between: [],
   };
 }
 

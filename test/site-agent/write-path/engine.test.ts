@@ -78,6 +78,7 @@ class Bench {
         timeMs: 0,
       },
       history: null,
+      between: [],
       initial: "zeroes",
       standby: null,
       unflushedMayBeLost: false,
