@@ -75,16 +75,16 @@ export class Pins {
    * something else), `PINS_FULL`, `PIN_INVALID`.
    */
   async add(pin: Pin): Promise<void> {
-    const known = this.#content.pins.find(({ id }) => id === pin.id);
-    if (known !== undefined) {
-      if (known.sequence === pin.sequence && known.chain === pin.chain) return;
-      throw refused("PIN_EXISTS", `the pin ${pin.id} holds the point ${known.sequence}`);
-    }
     if (!idPattern.test(pin.id) || pin.reason.length > reasonCharactersMax) {
       throw refused(
         "PIN_INVALID",
         "an id has 1 to 64 letters, digits, . _ -, a reason at most 256 characters",
       );
+    }
+    const known = this.#content.pins.find(({ id }) => id === pin.id);
+    if (known !== undefined) {
+      if (known.sequence === pin.sequence && known.chain === pin.chain) return;
+      throw refused("PIN_EXISTS", `the pin ${pin.id} holds the point ${known.sequence}`);
     }
     if (this.#content.pins.length >= pinsMax) throw refused("PINS_FULL", `there are ${pinsMax} pins already`);
     await this.#write({ ...this.#content, pins: [...this.#content.pins, pin] });
