@@ -164,6 +164,7 @@ test("a crash after any durable step is finished at the next start, once, at the
     pointTimeMs: seal.timeMs,
     volumes: standing.volumes,
     history: site.paths.history,
+    between: [],
   };
   const cases = [
     { progress: "fenced", seal: null, handover: false },

@@ -109,6 +109,7 @@ export const documentsTarget: FuzzTarget = {
       standby: "dr",
       unflushedMayBeLost: false,
       history: null,
+      between: [],
       initial: "zeroes",
       unflushedAcceptedIn: null,
       fenced: null,
@@ -119,10 +120,10 @@ export const documentsTarget: FuzzTarget = {
     const handover = { group: "erp", lineage, token, ...sealed, volumes };
     return [
       state,
-      { ...state, history: "/data/history" },
+      { ...state, history: "/data/history", between: [{ since: 3, until: 9 }] },
       { ...state, role: "fenced", standby: null, unflushedAcceptedIn: "boot", fenced },
-      { ...handover, history: null },
-      { ...handover, history: "/data/history" },
+      { ...handover, history: null, between: [] },
+      { ...handover, history: "/data/history", between: [{ since: 0, until: 4 }] },
       { ...standby, failover: null },
       { ...standby, failover },
       { ...standby, failover: { ...failover, progress: "fenced", heard: null, seal: null } },
