@@ -23,6 +23,8 @@ export interface PastQuestion {
    * any more: a point that cannot be read is a lie.
    */
   readonly how: "glance" | "whole";
+  /** The disk has refused reads: what a block held may be lost where it was written over since, and is then said to be. */
+  readonly mayLack?: boolean;
 }
 
 /** More points than a run makes. */
@@ -47,9 +49,16 @@ export async function checkPast(question: PastQuestion): Promise<number> {
   } catch (error) {
     // Beside faults a read may fail, and a point may be given back between the list and the look; it may not lie.
     if (error instanceof Violation) throw error;
+    if (question.mayLack === true && isLostBlock(error)) return read;
     if (how === "whole") throw new Violation("I2", `${what}: ${errorCode(error)}, ${errorText(error)}`);
   }
   return read;
+}
+
+/** As a view says it: an I/O error whose cause names the block. */
+function isLostBlock(error: unknown): boolean {
+  if (errorCode(error) === "BLOCK_LOST") return true;
+  return error instanceof Error && error.cause !== undefined && isLostBlock(error.cause);
 }
 
 async function readVolume(question: PastQuestion, volume: number, sequence: number): Promise<void> {

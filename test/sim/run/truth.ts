@@ -620,12 +620,13 @@ export class Truth {
   }
 
   /** The same in the end, all volumes of more points. */
-  async requirePast(site: SiteName, group: string, past: Past): Promise<void> {
+  async requirePast(site: SiteName, group: string, past: Past, mayLack: boolean): Promise<void> {
     const { history } = this.group(group).books.get(site) ?? this.homeBook(group);
     const read = await checkPast({
       ...{ what: `${group} at ${site} in the end`, past, history, seed: this.#seed, random: this.#draws },
       ...{ rot: this.#rotAt(site, group) },
       how: "whole",
+      mayLack,
     });
     this.counts.points += read;
   }

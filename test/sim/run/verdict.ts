@@ -120,7 +120,7 @@ async function comparePast(pair: Pair, name: string, site: SiteName): Promise<vo
   if (problem !== null && !sites.site(site).diskTroubled)
     throw new Violation("I4", `${name} at ${site} gave up points: ${problem.code}, ${problem.message}`);
   let done = false;
-  truth.requirePast(site, name, past).then(
+  truth.requirePast(site, name, past, sites.site(site).diskTroubled).then(
     () => {
       done = true;
     },
