@@ -451,24 +451,29 @@ export class StandbyGroup implements FailoverGround {
   }
 
   /** The check of our before-images that belongs to a verify of the owner; begins it, and is asked until it has ended. */
-  async historyCheck(ask: HistoryAsk): Promise<HistoryCheckAnswer> {
+  historyCheck(ask: HistoryAsk): Promise<HistoryCheckAnswer> {
+    return this.#askedOfPast(ask, (past) => past.checkFor(ask.after, this.scanBytesPerSecond));
+  }
+
+  /** What the open past answers to the owner; a refusal where there is none, or it fails. */
+  async #askedOfPast<Answer>(ask: ScanAsk, answer: (past: Past) => Promise<Answer>) {
     const foreign = this.#answerForeign(ask.lineage, ask.token);
     if (foreign !== undefined) return foreign;
     const past = this.past;
     if (past === undefined) return this.#stoppedAnswer(this.#trouble ?? this.#open?.applier.trouble ?? null);
     try {
-      return await past.checkFor(ask.after, this.scanBytesPerSecond);
+      return await answer(past);
     } catch (error) {
-      return { kind: "refused", code: errorCode(error), message: errorText(error) };
+      return { kind: "refused", code: errorCode(error), message: errorText(error) } satisfies Refusal;
     }
   }
 
   /** Keeps the newest point before the owner's repair replaces what we hold; named by the verify, so once for each. */
-  async pinBeforeRepair(ask: StandbyPinAsk): Promise<StandbyPinAnswer> {
-    const foreign = this.#answerForeign(ask.lineage, ask.token);
-    if (foreign !== undefined) return foreign;
-    const past = this.past;
-    if (past === undefined) return this.#stoppedAnswer(this.#trouble ?? this.#open?.applier.trouble ?? null);
+  pinBeforeRepair(ask: StandbyPinAsk): Promise<StandbyPinAnswer> {
+    return this.#askedOfPast(ask, (past) => this.#pinFor(ask, past));
+  }
+
+  async #pinFor(ask: StandbyPinAsk, past: Past): Promise<StandbyPinAnswer> {
     const pins = past.status?.pins ?? [];
     const id = `repair-${ask.after}`;
     const known = pins.find((pin) => pin.id === id);
@@ -482,7 +487,7 @@ export class StandbyGroup implements FailoverGround {
       return { kind: "pinned", id, sequence };
     } catch (error) {
       if (errorCode(error) === "POINTS_NONE") return { kind: "none" };
-      return { kind: "refused", code: errorCode(error), message: errorText(error) };
+      throw error;
     }
   }
 

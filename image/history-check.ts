@@ -3,6 +3,7 @@
  * beside them. Reads only, whoever asks; what it found is told once in the log. Never outlives the history it reads.
  */
 import { join } from "node:path";
+import { fieldsOf, malformed } from "../protocol/fields.ts";
 import type { HistoryCheckRecord, HistoryCheckState } from "../protocol/history-check.ts";
 import { boundedDamage, describeHistoryCheck, parseHistoryCheckRecord } from "../protocol/history-check.ts";
 import type { Sequence, VolumeEntry } from "../protocol/ids.ts";
@@ -198,10 +199,9 @@ const checkFile = "check.json";
 const damagedLogged = 16;
 
 function parseKept(value: unknown): Kept {
-  if (typeof value !== "object" || value === null || !("version" in value) || value.version !== 1)
-    throw new Error("version");
-  const name = "name" in value && typeof value.name === "number" ? value.name : null;
-  return { name, record: parseHistoryCheckRecord("record" in value ? value.record : undefined) };
+  const { version, name, record } = fieldsOf(value, "check");
+  if (version !== 1) malformed("version");
+  return { name: typeof name === "number" ? name : null, record: parseHistoryCheckRecord(record) };
 }
 
 function damageRecord({ place, part, set, ranges }: DamagedChunk) {

@@ -3,6 +3,7 @@
  * that nobody reads the volumes twice for one point. Reads only; a digest says what was read, and nothing of who is right.
  */
 import { join } from "node:path";
+import { fieldsOf, malformed } from "../protocol/fields.ts";
 import type { Lineage, LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
 import { bytesToHex, lineageToText } from "../protocol/ids.ts";
 import type { PointDigest } from "../protocol/point-digest.ts";
@@ -141,9 +142,8 @@ export class PointDigests {
 }
 
 function parseKept(value: unknown): PointDigest[] {
-  if (typeof value !== "object" || value === null || !("version" in value) || value.version !== 1)
-    throw new Error("version");
-  const digests = "digests" in value ? value.digests : undefined;
-  if (!Array.isArray(digests) || digests.length > digestsMax) throw new Error("digests");
+  const { version, digests } = fieldsOf(value, "digests");
+  if (version !== 1) malformed("version");
+  if (!Array.isArray(digests) || digests.length > digestsMax) return malformed("digests");
   return digests.map(parsePointDigest);
 }

@@ -9,6 +9,7 @@ import {
   parseScanAsk,
   wanRoutes,
 } from "../../protocol/control.ts";
+import type { Token } from "../../protocol/ids.ts";
 import type { HttpAnswer, HttpRequest, Route } from "../../runtime/http.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { StandbyGroup } from "../group.ts";
@@ -31,6 +32,15 @@ export function wanRoutesOf(groups: ReadonlyMap<string, StandbyGroup>, log: Log)
       });
       return refused ?? forbidden("GROUP_FOREIGN", "this site has no part in that group");
     };
+  /** A control message of whoever holds the group's token: parsed whole before it is believed. */
+  const asked = <Ask extends { readonly token: Token }>(
+    parse: (body: Uint8Array) => Ask,
+    answer: (group: StandbyGroup, ask: Ask) => unknown,
+  ) =>
+    admitted(async (group, request) => {
+      const ask = parse(await request.body(controlBytesMax));
+      return refuseForeignToken(ask.token, group.peer) ?? { status: 200, json: await answer(group, ask) };
+    });
   return [
     {
       method: "GET",
@@ -40,48 +50,27 @@ export function wanRoutesOf(groups: ReadonlyMap<string, StandbyGroup>, log: Log)
     {
       method: "POST",
       pattern: wanRoutes.hello(":group"),
-      run: admitted(async (group, request) => {
-        const hello = parseHello(await request.body(controlBytesMax));
-        return refuseForeignToken(hello.token, group.peer) ?? { status: 200, json: await group.hello(hello) };
-      }),
+      run: asked(parseHello, (group, hello) => group.hello(hello)),
     },
     {
       method: "POST",
       pattern: wanRoutes.heartbeat(":group"),
-      run: admitted(async (group, request) => {
-        const heartbeat = parseHeartbeat(await request.body(controlBytesMax));
-        return (
-          refuseForeignToken(heartbeat.token, group.peer) ?? { status: 200, json: group.heartbeat(heartbeat) }
-        );
-      }),
+      run: asked(parseHeartbeat, (group, heartbeat) => group.heartbeat(heartbeat)),
     },
     {
       method: "POST",
       pattern: wanRoutes.scan(":group"),
-      run: admitted(async (group, request) => {
-        const ask = parseScanAsk(await request.body(controlBytesMax));
-        return refuseForeignToken(ask.token, group.peer) ?? { status: 200, json: group.scan(ask) };
-      }),
+      run: asked(parseScanAsk, (group, ask) => group.scan(ask)),
     },
     {
       method: "POST",
       pattern: wanRoutes.historyCheck(":group"),
-      run: admitted(async (group, request) => {
-        const ask = parseScanAsk(await request.body(controlBytesMax));
-        return (
-          refuseForeignToken(ask.token, group.peer) ?? { status: 200, json: await group.historyCheck(ask) }
-        );
-      }),
+      run: asked(parseScanAsk, (group, ask) => group.historyCheck(ask)),
     },
     {
       method: "POST",
       pattern: wanRoutes.standbyPin(":group"),
-      run: admitted(async (group, request) => {
-        const ask = parseScanAsk(await request.body(controlBytesMax));
-        return (
-          refuseForeignToken(ask.token, group.peer) ?? { status: 200, json: await group.pinBeforeRepair(ask) }
-        );
-      }),
+      run: asked(parseScanAsk, (group, ask) => group.pinBeforeRepair(ask)),
     },
     {
       method: "POST",
