@@ -34,9 +34,9 @@ peers: ## install the Debian programs that tests talk to, when root and missing
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "installing test peers for:$$missing"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEER_PACKAGES) >/dev/null \
-			|| echo "test peers could not be installed; their tests are skipped"; \
+			|| echo "test peers could not be installed; what needs them is skipped"; \
 	else \
-		echo "missing test peers:$$missing; their tests are skipped (install: $(PEER_PACKAGES))"; \
+		echo "missing test peers:$$missing; what needs them is skipped (install: $(PEER_PACKAGES))"; \
 	fi
 
 # dist/ is made anew: a test whose source is gone must not run on.
@@ -90,6 +90,9 @@ test-planted: build ## plant known bugs one at a time in a private copy; all mus
 demo: build ## two sites on this machine: replicate, lose the primary, fail over, verify
 	node dist/test/demo/main.js $(ARGS)
 
+# Benchmarks compare with programs that no test needs.
+bench: PEER_TOOLS += qemu-storage-daemon pgbench
+bench: PEER_PACKAGES += qemu-system-common postgresql
 bench: peers build ## ratios to known programs; results go to bench/results/
 	node dist/bench/main.js $(ARGS)
 
