@@ -168,7 +168,9 @@ const group = z.strictObject({
         .describe("what a verify does with blocks of the standby that differ from the owner's"),
       scan: z
         .strictObject({
-          rate: rate.prefault("64MiB/s").describe("what a first sync or a consistency check reads at most"),
+          rate: rate
+            .prefault("64MiB/s")
+            .describe("what a scan reads at most; a consistency check a quarter of it while clients write"),
         })
         .prefault({}),
     })

@@ -14,6 +14,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Engine } from "../write-path/engine.ts";
 import type { Entrance } from "../write-path/entrance.ts";
 import { ChunkReader } from "./chunk-reader.ts";
+import { paceOf } from "./pace.ts";
 import type { PlanContext, PlanEffect, PlanEvent, PlanPlace, PlanState } from "./plan.ts";
 import { chunkBytes, doneBytes, findingsAfter, planStart, step, totalBytes } from "./plan.ts";
 import type { ScanDocument } from "./scan-document.ts";
@@ -84,6 +85,8 @@ export class Scanner {
   #trouble: Reason | null = null;
   #waits: Reason | null = null;
   #readyAtMs = 0;
+  /** Requests of clients when the last chunk was done. */
+  #requestsBefore: number;
   #savedAtMs: number;
   #loggedAtMs: number;
   #pace: { readonly atMs: number; readonly bytes: number }[] = [];
@@ -93,6 +96,7 @@ export class Scanner {
     this.#world = world;
     const { document, volumes, only, clock, engine, entrance } = world;
     this.#document = document;
+    this.#requestsBefore = entrance.requests;
     this.#context = {
       volumes,
       only: only === null ? null : volumes.map(({ number }) => only(number)),
@@ -345,7 +349,7 @@ export class Scanner {
   }
 
   async #work(job: Job): Promise<void> {
-    const { clock, rateBytesPerSecond, log } = this.#world;
+    const { clock, entrance, rateBytesPerSecond, log } = this.#world;
     const { effect, reads } = job;
     const readBytes = this.#document.contentBytes;
     try {
@@ -364,9 +368,10 @@ export class Scanner {
       effect.kind === "digest"
         ? chunkBytes(this.#sizeBytes(effect.volume), effect.chunk)
         : this.#document.contentBytes - readBytes;
-    const nowMs = clock.monotonicMs();
-    this.#readyAtMs =
-      Math.max(nowMs, this.#readyAtMs) + (bytes * 1_000) / (rateBytesPerSecond ?? Number.POSITIVE_INFINITY);
+    const clientsWrite = entrance.requests > this.#requestsBefore;
+    this.#requestsBefore = entrance.requests;
+    const pace = paceOf(this.#document.purpose, rateBytesPerSecond, clientsWrite);
+    this.#readyAtMs = Math.max(clock.monotonicMs(), this.#readyAtMs) + (bytes * 1_000) / pace;
   }
 
   #tick(): void {

@@ -19,6 +19,7 @@ export class Entrance {
   readonly #watches = new ExtentWatches<Arrival>();
   readonly #wallMs: () => number;
   readonly #entered: () => void;
+  #requests = 0;
 
   /** `entered`: something new stands in the queue. */
   constructor(pending: PendingWrites, wallMs: () => number, entered: () => void) {
@@ -27,8 +28,14 @@ export class Entrance {
     this.#entered = entered;
   }
 
+  /** Requests of clients that came so far. */
+  get requests(): number {
+    return this.#requests;
+  }
+
   /** Records of one request, in order, at least one; into the queue now, or when no watch holds them any more. */
   enter(records: readonly BlockRecord[], request: WriteRequest): void {
+    this.#requests += 1;
     if (this.#watches.count > 0 && !this.#watches.requested(records.map(rangeOf), { records, request }))
       return;
     this.#add(records, request);

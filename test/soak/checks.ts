@@ -1,12 +1,17 @@
 /**
  * `make soak-checks MINUTES=10`: consistency checks of a group under full write load, one after the other for so long, not one
- * of which may report anything; then single bits of the standby's images are turned over at rest, and the next check must find
- * exactly these blocks, repair must mend them the right way round, and the check after it find nothing. Ends with 0 only then.
+ * of which may report anything; then single bits of the standby's images and of its before-images are turned over at rest, and
+ * the next check must find exactly these blocks and chunks, repair must mend the images the right way round, and the check
+ * after it find them sound, and the same before-images damaged. Ends with 0 only then.
  */
 import { strict as assert } from "node:assert";
 import { randomFillSync } from "node:crypto";
-import { open, readFile } from "node:fs/promises";
+import { open, readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
+import type { ChunkHead } from "../../image/history/chunk.ts";
+import { chunkBytes, decodeChunkHead } from "../../image/history/chunk.ts";
+import { blockBytes } from "../../protocol/ids.ts";
 import type { VerifyResult } from "../../protocol/status.ts";
 import { noteEvidence } from "../support/evidence.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
@@ -28,14 +33,15 @@ if (!(minutes > 0) || !(flips > 0) || !Number.isInteger(seed)) {
   process.exit(2);
 }
 
-const blockBytes = 4_096;
 const volumes = { data: 192 * 2 ** 20, wal: 64 * 2 ** 20 };
 type VolumeName = keyof typeof volumes;
 const names = Object.keys(volumes) as VolumeName[];
 /** Writers of each volume, each with one request in flight and no pause. */
 const writersPerVolume = 4;
 
-console.log(`checks for ${minutes} minutes, then ${flips} bits, seed ${seed}`);
+console.log(
+  `checks for ${minutes} minutes, then ${flips} bits of images and ${flips} of before-images, seed ${seed}`,
+);
 const random = new SeededRandom(seed, 91);
 const sites = await TwoSites.create({ volumes, limit: "unlimited" });
 try {
@@ -62,6 +68,7 @@ try {
   await sites.waitIdle("primary", "dr", 120_000);
 
   const flipped = await flipImages();
+  const damaged = await flipBeforeImages();
   const found = await verify(7);
   const told = new Set(
     found.differences.flatMap(({ volume, offset, length }) =>
@@ -70,19 +77,25 @@ try {
   );
   assert.equal(found.differingBlocks, flipped.size);
   assert.deepEqual(told, flipped, "exactly the blocks whose bits were turned over");
-  console.log(`${flips} bits in ${flipped.size} blocks: all found, nothing else`);
+  requireDamage(found, damaged);
+  console.log(`${flips} bits in ${flipped.size} blocks of images: all found, nothing else`);
+  console.log(`${flips} bits in ${damaged.size} chunks of before-images: all found, nothing else`);
 
   const repaired = await sites.cli("primary", "verify", groupName, "--repair", "--yes", "--json");
-  assert.equal(repaired.code, 0, repaired.output);
-  await verify(0);
+  assert.equal(repaired.code, 7, repaired.output);
+  const judged = await verify(7);
+  assert.equal(judged.differingBlocks, 0, "the images are sound again");
+  requireDamage(judged, damaged);
   for (const name of names) {
     const home = await readFile(await sites.homeImage("primary", name));
     await until("both images to be the same", async () =>
       home.equals(await readFile(await sites.standbyImage("dr", name))) ? true : undefined,
     );
   }
-  console.log("repaired: the standby's images are the owner's again, and a check finds nothing");
-  noteEvidence("corruptions", { injected: flips, found: flips, undetected: 0 });
+  console.log(
+    "repaired: the standby's images are the owner's again, and a check finds no more than before-images",
+  );
+  noteEvidence("corruptions", { injected: 2 * flips, found: 2 * flips, undetected: 0 });
   console.log(
     `${checks} checks of ${(checkedBytes / 2 ** 30).toFixed(1)} GiB beside ${writes} writes: no false report`,
   );
@@ -143,11 +156,72 @@ async function flipImages(): Promise<Set<string>> {
     const bit = random.below(8);
     if (seen.has(`${name}:${at}:${bit}`)) continue;
     seen.add(`${name}:${at}:${bit}`);
-    const image = await open(await sites.standbyImage("dr", name), "r+");
-    const { buffer } = await image.read(Buffer.alloc(1), 0, 1, at);
-    await image.write(Buffer.of(buffer[0]! ^ (1 << bit)), 0, 1, at);
-    await image.close();
+    await flip(await sites.standbyImage("dr", name), at, bit);
     flipped.add(`${name}:${Math.floor(at / blockBytes)}`);
   }
   return flipped;
+}
+
+/** One bit in each of so many places of the chunks that the standby keeps; those they lie in, by SEGMENT:OFFSET. */
+async function flipBeforeImages(): Promise<Map<string, ChunkHead>> {
+  const folder = join(sites.dataDir("dr"), "gateway", groupName, "history", "segments");
+  const chunks: { path: string; segment: number; offset: number; bytes: number; head: ChunkHead }[] = [];
+  for (const file of (await readdir(folder)).sort()) {
+    const path = join(folder, file);
+    const content = await readFile(path);
+    for (let offset = 0; offset < content.byteLength; ) {
+      const head = decodeChunkHead(content.subarray(offset));
+      const bytes = chunkBytes(head.runs.length, head.storedBytes);
+      chunks.push({ path, segment: Number(file), offset, bytes, head });
+      offset += bytes;
+    }
+  }
+  const damaged = new Map<string, ChunkHead>();
+  const seen = new Set<string>();
+  while (seen.size < flips) {
+    const { path, segment, offset, bytes, head } = random.pick(chunks);
+    const at = offset + random.below(bytes);
+    const bit = random.below(8);
+    if (seen.has(`${segment}:${at}:${bit}`)) continue;
+    seen.add(`${segment}:${at}:${bit}`);
+    await flip(path, at, bit);
+    damaged.set(`${segment}:${offset}`, head);
+  }
+  return damaged;
+}
+
+async function flip(path: string, at: number, bit: number): Promise<void> {
+  const file = await open(path, "r+");
+  try {
+    const { buffer } = await file.read(Buffer.alloc(1), 0, 1, at);
+    await file.write(Buffer.of(buffer[0]! ^ (1 << bit)), 0, 1, at);
+  } finally {
+    await file.close();
+  }
+}
+
+/** That exactly these chunks are told, and each block of theirs by volume and range. */
+function requireDamage({ history }: VerifyResult, damaged: ReadonlyMap<string, ChunkHead>): void {
+  const told = new Map(history.check?.damaged.map((each) => [`${each.segment}:${each.offset}`, each]));
+  assert.deepEqual(
+    new Set(told.keys()),
+    new Set(damaged.keys()),
+    "exactly the chunks whose bits were turned over",
+  );
+  assert.equal(history.check?.damagedChunks, damaged.size);
+  for (const [place, head] of damaged) {
+    // No point needs what stands between two chunks.
+    if (told.get(place)!.part === "padding") continue;
+    for (const { volume, first, blocks } of head.runs) {
+      const within = told.get(place)!.ranges.some((range) => {
+        const end = range.offset + range.length;
+        return (
+          range.volume === names[volume] &&
+          range.offset <= first * blockBytes &&
+          Math.min((first + blocks) * blockBytes, volumes[names[volume]!]) <= end
+        );
+      });
+      assert.ok(within, `${place}: blocks ${first} to ${first + blocks - 1} of ${names[volume]} are told`);
+    }
+  }
 }
