@@ -84,7 +84,10 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     phase: "creating",
     failover: null,
     // Without data at the owner's beginning both sides begin with zeroes, and the history alone is the whole content.
-    incomplete: hello.initial === "data" ? incompleteFromStart(seeded ? "unknown" : "empty") : null,
+    incomplete:
+      hello.initial === "data"
+        ? incompleteFromStart(seeded ? "unknown" : "empty", hello.durable.sequence)
+        : null,
   };
   // Survives a crash in any step below: what is found then is known to be half made and may be replaced.
   await writeDocument(disk, paths.state, document);

@@ -32,9 +32,12 @@ export interface Incomplete {
   readonly earlier?: readonly Stretch[];
 }
 
-/** Of a standby that is made for a history whose beginning its images do not have. */
-export function incompleteFromStart(holds: Incomplete["holds"]): Incomplete {
-  return { purpose: "first-sync", since: 0, until: null, scan: null, seen: 0, holds };
+/**
+ * Of a standby that is made for a history whose beginning its images do not have, by an owner that had come to `position`:
+ * scans that began up to there compared and brought what another standby lacked.
+ */
+export function incompleteFromStart(holds: Incomplete["holds"], position: Sequence): Incomplete {
+  return { purpose: "first-sync", since: 0, until: null, scan: null, seen: position, holds };
 }
 
 /** `state` after a mark. */

@@ -685,9 +685,9 @@ export class OwnedGroup implements RecordSink {
       listener: {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
         superseded: (token) => this.#superseded(token),
-        attached: (lacks) => {
+        attached: (lacks, held) => {
           this.#stall.moved(clock.monotonicMs());
-          this.#scans.attached(lacks);
+          this.#scans.attached(lacks, held);
         },
         stopped: (code, message) => {
           // Two owners of one epoch: neither may go on answering until an operator has decided (I4).

@@ -82,6 +82,10 @@ export class GroupScans {
   #follow: HistoryFollow | null = null;
   /** What the standby said that it lacks; null: nothing, or not met yet. */
   #lack: StandbyLack | null = null;
+  /** How far the standby was when it was met, until that was looked at. */
+  #held: Sequence | null = null;
+  /** The standby was met without the begin of the scan under way: it may be another one, that has nothing of it. */
+  #isUnknownThere = false;
   #acknowledged: Sequence = 0;
   #applied: Sequence = 0;
   /** Steps that change documents or scanner run one after another. */
@@ -153,9 +157,10 @@ export class GroupScans {
     await Promise.all([scanner?.stop(), this.#stopping, follow?.stop()]);
   }
 
-  /** The standby was met, and says what it lacks. */
-  attached(lack: StandbyLack | null): void {
+  /** The standby was met, and says what it lacks, and up to where it holds the order. */
+  attached(lack: StandbyLack | null, held: Sequence): void {
     this.#lack = lack;
+    this.#held = held;
     this.#scanner?.kick();
     this.#bringLacking();
   }
@@ -374,7 +379,13 @@ export class GroupScans {
     // A standby that lacks dropped records may hold anything where they were, also zeroes that nobody sends.
     const walk = this.#lack === "empty" && note === null ? "allocated" : "compare";
     const present = this.#document;
-    const isPresent = present?.purpose === purpose && present.walk === walk && !this.#isOvertaken(present);
+    if (this.#held !== null && this.#held < (present?.begin ?? 0)) this.#isUnknownThere = true;
+    this.#held = null;
+    const isPresent =
+      present?.purpose === purpose &&
+      present.walk === walk &&
+      !this.#isUnknownThere &&
+      !this.#isOvertaken(present);
     if (isPresent && this.#scanner !== null) return;
     // Begun while the journal is short of room its begin would be dropped with the rest.
     if (note !== null && !this.#mayBegin(ground)) {
@@ -417,6 +428,7 @@ export class GroupScans {
 
   /** Durable before its begin can be in the order: a begin that nobody remembers would never be ended. */
   async #begin(document: ScanDocument): Promise<void> {
+    this.#isUnknownThere = false;
     await this.#save(document);
     this.#scan();
   }

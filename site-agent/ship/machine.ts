@@ -197,7 +197,8 @@ export type ShipEffect =
   /** End the request and drop the bytes; no event is wanted any more. */
   | { readonly kind: "abortBatch"; readonly id: number }
   | { readonly kind: "sendHeartbeat" }
-  | { readonly kind: "reportAttached"; readonly lacks: StandbyLack | null }
+  /** `held`: how far the standby is durable. */
+  | { readonly kind: "reportAttached"; readonly lacks: StandbyLack | null; readonly held: Sequence }
   | { readonly kind: "reportAcknowledged"; readonly acknowledged: Sequence; readonly applied: Sequence }
   | { readonly kind: "reportSuperseded"; readonly token: Token }
   | { readonly kind: "reportStopped"; readonly reason: StopReason };
@@ -624,7 +625,7 @@ function attach(
     heartbeatDueMs: turn.nowMs,
     heartbeatSentMs: undefined,
   });
-  turn.order({ kind: "reportAttached", lacks: lacks ?? null });
+  turn.order({ kind: "reportAttached", lacks: lacks ?? null, held: theirs.sequence });
   turn.set({ acknowledged: theirs.sequence });
   if (theirs.sequence > state.acknowledged) turn.set({ failures: 0 });
   turn.order({ kind: "reportAcknowledged", acknowledged: theirs.sequence, applied: turn.state.applied });

@@ -83,7 +83,7 @@ export interface ShipListener {
   superseded(token: Token): void;
   /** Nothing is shipped until `attached` is called again (a refusal that may be mended), or at all. */
   stopped(code: string, message: string): void;
-  attached(lacks: StandbyLack | null): void;
+  attached(lacks: StandbyLack | null, held: Sequence): void;
   linkChanged(up: boolean): void;
 }
 
@@ -274,7 +274,7 @@ export class Shipper {
       case "sendHeartbeat":
         return this.#run(this.#heartbeat());
       case "reportAttached":
-        return listener.attached(effect.lacks);
+        return listener.attached(effect.lacks, effect.held);
       case "reportAcknowledged":
         return listener.acknowledged(effect.acknowledged, effect.applied);
       case "reportSuperseded":

@@ -142,7 +142,7 @@ function live(plan: readonly Entry[], start: "whole" | "empty" | "unknown"): Mom
 }
 
 const initialOf = (start: "whole" | "empty" | "unknown"): Incomplete | null =>
-  start === "whole" ? null : incompleteFromStart(start);
+  start === "whole" ? null : incompleteFromStart(start, 0);
 
 function fold(
   state: Incomplete | null,
@@ -267,7 +267,7 @@ test("what was received is folded from any earlier document to the same answer a
 });
 
 test("an end that names another scan, or is of another purpose, completes nothing", () => {
-  const begun = afterMark(incompleteFromStart("empty"), markOf("begin", "first-sync", 0), 4);
+  const begun = afterMark(incompleteFromStart("empty", 0), markOf("begin", "first-sync", 0), 4);
   for (const [purpose, begin] of [
     ["first-sync", 3],
     ["resync", 4],

@@ -12,7 +12,7 @@ import { parseStandbyDocument } from "../../../gateway/state.ts";
 import { Marker } from "../../../image/marker.ts";
 import { encodeBatch } from "../../../protocol/batch.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
-import type { Hello } from "../../../protocol/control.ts";
+import type { HelloAnswer } from "../../../protocol/control.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import { blockBytes, bytesToHex, lineageToText, type Token } from "../../../protocol/ids.ts";
@@ -205,18 +205,16 @@ class Standby {
   async greet() {
     await this.world.drive(this.group.start());
     const { frames } = this.story;
-    const genesis = genesisChain(lineage, volumes);
+    const genesis = bytesToHex(genesisChain(lineage, volumes));
     const end = frames.at(-1)!;
-    const hello: Hello = {
-      lineage: lineageToText(lineage),
-      token,
-      volumes,
-      durable: { sequence: end.last, chain: bytesToHex(end.chainAfter) },
-      genesis: bytesToHex(genesis),
-      create: true,
-      initial: "data",
+    const hello = (sequence: number, chain: string): Promise<HelloAnswer> => {
+      const durable = { sequence, chain };
+      const of = { lineage: lineageToText(lineage), token, volumes, genesis, durable } as const;
+      return this.world.drive(this.group.hello({ ...of, create: true, initial: "data" }));
     };
-    const answer = await this.world.drive(this.group.hello(hello));
+    // It is made before the owner has scanned anything, and met again with all of the story.
+    const first = await hello(0, genesis);
+    const answer = first.kind === "attached" ? first : await hello(end.last, bytesToHex(end.chainAfter));
     assert.ok(answer.kind === "attached", JSON.stringify(answer));
     return answer;
   }

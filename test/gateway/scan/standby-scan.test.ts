@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { wanRoutes } from "../../../protocol/control.ts";
@@ -235,6 +235,29 @@ test(`a standby that lacks dropped frames is opened before them until its resync
   assert.ok(found.length >= 1);
   await requireEqualImages(owner);
   assert.equal((await site.failover()).at(-1)?.type, "result");
+});
+
+test(`images carried there anew do not take the end of a first sync that was for others as theirs (SEED=${seed})`, async () => {
+  const disks = drawDisks();
+  const before = spoilt(disks);
+  carryImages(before);
+  const owner = new HandOwner(seed, disks, before);
+  await site.start();
+  assert.equal((await owner.greet(site)).lacks, "unknown");
+  await scan(owner, "first-sync", calm);
+  await requireEqualImages(owner);
+  assert.equal(site.role!.statuses()[0]!.consistent?.sequence, owner.source.last);
+  // The folder is lost, and the owner still has every frame.
+  await site.stop();
+  rmSync(site.paths.directory, { recursive: true });
+  carryImages(spoilt(disks));
+  await site.start();
+  assert.equal((await owner.greet(site)).lacks, "unknown");
+  await owner.send(site);
+  await owner.applied(site);
+  assert.equal(site.role!.statuses()[0]!.consistent, null);
+  await assert.rejects(site.failover(), { code: "NOT_CONSISTENT" });
+  assert.equal((await owner.greet(site)).lacks, "unknown", "a first sync of its own is asked for");
 });
 
 test(`killed at random under a scan: no false alarm, nothing agreed that was not compared (SEED=${seed})`, async () => {

@@ -307,7 +307,9 @@ class Run {
   async #rest(): Promise<void> {
     const { scheduler } = this;
     const untilMs = scheduler.nowMs + recoveryMsMax;
-    let operatorAtMs = scheduler.nowMs + operatorMs;
+    // What a restart does not mend, the next one will not: one every few seconds would only keep other groups from ending.
+    let patienceMs = operatorMs;
+    let operatorAtMs = scheduler.nowMs + patienceMs;
     for (;;) {
       const problem =
         unsettled(this, true) ?? (this.scans.idle ? undefined : "an order to verify has no result");
@@ -315,8 +317,8 @@ class Run {
       if (scheduler.nowMs >= untilMs) throw new Violation("I8", `with nothing left to do: ${problem}`);
       this.operator.acceptLosses();
       if (scheduler.nowMs >= operatorAtMs) {
-        operatorAtMs = scheduler.nowMs + operatorMs;
-        this.operator.restartStopped();
+        if (this.operator.restartStopped()) patienceMs *= 2;
+        operatorAtMs = scheduler.nowMs + patienceMs;
       }
       await scheduler.run({ untilMs: scheduler.nowMs + settleStepMs });
     }

@@ -76,7 +76,7 @@ function site(name: string, tls: TlsFiles, port: number | null): SiteSettings {
 class Rig {
   readonly dataDir: string;
   readonly gateway = new FakeGateway();
-  readonly standby: NaiveStandby;
+  standby: NaiveStandby;
   readonly link: Link;
   readonly settings;
   readonly disk: Disk;
@@ -215,6 +215,13 @@ class Rig {
 
   write(volume: number, offset: number, data: Buffer): Promise<void> {
     return this.group.submit([{ kind: "write", volume, offset, length: data.byteLength, data }], false);
+  }
+
+  /** Another one in its place, which knows nothing of the history. */
+  replaceStandby(lacks: StandbyLack): void {
+    this.standby = new NaiveStandby(sizes, lacks);
+    this.gateway.standby = this.standby;
+    this.gateway.frames.length = 0;
   }
 
   marks(): ScanMarkRecord[] {
@@ -373,6 +380,29 @@ test("a first sync that is killed at each of its saved places, while writers go 
     await rig.assertEqual();
     await rig.kill();
   }
+});
+
+test("a first sync that a lost standby had nearly got begins anew for the one in its place", async (t) => {
+  const rig = await Rig.make(t, "unknown");
+  await fillImages(rig);
+  // The last window but one is confirmed.
+  const nearly = new Promise<void>((resolve) => {
+    rig.scanSaved = (count) => {
+      if (count === 4) resolve();
+    };
+  });
+  await rig.start();
+  await nearly;
+  await rig.kill();
+  assert(!rig.marks().some(({ mark }) => mark === "end"));
+  rig.replaceStandby("unknown");
+  rig.standby.volumes[0]!.fill(9, 0, scanChunkBytes);
+  await rig.start();
+  await rig.ended("first-sync");
+  await rig.idle();
+  await rig.assertEqual();
+  const begins = rig.marks().filter(({ mark }) => mark === "begin");
+  assert.equal(begins.length, 2);
 });
 
 test("the admin routes start, show, pause and give up a scan", async (t) => {
