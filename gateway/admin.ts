@@ -4,10 +4,13 @@
  */
 import { pastRoutes } from "../image/past-routes.ts";
 import { adminRoutes } from "../protocol/admin.ts";
+import { orderNoteOf } from "../protocol/group-life.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import type { HttpRequest, Route } from "../runtime/http.ts";
+import type { LongOrder } from "../runtime/order-lines.ts";
+import { orderLines } from "../runtime/order-lines.ts";
 import type { StandbyGroup } from "./group.ts";
 
 /** A request is one short JSON object. */
@@ -41,16 +44,45 @@ export function gatewayAdminRoutes(groups: ReadonlyMap<string, StandbyGroup>, cl
         return { status: 200, lines: group.runner.run(reason) };
       },
     },
+    ...retireRoutes(groupOf, clock),
   ];
 }
 
-function parseReason(body: Uint8Array): string {
-  let value: unknown;
+function retireRoutes(groupOf: (request: HttpRequest) => StandbyGroup, clock: Clock): Route[] {
+  const pattern = adminRoutes.retire("gateway", ":group");
+  const long: LongOrder = {
+    step: "retire",
+    message: "bringing the images to where the standby ends",
+    clock,
+    advice: "Look at `splitsite status`. What was written down is finished at the next start.",
+  };
+  return [
+    { method: "GET", pattern, run: async (request) => ({ status: 200, json: groupOf(request).retirePlan }) },
+    {
+      method: "POST",
+      pattern,
+      run: async (request) => {
+        const group = groupOf(request);
+        const value = parseJson(await request.body(requestBytesMax));
+        const isForced =
+          typeof value === "object" && value !== null && "force" in value && value.force === true;
+        const order = { ...orderNoteOf(value), force: isForced };
+        return { status: 200, lines: orderLines(long, () => group.retire(order)) };
+      },
+    },
+  ];
+}
+
+function parseJson(body: Uint8Array): unknown {
   try {
-    value = JSON.parse(Buffer.from(body).toString("utf8"));
+    return JSON.parse(Buffer.from(body).toString("utf8"));
   } catch {
     throw new RemoteProtocolError("REQUEST_MALFORMED", "the request is not JSON");
   }
+}
+
+function parseReason(body: Uint8Array): string {
+  const value = parseJson(body);
   const reason = typeof value === "object" && value !== null && "reason" in value ? value.reason : undefined;
   if (typeof reason !== "string" || reason.length > reasonLengthMax) {
     throw new RemoteProtocolError(

@@ -83,6 +83,7 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
     volumes,
     phase: "creating",
     failover: null,
+    retired: null,
     // Without data at the owner's beginning both sides begin with zeroes, and the history alone is the whole content.
     incomplete:
       hello.initial === "data"

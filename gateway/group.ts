@@ -25,6 +25,7 @@ import { parseHandoverRecord } from "../protocol/handover.ts";
 import type { HistoryAsk, HistoryCheckAnswer } from "../protocol/history-check.ts";
 import type { Lineage, Token } from "../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
+import type { RetiredStatus, RetirePlan, RetireRequest } from "../protocol/retirement.ts";
 import type { StandbyPinAnswer, StandbyPinAsk } from "../protocol/standby-pin.ts";
 import type { Reason, StandbyStatus } from "../protocol/status.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
@@ -43,7 +44,7 @@ import {
 } from "../runtime/paths.ts";
 import type { GroupSettings } from "../runtime/settings/types.ts";
 import { createStandby } from "./create.ts";
-import { phaseFromDisk } from "./failover/machine.ts";
+import { isRunning, phaseFromDisk } from "./failover/machine.ts";
 import { planFailover, stateLoss } from "./failover/plan.ts";
 import { type FailoverGround, FailoverRunner, type StepTiming } from "./failover/runner.ts";
 import { Heard } from "./heard.ts";
@@ -52,6 +53,7 @@ import type { IntakeLimits } from "./intake-options.ts";
 import { OpenStandby } from "./open-standby.ts";
 import { refuseForeignToken } from "./receive/admission.ts";
 import { judgeToken } from "./receive/machine.ts";
+import { planRetire, requireRetirable, retiredRefusal, retiredStatus } from "./retire.ts";
 import {
   afterFrames,
   describeIncomplete,
@@ -113,6 +115,8 @@ export class StandbyGroup implements FailoverGround {
   #reopenMs = reopenMsMin;
   #reopenTimer: Timer | undefined;
   #closing = false;
+  /** An order to retire it is between its checks and the document. */
+  #retiring = false;
   /** Greetings, reopening and closing, one at a time. */
   #turn: Promise<unknown> = Promise.resolve();
   /** Changes of the document, one at a time: apply and a failover both write it, each from what the other left. */
@@ -297,7 +301,7 @@ export class StandbyGroup implements FailoverGround {
     });
     if (verdict.kind === "create") return this.#create(hello);
     const { answer } = verdict;
-    this.#settleDispute(answer);
+    if (answer !== retiredRefusal) this.#settleDispute(answer);
     return answer;
   }
 
@@ -421,6 +425,7 @@ export class StandbyGroup implements FailoverGround {
     const document = this.#document;
     const token = document?.failover == null ? undefined : judgeToken(header.token, document.token);
     if (token !== undefined && this.#open === undefined) return token;
+    if (document?.retired != null) return judgeToken(header.token, document.token) ?? retiredRefusal;
     if (this.#trouble !== null) return this.#stoppedAnswer(this.#trouble);
     if (document?.phase !== "standing")
       return { kind: "refused", code: "STANDBY_UNKNOWN", message: "no standby here; greet first" };
@@ -435,7 +440,7 @@ export class StandbyGroup implements FailoverGround {
     }
     const token = judgeToken(sent, document.token);
     if (token !== undefined) return token;
-    if (lineage === document.lineage) return undefined;
+    if (lineage === document.lineage) return document.retired === null ? undefined : retiredRefusal;
     const message = `lineage ${document.lineage} is held here`;
     return { kind: "refused", code: "LINEAGE_FOREIGN", message } satisfies Refusal;
   }
@@ -530,8 +535,11 @@ export class StandbyGroup implements FailoverGround {
       owner: this.#document?.token.owner ?? this.peer,
       document: this.#document,
       phase: this.runner.phase,
-      trouble: this.#trouble ?? open?.applier.trouble ?? this.#dispute,
+      trouble:
+        this.#trouble ?? open?.applier.trouble ?? (this.#document?.retired == null ? this.#dispute : null),
       heard: this.#heard.record,
+      paused: this.#heard.paused,
+      retired: retiredStatus(this.#document, this.#paths),
       silenceMs: this.#heard.silenceMs(),
       isBehind: this.#heard.isBehind(open?.applier.appliedSequence ?? 0),
       intake: open && {
@@ -573,8 +581,79 @@ export class StandbyGroup implements FailoverGround {
       trouble: this.#trouble ?? open?.applier.trouble ?? null,
       heard: this.#heard.record,
       silenceMs: this.#heard.silenceMs(),
+      retired: this.#retiring || this.#document?.retired != null,
       agent: this.#options.target !== null,
     });
+  }
+
+  /** What `retire` would do, and what stands against it. */
+  get retirePlan(): RetirePlan {
+    const open = this.#open;
+    return planRetire({
+      group: this.name,
+      site: this.#options.site,
+      document: this.#document,
+      paths: this.#paths,
+      end: open?.end,
+      before: open?.before && sealAt(open.before),
+      incomplete: this.#incompleteAtEnd,
+      trouble: this.#trouble ?? open?.applier.trouble ?? null,
+      silenceMs: this.#heard.silenceMs(),
+      isFailoverRunning: isRunning(this.runner.phase),
+    });
+  }
+
+  /**
+   * Operator's order to end the standby's life (docs/group-life.md). Settles when the images are where they end; what is
+   * retired already is brought there. OperationalErrors (`refuse`) of the checks; those of the intake and of apply.
+   */
+  async retire(order: RetireRequest): Promise<RetiredStatus> {
+    if (this.#document?.retired == null) await this.#exclusive(() => this.#sealForEver(order));
+    const { seal } = this.#document?.retired ?? {};
+    const chain = seal === undefined ? undefined : bytesFromHex(seal.chain);
+    const status = retiredStatus(this.#document, this.#paths);
+    if (seal === undefined || chain === undefined || status === null)
+      throw new TypeError("retired at a seal");
+    const { sequence } = seal;
+    await (await this.#requireOpen()).applier.bringTo({ sequence, chain });
+    return status;
+  }
+
+  async #sealForEver({ by, reason, force }: RetireRequest): Promise<void> {
+    const open = this.#open;
+    requireRetirable(this.retirePlan, force);
+    if (open === undefined) throw new TypeError("checked as open");
+    // Between this look and the document no failover begins.
+    this.#retiring = true;
+    try {
+      const { code, message } = retiredRefusal;
+      open.receiver.halt({ code, message, passing: true });
+      await open.receiver.appendEnded();
+      await open.intake.sync();
+      // The last batch may have brought the begin of a scan, or a gap.
+      requireRetirable(this.retirePlan, force);
+      const { seal } = await this.#sealedEnd(open);
+      if (seal === null) throw notConsistent(this.#incompleteAtEnd);
+      const loss = this.retirePlan.loss;
+      await this.#writeAlone(async () => {
+        const atMs = Math.max(0, Math.floor(this.#clock.wallMs()));
+        const next = { ...this.#requireDocument(), retired: { by, reason, atMs, seal, loss } };
+        // Survives a crash from here on: nothing is taken from anybody, and the images end exactly there.
+        await writeDocument(this.#disk, this.#paths.state, next);
+        this.#document = next;
+      });
+      this.#log.warn("STANDBY_RETIRED", "the standby takes nothing any more; nothing is deleted", {
+        by,
+        reason,
+      });
+    } catch (error) {
+      // What was halted takes no batch any more: opened anew, the standby goes on as if nothing had been ordered.
+      await this.#closeOpen("abandon", { code: "RETIRE_FAILED", message: errorText(error) });
+      await this.#reopen();
+      throw error;
+    } finally {
+      this.#retiring = false;
+    }
   }
 
   raiseToken(reason: string): Promise<void> {

@@ -3,6 +3,7 @@
  * with that. Loss is stated from this, so it never reports more than was really received.
  */
 import type { Heartbeat } from "../protocol/control.ts";
+import type { StandingOrder } from "../protocol/group-life.ts";
 import type { Sequence } from "../protocol/ids.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { HeardRecord } from "./state.ts";
@@ -29,6 +30,7 @@ export class Heard {
    */
   #said = { sinceMs: Number.NEGATIVE_INFINITY, most: 0, mostBefore: 0 };
   #persistedMs = Number.NEGATIVE_INFINITY;
+  #paused: StandingOrder | null = null;
 
   constructor(clock: Clock, persisted: HeardRecord | null) {
     this.#clock = clock;
@@ -40,6 +42,11 @@ export class Heard {
     return this.#record;
   }
 
+  /** What it last said of an order to ship nothing; null: none stands, or nothing was heard by this process. */
+  get paused(): StandingOrder | null {
+    return this.#paused;
+  }
+
   /** Takes in a heartbeat; one that was overtaken on the line never takes a position back. */
   take(heartbeat: Heartbeat, applied: Sequence): void {
     const nowMs = this.#clock.monotonicMs();
@@ -49,6 +56,7 @@ export class Heard {
       answered: Math.max(heartbeat.answered, this.#record?.answered ?? 0),
       dataBytesTotal: Math.max(heartbeat.dataBytesTotal, this.#record?.dataBytesTotal ?? 0),
     };
+    this.#paused = heartbeat.paused ?? null;
     this.#noteSaid(heartbeat.answered, nowMs);
     this.#marks = this.#marks.filter((mark) => mark.answered > applied);
     const { answered } = heartbeat;

@@ -7,6 +7,7 @@ import type { Hello, HelloAnswer, Refusal, StandbyLack } from "../protocol/contr
 import type { ChainPosition, Sequence, VolumeEntry } from "../protocol/ids.ts";
 import { bytesToHex, lineageFromText } from "../protocol/ids.ts";
 import { judgeToken } from "./receive/machine.ts";
+import { retiredRefusal } from "./retire.ts";
 import type { StandbyDocument } from "./state.ts";
 
 export interface HelloFacts {
@@ -40,6 +41,7 @@ export function judgeHello(facts: HelloFacts): HelloVerdict {
   }
   const token = judgeToken(hello.token, document.token);
   if (token !== undefined) return answer(token);
+  if (document.retired !== null) return answer(retiredRefusal);
   const table =
     judgeTable(hello.volumes, document.volumes) ?? judgeConfigured(hello.volumes, facts.configured);
   if (table !== undefined) return answer(table);

@@ -18,6 +18,7 @@ import type { IntakeLimits } from "./intake-options.ts";
 import { intakeOptions } from "./intake-options.ts";
 import { startIntake, step } from "./receive/machine.ts";
 import { Receiver } from "./receive/receiver.ts";
+import { keptForEver } from "./retire.ts";
 import { type Incomplete, isOpenable } from "./scan/completeness.ts";
 import { afterReceived, type IntakeEnd, intakeEndFrom } from "./scan/intake-end.ts";
 import type { Seal, StandbyDocument } from "./state.ts";
@@ -39,9 +40,9 @@ export interface OpenStandbyInput {
   readonly onBroken: (error: unknown) => void;
 }
 
-/** Where a failover under way hands the images over. */
-function sealedOf({ failover }: StandbyDocument): ChainPosition | undefined {
-  const seal = failover?.seal;
+/** Where a failover under way hands the images over, or a standby that was retired ends. */
+function sealedOf({ failover, retired }: StandbyDocument): ChainPosition | undefined {
+  const seal = retired?.seal ?? failover?.seal;
   const chain = seal == null ? undefined : bytesFromHex(seal.chain);
   return seal == null || chain === undefined ? undefined : { sequence: seal.sequence, chain };
 }
@@ -79,13 +80,14 @@ export class OpenStandby {
               disk: storage.disk,
               directory: paths.history,
               openIndex: storage.openIndex,
-              settings: history,
               isWorthKeeping: () => {
                 const incomplete = input.incomplete();
                 const isOfFirstSync = incomplete !== null && incomplete.since === 0;
                 return !isOfFirstSync || isOpenable(incomplete, this.applier.appliedSequence);
               },
-              reserveBytes: input.limits.reserveBytes,
+              ...(document.retired === null
+                ? { settings: history, reserveBytes: input.limits.reserveBytes }
+                : keptForEver(history)),
               // What is there when frames are lost must stay openable until a resync has ended.
               mayPin: true,
               log,

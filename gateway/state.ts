@@ -16,6 +16,8 @@ import {
   tokenOf,
   volumesOf,
 } from "../protocol/fields.ts";
+import type { StandingOrder } from "../protocol/group-life.ts";
+import { standingOrderOf } from "../protocol/group-life.ts";
 import type { Lineage, Token, VolumeEntry } from "../protocol/ids.ts";
 import { stretchesOf } from "../protocol/stretch.ts";
 import type { Incomplete } from "./scan/completeness.ts";
@@ -66,6 +68,13 @@ export interface ReceivedEnd {
   readonly dataBytesTotal: number;
 }
 
+/** The order that ended the standby's life, and where: nothing behind the seal is in the images in the end. */
+export interface RetiredStandby extends StandingOrder {
+  readonly seal: Seal;
+  /** What was received behind the seal, and is given up. */
+  readonly loss: { readonly writes: number; readonly bytes: number };
+}
+
 export interface StandbyDocument {
   readonly version: 1;
   readonly group: string;
@@ -78,6 +87,8 @@ export interface StandbyDocument {
   /** `creating`: images, marker and intake may be half made; nothing was ever acknowledged. */
   readonly phase: "creating" | "standing";
   readonly failover: FailoverDocument | null;
+  /** null: its life goes on. Never beside a failover. */
+  readonly retired: RetiredStandby | null;
   /** null: every applied position can be opened. */
   readonly incomplete: Incomplete | null;
 }
@@ -157,6 +168,19 @@ function parseIncomplete(value: unknown): Incomplete {
   };
 }
 
+function parseRetired(value: unknown): RetiredStandby {
+  const fields = fieldsOf(value, "retired");
+  const loss = fieldsOf(fields["loss"], "retired loss");
+  return {
+    ...standingOrderOf(fields),
+    seal: parseSeal(fields["seal"]),
+    loss: {
+      writes: countOf(loss["writes"], "retired loss"),
+      bytes: countOf(loss["bytes"], "retired loss bytes"),
+    },
+  };
+}
+
 /** RemoteProtocolError for anything that is not a StandbyDocument of this version. */
 export function parseStandbyDocument(value: unknown): StandbyDocument {
   const fields = fieldsOf(value, "standby document");
@@ -173,6 +197,8 @@ export function parseStandbyDocument(value: unknown): StandbyDocument {
     }),
     phase: oneOf(fields["phase"], ["creating", "standing"] as const, "phase"),
     failover: nullOr(fields["failover"], parseFailover),
+    // Documents from before a standby could be retired do not say.
+    retired: nullOr(fields["retired"] ?? null, parseRetired),
     // Documents from before there were scans do not have it: their images began empty with their history.
     incomplete: nullOr(fields["incomplete"] ?? null, parseIncomplete),
   };

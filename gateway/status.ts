@@ -2,6 +2,9 @@
  * The standby's status document, computed from facts when it is asked for, so that silence grows while nothing moves.
  * Pure. It never says better than what is proven: protection needs an owner heard lately and images that keep up.
  */
+import type { StandingOrder } from "../protocol/group-life.ts";
+import { orderStatus, pausedReason } from "../protocol/group-life.ts";
+import type { RetiredStatus } from "../protocol/retirement.ts";
 import type {
   HistoryStatus,
   ProtectionState,
@@ -12,6 +15,7 @@ import type {
 import { rfc3339 } from "../runtime/clock.ts";
 import type { FailoverPhase } from "./failover/machine.ts";
 import { ownerSilentMs } from "./heard.ts";
+import { retiredCondition } from "./retire.ts";
 import { describeIncomplete, type Incomplete, isOpenable } from "./scan/completeness.ts";
 import type { HeardRecord, StandbyDocument } from "./state.ts";
 
@@ -23,6 +27,9 @@ export interface StatusFacts {
   /** Why the group as a whole is stopped. */
   readonly trouble: Reason | null;
   readonly heard: HeardRecord | null;
+  /** What the owner last said of an order to ship nothing. */
+  readonly paused: StandingOrder | null;
+  readonly retired: RetiredStatus | null;
   readonly silenceMs: number | null;
   readonly isBehind: boolean;
   /** Undefined while the intake is not open. */
@@ -63,6 +70,8 @@ export function judgeCondition(facts: StatusFacts): StandbyCondition {
     return { state: "fenced", reason: { code: "HANDED_OVER", message } };
   }
   if (facts.trouble !== null) return { state: "stopped", reason: facts.trouble };
+  if (document?.retired != null)
+    return retiredCondition({ ...document, retired: document.retired }, facts.applied?.sequence);
   if (progress !== undefined) {
     if (phase.name !== "interrupted") return stopped("FAILOVER_RUNNING", `failover: ${phase.name}`);
     return stopped(
@@ -76,12 +85,18 @@ export function judgeCondition(facts: StatusFacts): StandbyCondition {
   const incomplete = incompleteNow(facts);
   if (silenceMs >= ownerSilentMs) {
     const what = incomplete === null ? [] : [describeIncomplete(incomplete, facts.before)];
+    if (facts.paused !== null) what.unshift(pausedReason(facts.paused).message);
     const isNothing = incomplete !== null && facts.before === undefined;
     const advice = isNothing ? [] : [`if it is lost: splitsite failover plan ${facts.group}`];
     const message = [`${facts.owner} was last heard ${seconds(silenceMs)} ago`, ...what, ...advice].join(
       "; ",
     );
     return atRisk("OWNER_SILENT", message);
+  }
+  if (facts.paused !== null) {
+    const { code, message } = pausedReason(facts.paused);
+    const what = incomplete === null ? "" : `; ${describeIncomplete(incomplete, facts.before)}`;
+    return atRisk(code, `${message}${what}`);
   }
   if (incomplete !== null) {
     const code = incomplete.purpose === "first-sync" ? "FIRST_SYNC" : "RESYNC";
@@ -146,6 +161,8 @@ export function describeStandby(
       heard === null
         ? null
         : { time: rfc3339(heard.atMs), answered: heard.answered, dataBytesTotal: heard.dataBytesTotal },
+    paused: orderStatus(facts.paused),
+    retired: facts.retired,
     volumes: facts.volumes,
   };
 }

@@ -3,6 +3,7 @@
  * Failures are `AdminError` bodies; long work answers NDJSON, one `AdminLine` a line, the last one `result` or
  * `error`.
  */
+import type { OrderNote } from "./group-life.ts";
 import type { AdoptedExport } from "./handover.ts";
 import type { HistoryCheck, HistoryFollowStatus, PinStatus, ScanStatus, VerifyResult } from "./status.ts";
 
@@ -32,8 +33,12 @@ export const adminRoutes = {
   historyVerify: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/history/verify`,
   /** POST {}: make a new group without asking the other site. */
   groupCreate: (group: string) => `/v1/groups/${group}/create`,
-  /** POST GroupResumeRequest. */
+  /** POST GroupPauseRequest: the group's OwnerStatus. */
+  groupPause: (group: string) => `/v1/groups/${group}/pause`,
+  /** POST GroupResumeRequest: the group's OwnerStatus. */
   groupResume: (group: string) => `/v1/groups/${group}/resume`,
+  /** GET: RetirePlan. POST RetireRequest: lines, result RetiredStatus. Of the owner, or of the standby. */
+  retire: (role: PastRole, group: string) => `/v1/groups/${group}/${role}/retire`,
   /** POST HandoverRecord: AdoptedExport[]; from the gateway process of the same site when roles run apart. */
   groupAdopt: (group: string) => `/v1/groups/${group}/adopt`,
   /** GET: ScanReport. */
@@ -122,6 +127,10 @@ export interface ScanReport {
   readonly verifies: readonly VerifyResult[];
 }
 
+/** Ship nothing of the group until it is resumed. */
+export type GroupPauseRequest = OrderNote;
+
+/** Replication goes on where it was paused. */
 export interface GroupResumeRequest {
   /** Serve on although answered, unflushed writes may be gone after the power loss (`UNFLUSHED_MAY_BE_LOST`). */
   readonly acceptUnflushed: boolean;

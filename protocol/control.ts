@@ -16,6 +16,8 @@ import {
   tokenOf,
   volumesOf,
 } from "./fields.ts";
+import type { StandingOrder } from "./group-life.ts";
+import { standingOrderOf } from "./group-life.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "./ids.ts";
 
 /** Routes of the gateway's WAN listener; `:group` is a group name. */
@@ -116,6 +118,8 @@ export interface Heartbeat {
   readonly dataBytesTotal: number;
   /** Wall clock of the sender, a label. */
   readonly wallMs: number;
+  /** Replication is paused by an order at the sender's site. Absent: it is not. */
+  readonly paused?: StandingOrder;
 }
 
 export type HeartbeatAnswer =
@@ -201,6 +205,7 @@ export function parseHeartbeat(body: Uint8Array): Heartbeat {
     answered: countOf(fields["answered"], "answered"),
     dataBytesTotal: countOf(fields["dataBytesTotal"], "dataBytesTotal"),
     wallMs: countOf(fields["wallMs"], "wallMs"),
+    ...(fields["paused"] === undefined ? {} : { paused: standingOrderOf(fields["paused"]) }),
   };
 }
 

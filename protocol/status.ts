@@ -4,8 +4,11 @@
  * name; times are RFC 3339 UTC; unknown fields are to be ignored by readers.
  */
 
+import type { OrderStatus } from "./group-life.ts";
+import type { RetiredStatus } from "./retirement.ts";
+
 /** About protection, not about the process. */
-export type ProtectionState = "protected" | "catching-up" | "at-risk" | "stopped" | "fenced";
+export type ProtectionState = "protected" | "catching-up" | "at-risk" | "stopped" | "fenced" | "retired";
 /** What the pair sees. */
 export type IoState = "serving" | "held" | "refused";
 
@@ -116,6 +119,10 @@ export interface OwnerStatus {
   readonly scan: ScanStatus | null;
   /** What the standby lacks because the journal was full; null: nothing. */
   readonly overflow: OverflowStatus | null;
+  /** An operator's order to ship nothing; null: none stands. */
+  readonly paused: OrderStatus | null;
+  /** What is left where the group's life here was ended by an order; null: it goes on. */
+  readonly retired: RetiredStatus | null;
   readonly volumes: readonly VolumeStatus[];
 }
 
@@ -229,6 +236,10 @@ export interface StandbyStatus {
     readonly answered: number;
     readonly dataBytesTotal: number;
   } | null;
+  /** What the owner last said of an order to ship nothing; null: none stands. */
+  readonly paused: OrderStatus | null;
+  /** What is left where the group's life here was ended by an order; null: it goes on. */
+  readonly retired: RetiredStatus | null;
   readonly volumes: readonly VolumeStatus[];
 }
 

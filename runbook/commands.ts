@@ -6,7 +6,8 @@ import { configCheck, configSchema, configShow } from "./commands/config.ts";
 import { doctor } from "./commands/doctor.ts";
 import { failoverPlan } from "./commands/failover-plan.ts";
 import { failoverRun } from "./commands/failover-run.ts";
-import { groupCreate, groupResume } from "./commands/group.ts";
+import { groupCreate, groupPause, groupResume } from "./commands/group.ts";
+import { groupRetire } from "./commands/group-retire.ts";
 import { historyVerify } from "./commands/history.ts";
 import { imageExport } from "./commands/image-export.ts";
 import { imageVerify } from "./commands/image-verify.ts";
@@ -49,7 +50,9 @@ export const commands: readonly CommandSpec[] = [
   failoverPlan,
   failoverRun,
   groupCreate,
+  groupPause,
   groupResume,
+  groupRetire,
   journalStats,
   journalVerify,
   imageExport,

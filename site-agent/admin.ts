@@ -9,6 +9,7 @@ import type {
   ScanRequest,
 } from "../protocol/admin.ts";
 import { adminRoutes, ExitCode } from "../protocol/admin.ts";
+import { orderNoteOf } from "../protocol/group-life.ts";
 import type { AdoptedExport } from "../protocol/handover.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -16,6 +17,8 @@ import { rfc3339 } from "../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { HttpRequest, Route } from "../runtime/http.ts";
 import { LineQueue } from "../runtime/line-queue.ts";
+import type { LongOrder } from "../runtime/order-lines.ts";
+import { orderLines } from "../runtime/order-lines.ts";
 import type { OwnedGroup } from "./group/owned-group.ts";
 
 /** Orders are a few fields; anything longer is not one. */
@@ -76,14 +79,24 @@ export function agentAdminRoutes(
     },
     {
       method: "POST",
+      pattern: adminRoutes.groupPause(":group"),
+      run: async (request) => {
+        const group = find(request);
+        await group.pause(orderNoteOf(await order(request)));
+        return { status: 200, json: group.status() };
+      },
+    },
+    {
+      method: "POST",
       pattern: adminRoutes.groupResume(":group"),
       run: async (request) => {
         const group = find(request);
         const { acceptUnflushed } = (await order(request)) as Partial<GroupResumeRequest>;
-        if (acceptUnflushed === true) await group.acceptUnflushed();
+        await group.resume(acceptUnflushed === true);
         return { status: 200, json: group.status() };
       },
     },
+    ...retireRoutes(find, clock),
     {
       method: "POST",
       pattern: adminRoutes.groupAdopt(":group"),
@@ -111,6 +124,33 @@ export function agentAdminRoutes(
       run: async (request) => {
         const group = find(request);
         return { status: 200, lines: verifyLines(group, clock) };
+      },
+    },
+  ];
+}
+
+function retireRoutes(find: (request: HttpRequest) => OwnedGroup, clock: Clock): Route[] {
+  const pattern = adminRoutes.retire("agent", ":group");
+  const long: LongOrder = {
+    step: "retire",
+    message: "ending the group's life here",
+    clock,
+    advice: "Look at `splitsite status`: the group is retired, or served as before.",
+  };
+  return [
+    { method: "GET", pattern, run: async (request) => ({ status: 200, json: find(request).retirePlan }) },
+    {
+      method: "POST",
+      pattern,
+      run: async (request) => {
+        const group = find(request);
+        const fields = await order(request);
+        const wanted = { ...orderNoteOf(fields), force: fields["force"] === true };
+        const retire = async () => {
+          await group.retire(wanted);
+          return group.status().retired;
+        };
+        return { status: 200, lines: orderLines(long, retire) };
       },
     },
   ];

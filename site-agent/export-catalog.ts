@@ -61,6 +61,8 @@ export class AgentExportCatalog implements ExportCatalog {
     if (group === undefined || !this.#allows(client, group.name, name)) return unknownExport;
     if (group.fenced)
       return { kind: "refused", reason: "shutdown", message: "another site owns this group now" };
+    if (group.retired)
+      return { kind: "refused", reason: "shutdown", message: "this group's life here has ended" };
     const volume = group.servedVolumes.find((entry) => exportName(group.name, entry.name) === name);
     if (volume === undefined) return unknownExport;
     if (client.transport === "tcp" && group.unflushedMayBeLost) {

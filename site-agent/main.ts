@@ -206,11 +206,14 @@ function verifyScheduleOf(
       const last = group.scans.results.find(({ outcome }) => outcome === "done");
       return last === undefined ? null : Date.parse(last.startedAt);
     },
-    canVerify: () =>
-      group.scans.status() === null && group.status().io === "serving" && group.status().link.up,
+    canVerify: () => group.scans.status() === null && canBeCompared(group.status()),
     verify: () => group.scans.verify(),
   };
   return [new VerifySchedule(expression, target, { cron: systemCron(log), clock, random, log })];
+}
+
+function canBeCompared({ io, link, paused }: OwnerStatus): boolean {
+  return io === "serving" && link.up && paused === null;
 }
 
 /** A group's part of a site's budget, bytes. */

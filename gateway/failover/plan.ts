@@ -29,6 +29,8 @@ export interface PlanFacts {
   readonly heard: HeardRecord | null;
   /** null: not heard since the gateway started. */
   readonly silenceMs: number | null;
+  /** The standby was retired, or is being retired: it is handed over to nobody. */
+  readonly retired: boolean;
   /** There is an agent at this site that can take over. */
   readonly agent: boolean;
 }
@@ -107,7 +109,8 @@ const pass = (id: string, message: string): Check => ({ id, outcome: "pass", mes
 const warn = (id: string, message: string): Check => ({ id, outcome: "warn", message });
 const fail = (id: string, message: string): Check => ({ id, outcome: "fail", message });
 
-function checkState({ document, oldOwner, trouble }: PlanFacts): Check {
+function checkState({ document, oldOwner, trouble, retired }: PlanFacts): Check {
+  if (retired) return fail("GROUP_RETIRED", "the standby was retired here: it is handed over to nobody");
   if (document === undefined && trouble !== null) return fail(trouble.code, trouble.message);
   if (document === undefined)
     return fail("STANDBY_UNKNOWN", `this site holds no standby; ${oldOwner} has never attached`);

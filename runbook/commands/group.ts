@@ -1,5 +1,5 @@
-/** `group create/resume`: the two moments when only an operator can decide that a group may serve. */
-import type { GroupResumeRequest } from "../../protocol/admin.ts";
+/** `group create/pause/resume`: moments when only an operator can decide whether a group is served, or shipped. */
+import type { GroupPauseRequest, GroupResumeRequest } from "../../protocol/admin.ts";
 import { adminRoutes, ExitCode } from "../../protocol/admin.ts";
 import type { GroupStatus } from "../../protocol/status.ts";
 import { AdminClient } from "../admin-client.ts";
@@ -7,6 +7,7 @@ import type { Call, CommandSpec } from "../command.ts";
 import { answer } from "../command.ts";
 import { configuredGroup } from "../configured-group.ts";
 import { confirmName } from "../confirm.ts";
+import { operatorName } from "../operator.ts";
 import { groupText } from "../render/status.ts";
 
 const group = { name: "GROUP", summary: "the group", required: true } as const;
@@ -54,22 +55,41 @@ export const groupCreate: CommandSpec = {
     ),
 };
 
+export const groupPause: CommandSpec = {
+  path: ["group", "pause"],
+  summary: "ship nothing of a group until it is resumed",
+  detail:
+    "Run it at the owner's site. Writes are served and journalled all the while, and when the journal is full the group's overflow policy holds. The pause outlives restarts. Until `group resume` the group is at-risk, and a failover loses what was written since.",
+  arguments: [group],
+  examples: ["splitsite group pause erp --reason 'the standby moves to another rack'"],
+  changes: true,
+  run: (call) => {
+    const body: GroupPauseRequest = { by: operatorName(call.terminal.env), reason: call.reason ?? "" };
+    return order(
+      call,
+      "nothing of the group is shipped until it is resumed; a failover meanwhile loses all that is written from now on.",
+      adminRoutes.groupPause,
+      body,
+    );
+  },
+};
+
 export const groupResume: CommandSpec = {
   path: ["group", "resume"],
-  summary: "serve a group again that waits for an operator's decision",
+  summary: "ship a paused group again, and serve one that waits for an operator's decision",
   detail:
-    "After a power loss, writes that were answered but never flushed may be gone (UNFLUSHED_MAY_BE_LOST). A client that kept running may count on them: restart it, or check its file systems, before it goes on.",
+    "Replication goes on where `group pause` stopped it. After a power loss, writes that were answered but never flushed may be gone (UNFLUSHED_MAY_BE_LOST). A client that kept running may count on them: restart it, or check its file systems, before it goes on.",
   arguments: [group],
   options: [
     { flags: "--accept-unflushed", summary: "serve on although answered, unflushed writes may be gone" },
   ],
-  examples: ["splitsite group resume erp --accept-unflushed"],
+  examples: ["splitsite group resume erp", "splitsite group resume erp --accept-unflushed"],
   changes: true,
   run: (call) => {
     const body: GroupResumeRequest = { acceptUnflushed: call.flag("accept-unflushed") };
     const warning = body.acceptUnflushed
       ? "answered, unflushed writes may be gone; clients that kept running may be damaged by going on."
-      : "the group is served again if nothing stands against it.";
+      : "what is paused goes on from where it stood.";
     return order(call, warning, adminRoutes.groupResume, body);
   },
 };

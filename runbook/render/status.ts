@@ -13,21 +13,32 @@ import type {
 } from "../../protocol/status.ts";
 import type { Style } from "../terminal.ts";
 import { bytesText, countText, durationText, plural, rateText } from "./quantities.ts";
+import { retiredRows } from "./retirement.ts";
 import { table } from "./table.ts";
 
 export type Painter = (style: Style, text: string) => string;
 
 /** Least protected first. */
-const order: readonly ProtectionState[] = ["stopped", "fenced", "at-risk", "catching-up", "protected"];
+const order: readonly ProtectionState[] = [
+  "stopped",
+  "fenced",
+  "at-risk",
+  "catching-up",
+  "protected",
+  "retired",
+];
 const styles: Readonly<Record<ProtectionState, Style>> = {
   stopped: "red",
   fenced: "red",
   "at-risk": "red",
   "catching-up": "yellow",
   protected: "green",
+  retired: "dim",
 };
 
 export function needsAttention(group: GroupStatus): boolean {
+  // Ended by an order: nobody has to look after it.
+  if (group.state === "retired") return false;
   return group.state !== "protected" || (group.role === "owner" && group.io !== "serving");
 }
 
@@ -90,6 +101,8 @@ function explain(group: GroupStatus): string {
 
 /** The sentence of one group: "protected, 1.2 s behind, 14 MiB at risk". */
 export function groupSentence(group: GroupStatus): string {
+  if (group.retired !== null && group.state === "retired")
+    return `retired, its disks are complete at ${countText(group.retired.sequence)}`;
   if (group.role === "standby") {
     const point =
       group.consistent === null ? "nothing to open yet" : `can be opened at ${group.consistent.time}`;
@@ -112,7 +125,9 @@ export function groupSentence(group: GroupStatus): string {
 export function groupText(group: GroupStatus, paint: Painter): string {
   const head = `${paint("bold", group.group)}: ${paint(styles[group.state], groupSentence(group))}\n`;
   const reason = group.reason === null ? "" : explain(group);
-  return head + reason + table(group.role === "owner" ? ownerRows(group) : standbyRows(group), "  ");
+  const rows = group.role === "owner" ? ownerRows(group) : standbyRows(group);
+  const left = group.retired === null ? [] : retiredRows(group.retired);
+  return head + reason + table([...left, ...rows], "  ");
 }
 
 function ownerRows(group: OwnerStatus): string[][] {

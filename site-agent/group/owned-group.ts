@@ -9,10 +9,13 @@ import { Past } from "../../image/past.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { CompressBatch } from "../../protocol/batch.ts";
 import { genesisChain } from "../../protocol/chain.ts";
+import type { OrderNote, StandingOrder } from "../../protocol/group-life.ts";
+import { pausedReason } from "../../protocol/group-life.ts";
 import type { HandoverRecord } from "../../protocol/handover.ts";
 import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
 import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
+import type { RetirePlan, RetireRequest } from "../../protocol/retirement.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
 import { isOutside } from "../../protocol/stretch.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
@@ -34,12 +37,17 @@ import { Entrance } from "../write-path/entrance.ts";
 import type { Lag } from "../write-path/lag.ts";
 import { clientsPart, LagTrail, Stall } from "../write-path/lag.ts";
 import { PendingWrites } from "../write-path/pending-writes.ts";
+import { AcknowledgedWait } from "./acknowledged-wait.ts";
 import type { FilesSettings } from "./files.ts";
 import { initialContent, journalExists, lineageBytes, makeFiles, openFiles, openLog } from "./files.ts";
+import type { OrderFacts } from "./orders.ts";
+import { pausable, requireNoHistory, resumption } from "./orders.ts";
 import { mayPass } from "./reopen-rule.ts";
+import type { RetireFacts, RetireGround } from "./retire.ts";
+import { planRetire, retiredReason, retiredStatus, retireOwner } from "./retire.ts";
 import type { PeerAnswer } from "./start-decision.ts";
 import { decideStart } from "./start-decision.ts";
-import type { AgentGroupState, StateVolume } from "./state.ts";
+import type { AgentGroupState, RetiredOwner, StateVolume } from "./state.ts";
 import { parseAgentGroupState } from "./state.ts";
 import type { Phase } from "./status.ts";
 import { ownerStatus, Since } from "./status.ts";
@@ -89,6 +97,7 @@ export class OwnedGroup implements RecordSink {
   #hold: Reason | null = null;
   #acknowledged: Sequence = 0;
   #appliedAtStandby: Sequence = 0;
+  readonly #acknowledgedWait: AcknowledgedWait;
   readonly #stall = new Stall();
   #retry: Timer | null = null;
   /** Reads that wait for the phase to change; bounded by the NBD server's requests in flight. */
@@ -102,6 +111,7 @@ export class OwnedGroup implements RecordSink {
   constructor(world: OwnedGroupWorld) {
     this.#world = world;
     const { clock, settings, files, paths, log, link } = world;
+    this.#acknowledgedWait = new AcknowledgedWait(clock);
     this.#entrance = new Entrance(
       this.#pending,
       () => clock.wallMs(),
@@ -153,6 +163,10 @@ export class OwnedGroup implements RecordSink {
     return this.#fencedBy !== null || this.#phase.kind === "fenced";
   }
 
+  get retired(): boolean {
+    return this.#phase.kind === "retired" || this.#phase.kind === "retiring";
+  }
+
   /** TCP clients may have lived through the power loss that their unflushed writes did not. */
   get unflushedMayBeLost(): boolean {
     return this.#state?.unflushedMayBeLost ?? false;
@@ -178,13 +192,7 @@ export class OwnedGroup implements RecordSink {
   /** Operator's order: make the group without asking the other site. Refused when there is a history already. */
   async create(): Promise<void> {
     await this.#step(async () => {
-      if (this.#state !== undefined && this.#state.role !== "creating") {
-        throw new OperationalError({
-          code: "GROUP_EXISTS",
-          message: `group ${this.name} exists already`,
-          reaction: "refuse",
-        });
-      }
+      requireNoHistory(this.#orderFacts);
       await this.#decide(true);
       this.#requireServing("be created");
     });
@@ -202,11 +210,124 @@ export class OwnedGroup implements RecordSink {
 
   /** Operator's word that the guest may go on although answered, unflushed writes may be gone. */
   async acceptUnflushed(): Promise<void> {
-    await this.#step(async () => {
-      if (this.#state === undefined) return;
-      const { bootId } = this.#world.files;
-      await this.#save({ ...this.#state, unflushedMayBeLost: false, unflushedAcceptedIn: bootId });
+    await this.#step(() => this.#acceptUnflushed());
+  }
+
+  async #acceptUnflushed(): Promise<void> {
+    if (this.#state === undefined) return;
+    const { bootId } = this.#world.files;
+    await this.#save({ ...this.#state, unflushedMayBeLost: false, unflushedAcceptedIn: bootId });
+  }
+
+  /** Operator's order to ship nothing until `resume`. One that stands already stays as it is. Those of `pausable`. */
+  pause(order: OrderNote): Promise<void> {
+    return this.#step(async () => {
+      if (pausable(this.#orderFacts).paused !== null) return;
+      await this.#setPaused({ ...order, atMs: Math.max(0, Math.floor(this.#world.clock.wallMs())) });
     });
+  }
+
+  /** Operator's order to go on: after `pause`, and with his word after a power loss. Those of `resumption`. */
+  resume(isLossAccepted: boolean): Promise<void> {
+    return this.#step(async () => {
+      const { unpause, acceptUnflushed } = resumption(this.#orderFacts, isLossAccepted);
+      if (acceptUnflushed) await this.#acceptUnflushed();
+      if (unpause) await this.#setPaused(null);
+    });
+  }
+
+  /** What `retire` would do, and what stands against it. */
+  get retirePlan(): RetirePlan {
+    return planRetire(this.#retireFacts);
+  }
+
+  /** Operator's order to end the group's life here (docs/group-life.md). What is retired already is taken as done. */
+  retire(order: RetireRequest): Promise<void> {
+    return this.#step(async () => {
+      if (this.#phase.kind !== "retired") await retireOwner(this.#retireGround(), order);
+    });
+  }
+
+  get #retireFacts(): RetireFacts {
+    const { site, paths } = this.#world;
+    const written = this.#engine?.log.tail.sequence ?? 0;
+    const { writes, bytes } = this.#lag() ?? { writes: 0, bytes: 0 };
+    // A scan's records are nobody's loss, but they have to arrive like all others.
+    const lacking = { writes: Math.max(writes, written - this.#safe), bytes };
+    const hasStandby = this.#state?.standby != null;
+    return {
+      ...this.#orderFacts,
+      ...{ site, paths, written, firstSync: hasStandby && this.#scans.firstSync },
+      lacking: hasStandby ? lacking : null,
+    };
+  }
+
+  #retireGround(): RetireGround {
+    const isThere = (): boolean => (this.#retireFacts.lacking?.writes ?? 0) === 0;
+    return {
+      facts: () => this.#retireFacts,
+      acknowledged: (patienceMs) => this.#acknowledgedWait.until(isThere, patienceMs),
+      stopServing: async () => {
+        this.#enter({ kind: "retiring" });
+        this.#refuseWaiting(shutdownError());
+        await this.#scans.closing();
+      },
+      drain: () => this.#engine?.drain() ?? Promise.resolve(false),
+      remember: (order) => this.#rememberRetired(order),
+      serveAgain: (cause) =>
+        errorCode(cause) === "STATE_NOT_RESTORED" ? this.#stopAndClose(cause) : this.#closeAndOpen(cause),
+      end: () => this.#endRetired(),
+    };
+  }
+
+  async #rememberRetired(order: Omit<RetiredOwner, "atMs" | "acknowledged">): Promise<void> {
+    const before = this.#state;
+    // Refused by whoever owns it now: that is the truth to remember, and the fence follows as the next step.
+    if (this.#fencedBy !== null || before === undefined) throw shutdownError();
+    const atMs = Math.max(0, Math.floor(this.#world.clock.wallMs()));
+    const retired = { ...order, atMs, acknowledged: this.#safe };
+    try {
+      await this.#save({ ...before, role: "retired", retired });
+    } catch (error) {
+      // It may or may not be on disk, and what is served must not be called retired there.
+      await this.#save(before).catch((cause: unknown) => {
+        throw new OperationalError({
+          code: "STATE_NOT_RESTORED",
+          message:
+            "it is not known whether the group is retired: nothing is served before a restart has read it",
+          reaction: "stop",
+          cause,
+        });
+      });
+      throw error;
+    }
+  }
+
+  async #endRetired(): Promise<void> {
+    this.#enter({ kind: "retired", reason: retiredReason(this.#state) });
+    this.#world.log.warn("GROUP_RETIRED", "the group's life here has ended; nothing is deleted", {
+      images: this.#state?.volumes.map(({ imagePath }) => imagePath),
+    });
+    await this.#stopShipping();
+    const engine = this.#engine;
+    this.#engine = null;
+    await engine?.close("clean");
+    this.#refuseWaiting(shutdownError());
+  }
+
+  get #orderFacts(): OrderFacts {
+    return { group: this.name, state: this.#state, phase: this.#phase };
+  }
+
+  /** Durable before anything follows it: a crash in between ships no more than was ordered, or goes on as ordered. */
+  async #setPaused(paused: StandingOrder | null): Promise<void> {
+    if (this.#state === undefined) throw new TypeError("ordered without a state");
+    await this.#save({ ...this.#state, paused });
+    this.#world.log.warn("REPLICATION_PAUSED", paused === null ? "it goes on" : "nothing is shipped", {
+      paused,
+    });
+    this.#shipper?.pauseChanged();
+    this.#scans.kick();
   }
 
   submit(records: readonly BlockRecord[], durable: boolean): Promise<void> {
@@ -250,8 +371,10 @@ export class OwnedGroup implements RecordSink {
     const state = this.#state;
     const engine = this.#engine;
     const fenced = state?.fenced ?? null;
-    const written = engine?.log.tail.sequence ?? fenced?.written ?? 0;
-    const acknowledged = engine === null ? (fenced?.acknowledged ?? this.#acknowledged) : this.#acknowledged;
+    const retired = engine === null ? (state?.retired ?? null) : null;
+    const written = engine?.log.tail.sequence ?? fenced?.written ?? retired?.written ?? 0;
+    const left = fenced?.acknowledged ?? retired?.acknowledged ?? this.#acknowledged;
+    const acknowledged = engine === null ? left : this.#acknowledged;
     const shipping = this.#shipper?.status();
     const facts = ownerStatus(
       {
@@ -262,6 +385,8 @@ export class OwnedGroup implements RecordSink {
         hold: this.#hold,
         unflushedMayBeLost: this.unflushedMayBeLost,
         standby: state?.standby ?? null,
+        paused: state?.paused ?? null,
+        retired: retiredStatus(state, this.#world.paths),
         shipStopped: shipping?.state === "stopped" || shipping?.state === "waiting" ? shipping.reason : null,
         attached: shipping?.state === "attached",
         firstSync: this.#scans.firstSync,
@@ -278,9 +403,9 @@ export class OwnedGroup implements RecordSink {
           acknowledged,
           applied: this.#appliedAtStandby,
         },
-        lag: this.#lag() ?? {
-          writes: written - acknowledged,
-          bytes: fenced?.tailBytes ?? 0,
+        lag: (retired === null ? this.#lag() : undefined) ?? {
+          writes: retired?.loss.writes ?? written - acknowledged,
+          bytes: fenced?.tailBytes ?? retired?.loss.bytes ?? 0,
           ageMs: 0,
           oldestAtMs: null,
         },
@@ -423,6 +548,9 @@ export class OwnedGroup implements RecordSink {
           this.#fencedBy = this.#state?.fenced?.by ?? null;
           this.#enter({ kind: "fenced", reason: fencedReason(this.#fencedBy) });
           return;
+        case "stay-retired":
+          this.#enter({ kind: "retired", reason: retiredReason(this.#state) });
+          return;
         case "stand-by":
           this.#enter({ kind: "standing-by" });
           return;
@@ -526,6 +654,8 @@ export class OwnedGroup implements RecordSink {
       standby: settings.standby,
       unflushedMayBeLost: false,
       unflushedAcceptedIn: null,
+      paused: null,
+      retired: null,
       fenced: null,
     });
     log.info("GROUP_CREATED", "a new history begins", { lineage: this.#state?.lineage });
@@ -551,6 +681,8 @@ export class OwnedGroup implements RecordSink {
       standby: null,
       unflushedMayBeLost: false,
       unflushedAcceptedIn: null,
+      paused: null,
+      retired: null,
       fenced: null,
     });
     this.#world.log.info("GROUP_ADOPTED", "this site owns the group now", {
@@ -655,6 +787,8 @@ export class OwnedGroup implements RecordSink {
 
   /** Why a scan has to wait, whatever it waits for itself. */
   #noRoomForScan(): Reason | null {
+    const paused = this.#state?.paused ?? null;
+    if (paused !== null) return pausedReason(paused);
     const shipping = this.#shipper?.status();
     if (shipping?.state !== "attached") return { code: "NOT_ATTACHED", message: "no standby is attached" };
     if (!shipping.link.up) return { code: "LINK_DOWN", message: "the standby does not answer" };
@@ -676,6 +810,7 @@ export class OwnedGroup implements RecordSink {
         durable: () => engine.log.durable,
         headSequence: () => engine.log.head.sequence,
         floorSequence: () => engine.log.floor.sequence,
+        pause: () => this.#state?.paused ?? null,
         answered: () => trail.newest,
         frames: (from, rawBytesMax) => engine.log.frames(from, rawBytesMax),
         chainAt: (sequence) => engine.log.chainAt(sequence),
@@ -712,15 +847,20 @@ export class OwnedGroup implements RecordSink {
       this.#engine?.standbyAdvanced();
     }
     this.#appliedAtStandby = applied;
+    this.#acknowledgedWait.moved();
     this.#scans.standbyAdvanced(durable, applied);
   }
 
   /** A put or sync failed: the handle is not believed any more. Close, open, verify, and go on from what is true. */
   async #reopen(cause: unknown): Promise<void> {
-    const { clock, log } = this.#world;
     if (this.#phase.kind !== "serving" && this.#phase.kind !== "reopening") return;
+    this.#world.log.error("ENGINE_FAILED", "journal or image failed; opening and verifying again", cause);
+    await this.#closeAndOpen(cause);
+  }
+
+  async #closeAndOpen(cause: unknown): Promise<void> {
+    const { clock, log } = this.#world;
     const nowMs = clock.monotonicMs();
-    log.error("ENGINE_FAILED", "journal or image failed; opening and verifying again", cause);
     this.#enter({ kind: "reopening", reason: { code: errorCode(cause), message: errorText(cause) } });
     await this.#stopShipping();
     await this.#scans.closing();
@@ -760,7 +900,7 @@ export class OwnedGroup implements RecordSink {
   /** Stops acknowledging first, then makes it durable: a crash in between is fenced again by the next answer. */
   async #fence(by: Token): Promise<void> {
     const { clock, log } = this.#world;
-    if (this.#state === undefined || this.#phase.kind === "closed") return;
+    if (this.#state === undefined || this.#phase.kind === "closed" || this.#phase.kind === "retired") return;
     this.#fencedBy = by;
     this.#enter({ kind: "fenced", reason: fencedReason(by) });
     log.warn("FENCED", "a newer token owns this group: no write is answered any more", {
@@ -821,7 +961,11 @@ export class OwnedGroup implements RecordSink {
 
   async #stopForConflict(message: string): Promise<void> {
     if (this.#phase.kind === "closed" || this.#phase.kind === "fenced") return;
-    this.#stop(new OperationalError({ code: "OWNER_CONFLICT", message, reaction: "stop" }));
+    await this.#stopAndClose(new OperationalError({ code: "OWNER_CONFLICT", message, reaction: "stop" }));
+  }
+
+  async #stopAndClose(error: unknown): Promise<void> {
+    this.#stop(error);
     await this.#stopShipping();
     await this.#scans.closing();
     const engine = this.#engine;

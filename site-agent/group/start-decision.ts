@@ -29,6 +29,7 @@ export type StartDecision =
   | { readonly kind: "adopt"; readonly handover: HandoverRecord }
   | { readonly kind: "fence"; readonly by: Token }
   | { readonly kind: "stay-fenced" }
+  | { readonly kind: "stay-retired" }
   /** The group belongs to the other site; this agent waits for a hand-over. */
   | { readonly kind: "stand-by" }
   | { readonly kind: "ask-peer" }
@@ -38,6 +39,8 @@ export type StartDecision =
 /** Decides; call again with the peer's answer after `ask-peer`. */
 export function decideStart(facts: StartFacts): StartDecision {
   const { site, state, handover, peer } = facts;
+  // Before anything else: not even a hand-over brings it back.
+  if (state?.role === "retired") return { kind: "stay-retired" };
   if (handover !== undefined && handover.token.owner === site) {
     const held = state?.token.epoch ?? 0;
     // A hand-over of this epoch that is half adopted is adopted again; one that is done is simply owned.

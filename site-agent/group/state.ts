@@ -1,6 +1,7 @@
 /**
  * What an agent durably knows of a group: which history it owns, by which token, and whether it may serve. One
- * document per group. Changes only at creation, adoption, fencing and after power loss, never with a write. Pure.
+ * document per group. Changes only at creation, adoption, fencing, after power loss and by orders about the group's life
+ * (docs/group-life.md), never with a write. Pure.
  */
 import { isAbsolute } from "node:path";
 import {
@@ -15,15 +16,30 @@ import {
   tokenOf,
   volumesOf,
 } from "../../protocol/fields.ts";
+import type { StandingOrder } from "../../protocol/group-life.ts";
+import { standingOrderOf } from "../../protocol/group-life.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
 import type { Stretch } from "../../protocol/stretch.ts";
 import { stretchesOf } from "../../protocol/stretch.ts";
 
 /**
  * `creating` and `adopting`: files are being made; nothing was ever served, so a restart makes them anew.
- * `owner`: serves. `fenced`: a newer token exists; never serves again, keeps its tail.
+ * `owner`: serves. `fenced`: a newer token exists; never serves again, keeps its tail. `retired`: ended by an order; never
+ * serves again, its images hold everything that was answered.
  */
-export type AgentRole = "creating" | "adopting" | "owner" | "fenced";
+export type AgentRole = (typeof roles)[number];
+
+const roles = ["creating", "adopting", "owner", "fenced", "retired"] as const;
+
+/** The order that ended a group's life here, and what it left. */
+export interface RetiredOwner extends StandingOrder {
+  /** The end of the journal: the images hold everything up to here. */
+  readonly written: Sequence;
+  /** What the standby was known to hold. */
+  readonly acknowledged: Sequence;
+  /** What it did not have. */
+  readonly loss: { readonly writes: number; readonly bytes: number };
+}
 
 export interface StateVolume extends VolumeEntry {
   /** Absolute path of the image. */
@@ -56,6 +72,10 @@ export interface AgentGroupState {
   readonly unflushedMayBeLost: boolean;
   /** Boot of the host in which the operator accepted it: the same loss is not told twice. */
   readonly unflushedAcceptedIn: string | null;
+  /** An operator's order to ship nothing (docs/group-life.md); null: none stands. */
+  readonly paused: StandingOrder | null;
+  /** When retired. */
+  readonly retired: RetiredOwner | null;
   /** When fenced: by whom, and what was left behind. */
   readonly fenced: null | {
     readonly by: Token;
@@ -70,9 +90,9 @@ export interface AgentGroupState {
 /** Parses the stored document; RemoteProtocolError for anything that this version did not write. */
 export function parseAgentGroupState(value: unknown): AgentGroupState {
   const state = fieldsOf(value, "group state");
-  const role = state["role"];
-  if (role !== "creating" && role !== "adopting" && role !== "owner" && role !== "fenced")
-    return malformed("role");
+  const role = roles.find((each) => each === state["role"]) ?? malformed("role");
+  const retired = nullOr(state["retired"] ?? null, retiredOf);
+  if ((role === "retired") !== (retired !== null)) malformed("role without its order");
   const origin = fieldsOf(state["origin"], "origin");
   return {
     role,
@@ -102,6 +122,9 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
     standby: nullOr(state["standby"], (name) => nameOf(name, "standby")),
     unflushedMayBeLost: state["unflushedMayBeLost"] === true,
     unflushedAcceptedIn: nullOr(state["unflushedAcceptedIn"], (boot) => textOf(boot, "boot")),
+    // Documents from before a group could be paused do not say.
+    paused: nullOr(state["paused"] ?? null, standingOrderOf),
+    retired,
     fenced: nullOr(state["fenced"], (fence) => {
       const fields = fieldsOf(fence, "fenced");
       return {
@@ -112,6 +135,20 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
         tailBytes: countOf(fields["tailBytes"], "fenced tail bytes"),
       };
     }),
+  };
+}
+
+function retiredOf(value: unknown): RetiredOwner {
+  const fields = fieldsOf(value, "retired");
+  const loss = fieldsOf(fields["loss"], "retired loss");
+  return {
+    ...standingOrderOf(fields),
+    written: countOf(fields["written"], "retired written"),
+    acknowledged: countOf(fields["acknowledged"], "retired acknowledged"),
+    loss: {
+      writes: countOf(loss["writes"], "retired loss"),
+      bytes: countOf(loss["bytes"], "retired loss bytes"),
+    },
   };
 }
 

@@ -2,7 +2,10 @@
  * The status of an owned group, from plain facts. Pure: the one place that decides which word an operator reads,
  * so that `protected` is never said of anything that is not (promises 3 and 8).
  */
+import type { StandingOrder } from "../../protocol/group-life.ts";
+import { orderStatus, pausedReason } from "../../protocol/group-life.ts";
 import type { Token, VolumeEntry } from "../../protocol/ids.ts";
+import type { RetiredStatus } from "../../protocol/retirement.ts";
 import type {
   HistoryStatus,
   IoState,
@@ -29,6 +32,9 @@ export type Phase =
   | { readonly kind: "reopening"; readonly reason: Reason }
   | { readonly kind: "stopped"; readonly reason: Reason }
   | { readonly kind: "fenced"; readonly reason: Reason }
+  /** By order, and on the way there. */
+  | { readonly kind: "retired"; readonly reason: Reason }
+  | { readonly kind: "retiring" }
   | { readonly kind: "closed" };
 
 export interface OwnerFacts {
@@ -40,6 +46,8 @@ export interface OwnerFacts {
   readonly hold: Reason | null;
   readonly unflushedMayBeLost: boolean;
   readonly standby: string | null;
+  readonly paused: StandingOrder | null;
+  readonly retired: RetiredStatus | null;
   /** Replication has stopped for a reason that retrying does not mend. */
   readonly shipStopped: Reason | null;
   readonly attached: boolean;
@@ -111,15 +119,20 @@ function judge(facts: OwnerFacts, breached: boolean, nowMs: number): Verdict {
     reason: { code, message },
   });
   if (phase.kind === "fenced") return { state: "fenced", reason: phase.reason };
+  if (phase.kind === "retired") return { state: "retired", reason: phase.reason };
+  if (phase.kind === "retiring") return say("stopped", "RETIRING", "the group's life here is being ended");
   if (phase.kind === "stopped" || phase.kind === "waiting") return { state: "stopped", reason: phase.reason };
   if (phase.kind === "starting") return say("stopped", "STARTING", "journal and images are being opened");
   if (phase.kind === "standing-by") return say("stopped", "STANDING_BY", "the other site owns this group");
   if (phase.kind === "closed") return say("stopped", "CLOSED", "the agent is shutting down");
   if (phase.kind === "reopening") return { state: "at-risk", reason: phase.reason };
+  // Said by the standby's site, for good: clients are served on, and somebody has to find this group another standby.
+  if (facts.shipStopped?.code === "GROUP_RETIRED") return { state: "at-risk", reason: facts.shipStopped };
   if (facts.shipStopped !== null) return { state: "stopped", reason: facts.shipStopped };
   if (facts.standby === null)
     return say("at-risk", "NO_STANDBY", "no standby is attached: this site is the only copy");
   if (facts.hold !== null) return { state: "at-risk", reason: facts.hold };
+  if (facts.paused !== null) return { state: "at-risk", reason: pausedReason(facts.paused) };
   if (!facts.link.up) return say("at-risk", "LINK_DOWN", `site ${facts.standby} does not answer`);
   if (!facts.attached)
     return say("catching-up", "ATTACHING", `positions are being compared with site ${facts.standby}`);
@@ -174,6 +187,8 @@ export function ownerStatus(facts: OwnerFacts, nowMs: number): Omit<OwnerStatus,
     history: facts.history,
     scan: facts.scan,
     overflow: facts.overflow,
+    paused: orderStatus(facts.paused),
+    retired: facts.retired,
     volumes: facts.volumes.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes })),
   };
 }

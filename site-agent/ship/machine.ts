@@ -1,7 +1,7 @@
 /**
  * Decides what the owner's side sends, when, and what it may believe: the machine behind shipping one group. Pure:
  * `step(state, event, nowMs)` gives the next state and the orders for the shell. docs/ship-spec.md holds the invariants
- * (SH1..SH12) and the reason why each retry ends. It never moves `acknowledged` back and never believes a position that
+ * (SH1..SH13) and the reason why each retry ends. It never moves `acknowledged` back and never believes a position that
  * the journal cannot prove.
  *
  *                  started                attached
@@ -108,6 +108,8 @@ export interface ShipState {
   readonly retryAtMs: number;
   /** `busy`: nothing new is sent before. */
   readonly pausedUntilMs: number;
+  /** An operator's order: no record is sent (SH13). */
+  readonly paused: boolean;
   /** Newest time at which something moved, for the watchdog. */
   readonly progressMs: number;
   /** Why nothing moves, as far as it is known: a refusal, a full intake, a failed greeting. */
@@ -170,6 +172,8 @@ export type ShipEvent =
   /** No sign of life from the peer for `peerSilenceMs`; the connections are gone. */
   | { readonly kind: "silence" }
   | { readonly kind: "durableAdvanced"; readonly durable: Sequence; readonly dataBytesTotal: number }
+  /** Replication was paused by an operator, or goes on. */
+  | { readonly kind: "pauseOrdered"; readonly paused: boolean }
   /** The time that `wakeAtMs` gave has come. */
   | { readonly kind: "woken" }
   | { readonly kind: "closed" };
@@ -233,6 +237,7 @@ export function shipStart(floor: Sequence): ShipState {
     failures: 0,
     retryAtMs: Number.POSITIVE_INFINITY,
     pausedUntilMs: 0,
+    paused: false,
     progressMs: 0,
     reason: undefined,
     window: windowStart,
@@ -454,7 +459,7 @@ class Turn {
 
   /** Orders what may go out now: parked batches first, then one read. */
   pump() {
-    if (this.nowMs < this.state.pausedUntilMs) return this.noteWaiting();
+    if (this.state.paused || this.nowMs < this.state.pausedUntilMs) return this.noteWaiting();
     for (const batch of this.state.inFlight) {
       if (batch.status !== "parked" || batch.retryAtMs > this.nowMs) continue;
       this.change(batch.id, { status: "sent", mark: markSend(this.state.window, this.nowMs) });
@@ -542,6 +547,20 @@ function answeredAside(
 function durableAdvanced(turn: Turn, event: EventOf<"durableAdvanced">): void {
   if (event.durable <= turn.state.durable) return;
   turn.set({ durable: event.durable, durableDataBytesTotal: event.dataBytesTotal });
+}
+
+function pauseOrdered(turn: Turn, { paused }: EventOf<"pauseOrdered">): void {
+  turn.set({ paused });
+}
+
+/** What is on its way is given up: what of it arrived all the same is told by a heartbeat. */
+function pauseAttached(turn: Turn, event: EventOf<"pauseOrdered">): void {
+  const { acknowledged, paused } = turn.state;
+  if (paused === event.paused) return;
+  pauseOrdered(turn, event);
+  if (event.paused) turn.rewind(acknowledged + 1);
+  // What was collected meanwhile has waited long enough.
+  turn.pump();
 }
 
 function close(turn: Turn): void {
@@ -813,6 +832,7 @@ const never: Row = {
   heartbeatFailed: ignore,
   silence: ignore,
   durableAdvanced: ignore,
+  pauseOrdered: ignore,
   woken: ignore,
   closed: ignore,
 };
@@ -831,6 +851,7 @@ const table: { readonly [C in Condition]: Row } = {
     heartbeatFailed: ignore,
     silence: ignore,
     durableAdvanced,
+    pauseOrdered,
     woken: (turn) => {
       if (turn.nowMs >= turn.state.retryAtMs) turn.greet(false);
     },
@@ -851,6 +872,7 @@ const table: { readonly [C in Condition]: Row } = {
     heartbeatFailed: ignore,
     silence: silent,
     durableAdvanced,
+    pauseOrdered,
     woken: ignore,
     closed: close,
   },
@@ -869,6 +891,7 @@ const table: { readonly [C in Condition]: Row } = {
       durableAdvanced(turn, event);
       turn.pump();
     },
+    pauseOrdered: pauseAttached,
     woken: (turn) => {
       turn.heartbeat();
       turn.pump();
@@ -888,6 +911,7 @@ const table: { readonly [C in Condition]: Row } = {
     heartbeatFailed,
     silence: ignore,
     durableAdvanced,
+    pauseOrdered,
     woken: (turn) => {
       if (turn.nowMs >= turn.state.retryAtMs) turn.greet(false);
       else turn.heartbeat();
@@ -906,6 +930,7 @@ const table: { readonly [C in Condition]: Row } = {
     heartbeatFailed,
     silence: ignore,
     durableAdvanced,
+    pauseOrdered,
     woken: (turn) => turn.heartbeat(),
     closed: close,
   },

@@ -15,6 +15,7 @@ import {
 import type { Frame } from "../../protocol/frame.ts";
 import { buildGapFrame, frameHeaderBytes } from "../../protocol/frame.ts";
 import { joinFrames } from "../../protocol/frame-join.ts";
+import type { StandingOrder } from "../../protocol/group-life.ts";
 import type {
   ChainPosition,
   ChainValue,
@@ -60,6 +61,8 @@ export interface ShipSource {
   headSequence(): Sequence;
   /** Oldest position of a standby that could be proven: the head, or before it where records were dropped. */
   floorSequence(): Sequence;
+  /** Null: records are shipped. Who asked for something else; `pauseChanged` is called when it changes. */
+  pause(): StandingOrder | null;
   /** Newest position of a client's that is answered, shipped or not. */
   answered(): { readonly sequence: Sequence; readonly dataBytesTotal: number };
   /** Consecutive frames from the one that holds `from` on, about `rawBytesMax` bytes, at least one. */
@@ -157,7 +160,13 @@ export class Shipper {
       linkChanged: (up) => listener.linkChanged(up),
     });
     this.#noteDurable();
+    this.pauseChanged();
     this.#dispatch({ kind: "started" });
+  }
+
+  /** What `ShipSource.pause` says has changed. */
+  pauseChanged(): void {
+    this.#dispatch({ kind: "pauseOrdered", paused: this.#options.source.pause() !== null });
   }
 
   /** The journal's durable position moved. Cheap: calls within one turn of the event loop are one step. */
@@ -432,12 +441,14 @@ export class Shipper {
     const { source, link, clock, log } = this.#options;
     // Taken at the last moment: the gateway states a loss by it.
     const answered = source.answered();
+    const paused = source.pause();
     const heartbeat: Heartbeat = {
       lineage: this.#context.lineage,
       token: source.token,
       answered: answered.sequence,
       dataBytesTotal: answered.dataBytesTotal,
       wallMs: Math.max(0, Math.floor(clock.wallMs())),
+      ...(paused === null ? {} : { paused }),
     };
     const sentMs = clock.monotonicMs();
     try {

@@ -160,6 +160,7 @@ const document: StandbyDocument = {
   volumes: [{ number: 0, name: "data", sizeBytes: 4096, imagePath: "/x" }],
   phase: "standing",
   failover: null,
+  retired: null,
   incomplete: null,
 };
 const facts: PlanFacts = {
@@ -175,6 +176,7 @@ const facts: PlanFacts = {
   trouble: null,
   heard: { atMs: 1_700_000_001_000, answered: 13, dataBytesTotal: 53_248 },
   silenceMs: 60_000,
+  retired: false,
   agent: true,
 };
 

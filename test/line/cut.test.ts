@@ -54,6 +54,7 @@ function shipSource(from: Source): ShipSource {
     durable,
     headSequence: () => 0,
     floorSequence: () => 0,
+    pause: () => null,
     answered: durable,
     frames: async (first) => from.frames.filter((frame) => frame.last >= first),
     chainAt: async (sequence) =>

@@ -94,7 +94,17 @@ const messages: readonly (readonly [string, (body: Uint8Array) => object, readon
       { kind: "refused", code: "X", message: "" },
     ],
   ],
-  ["heartbeat", parseHeartbeat, [{ lineage, token, answered: 812, dataBytesTotal: 4096, wallMs: 1 }]],
+  [
+    "heartbeat",
+    parseHeartbeat,
+    [
+      { lineage, token, answered: 812, dataBytesTotal: 4096, wallMs: 1 },
+      {
+        ...{ lineage, token, answered: 812, dataBytesTotal: 4096, wallMs: 1 },
+        paused: { by: "carol@berlin", reason: "the rack moves", atMs: 5 },
+      },
+    ],
+  ],
   [
     "heartbeat answer",
     parseHeartbeatAnswer,

@@ -6,6 +6,7 @@ import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { test } from "node:test";
+import type { RetiredStatus, RetirePlan } from "../../protocol/retirement.ts";
 import type { SiteStatus } from "../../protocol/status.ts";
 import type { Answer, Asked } from "./bench-stand.ts";
 import { cli, errorLine, fakeDaemon, initialised } from "./bench-stand.ts";
@@ -349,6 +350,72 @@ test("group create and resume ask for the name and say what was accepted", async
     path: "/v1/groups/app/resume",
     body: { acceptUnflushed: true },
   });
+});
+
+test("group pause says who paused it and why; the screen says so, whatever is worse", async (context) => {
+  const paused = { since: owner.since, by: "carol@berlin", reason: "the rack moves" };
+  const reason = { code: "PAUSED", message: "replication was paused by carol@berlin" };
+  const risky = { ...owner, state: "at-risk" as const, reason, paused };
+  const { config, asked } = await stand(context, () => ({ json: risky }));
+  const env = { USER: "carol" };
+  const words = ["group", "pause", "app", "--reason", "the rack moves", ...config];
+  assert.equal((await cli(words, { typed: "no", env })).exit, 6);
+  const ran = await cli(words, { typed: "app", env });
+  assert.equal(ran.exit, 0, ran.err);
+  assert.match(ran.out, /paused by carol@berlin \(PAUSED\)/);
+  const [{ method, path, body }] = asked as [Asked];
+  assert.deepEqual([asked.length, method, path], [1, "POST", "/v1/groups/app/pause"]);
+  const { by, reason: why } = body as { by: string; reason: string };
+  assert.match(by, /^carol@/);
+  assert.equal(why, "the rack moves");
+  const dry = await cli([...words, "--dry-run"], { env });
+  assert.deepEqual([dry.exit, asked.length], [0, 1]);
+});
+
+const retirePlan: RetirePlan = {
+  ...{ group: "app", site: "primary", part: "owner", sequence: 812 },
+  loss: { writes: 6, bytes: 24_576 },
+  images: [{ volume: "data", path: "/srv/data.img" }],
+  deletable: ["/srv/agent/app/journal-1"],
+  steps: ["close the exports"],
+  checks: [
+    { id: "NOT_ACKNOWLEDGED", outcome: "fail", message: "the standby lacks 6 writes", forcible: true },
+  ],
+};
+
+test("group retire shows the plan, is refused unless forced, asks for the name, and finds the role that has it", async (context) => {
+  const retired: RetiredStatus = {
+    ...{ since: owner.since, by: "carol@berlin", reason: "", sequence: 812 },
+    ...{ loss: retirePlan.loss, images: retirePlan.images, deletable: retirePlan.deletable },
+  };
+  let groups: SiteStatus["groups"] = [owner];
+  const { config, asked } = await stand(context, ({ method, path }) => {
+    if (path === "/v1/status") return { json: site(groups) };
+    return method === "GET" ? { json: retirePlan } : { lines: [{ type: "result", result: retired }] };
+  });
+  const words = ["group", "retire", "app", ...config];
+  const dry = await cli([...words, "--dry-run"]);
+  assert.equal(dry.exit, 6, "what would be refused");
+  assert.match(dry.out, /lacks 6 writes \(--force passes over it\)/);
+  assert.match(dry.out, /data +\/srv\/data\.img/);
+  const refused = await cli([...words, "--json"], { typed: "app" });
+  assert.deepEqual([refused.exit, errorLine(refused)["id"]], [6, "NOT_ACKNOWLEDGED"]);
+  assert.equal((await cli([...words, "--force"], { typed: "yes" })).exit, 6);
+  assert.ok(asked.every(({ method }) => method === "GET"));
+  const done = await cli([...words, "--force", "--json"], { typed: "app" });
+  assert.equal(done.exit, 0, done.err);
+  assert.deepEqual(JSON.parse(done.out), { group: "app", retired });
+  assert.equal(asked.at(-1)?.path, "/v1/groups/app/agent/retire");
+  groups = [standby];
+  await cli([...words, "--force"], { typed: "app" });
+  assert.equal(asked.at(-1)?.path, "/v1/groups/app/gateway/retire");
+  groups = [{ ...owner, state: "retired", retired }];
+  const again = await cli(words);
+  assert.deepEqual([again.exit, asked.at(-1)?.path], [0, "/v1/status"]);
+  assert.match(again.out, /was retired here by carol@berlin/);
+  const status = await cli(["status", "app", "--exit-code", ...config]);
+  assert.equal(status.exit, 0, "nobody has to look after it");
+  assert.match(status.out, /disk data +\/srv\/data\.img/);
 });
 
 test("watch writes plain lines without a terminal, also while the daemon is away", async (context) => {

@@ -29,6 +29,8 @@ export const owner: OwnerStatus = {
   members: [],
   scan: null,
   overflow: null,
+  paused: null,
+  retired: null,
   history: null,
   volumes: [{ volume: "data", sizeBytes: 67_108_864 }],
 };
@@ -59,6 +61,8 @@ export const standby: StandbyStatus = {
   drills: [],
   intake: { bytes: 0, maxBytes: 8_589_934_592 },
   lastHeard: { time: "2026-03-02T10:14:07.000Z", answered: 812, dataBytesTotal: 1 },
+  paused: null,
+  retired: null,
   volumes: owner.volumes,
 };
 

@@ -112,8 +112,12 @@ export const documentsTarget: FuzzTarget = {
       between: [],
       initial: "zeroes",
       unflushedAcceptedIn: null,
+      paused: null,
+      retired: null,
       fenced: null,
     };
+    const order = { by: "carol", reason: "gone", atMs: 7 };
+    const loss = { writes: 2, bytes: 8192 };
     const fenced = { by: token, atMs: 1, written: 2, acknowledged: 1 };
     const standby = { version: 1, group: "erp", lineage, token, genesis: chain, volumes, phase: "standing" };
     const sealed = { sealed: 9, chain, dataBytesTotal: 1, pointTimeMs: 2 };
@@ -138,6 +142,9 @@ export const documentsTarget: FuzzTarget = {
         incomplete: { purpose: "resync", since: 5, until: null, scan: null, seen: 7, holds: "unknown" },
       },
       heard,
+      { ...state, paused: order },
+      { ...state, role: "retired", retired: { ...order, written: 9, acknowledged: 7, loss } },
+      { ...standby, failover: null, retired: { ...order, seal, loss } },
     ].map(json);
   },
   run(input) {

@@ -24,6 +24,8 @@ function state(role: AgentRole, epoch = 1, owner = "primary"): AgentGroupState {
     standby: "dr",
     unflushedMayBeLost: false,
     unflushedAcceptedIn: null,
+    paused: null,
+    retired: null,
     fenced: null,
   };
 }
@@ -104,6 +106,17 @@ test("an owner asks once, and serves when nobody answers", () => {
 test("an owner that comes back after a failover is fenced before it serves", () => {
   assert.equal(decide({ state: state("owner"), peer: knows(2, "dr") }), "fence");
   assert.equal(decide({ state: state("fenced"), peer: "not-asked" }), "stay-fenced");
+});
+
+test("what is retired stays retired, whatever the other site says, a hand-over brings, or an operator orders", () => {
+  const peers: PeerAnswer[] = ["not-asked", "unreachable", unknown, knows(1, "primary"), knows(2, "dr")];
+  for (const peer of peers) {
+    for (const createOrdered of [false, true]) {
+      const facts = { state: state("retired"), peer, createOrdered };
+      assert.equal(decide(facts), "stay-retired");
+      assert.equal(decide({ ...facts, handover: handover(5, "primary") }), "stay-retired");
+    }
+  }
 });
 
 test("equal epochs of two owners, and two histories, stop", () => {

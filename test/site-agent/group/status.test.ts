@@ -15,6 +15,8 @@ function facts(change: Partial<OwnerFacts>): OwnerFacts {
     hold: null,
     unflushedMayBeLost: false,
     standby: "b",
+    paused: null,
+    retired: null,
     shipStopped: null,
     attached: true,
     firstSync: false,

@@ -197,6 +197,7 @@ const events: { readonly [K in ShipEventKind]: (play: Play) => Extract<ShipEvent
   heartbeatFailed: () => ({ kind: "heartbeatFailed", code: "PEER_UNREACHABLE" }),
   silence: () => ({ kind: "silence" }),
   durableAdvanced: () => ({ kind: "durableAdvanced", durable: 30, dataBytesTotal: 1 }),
+  pauseOrdered: () => ({ kind: "pauseOrdered", paused: true }),
   woken: () => ({ kind: "woken" }),
   closed: () => ({ kind: "closed" }),
 };
@@ -213,6 +214,7 @@ const still = (condition: Condition): { readonly [K in ShipEventKind]: Condition
   heartbeatFailed: condition,
   silence: condition,
   durableAdvanced: condition,
+  pauseOrdered: condition,
   woken: condition,
   closed: condition,
 });
@@ -467,6 +469,39 @@ test("sent, answered with nothing, and silent about it: the watchdog greets agai
 });
 
 /** A number that none of the faults below answers to. */
+test("SH13: a pause gives up what is on its way, keeps heartbeats, and resuming goes on behind what is acknowledged", () => {
+  const play = new Play().attach(20, 10);
+  const id = play.send(15);
+  const paused = play.on({ kind: "pauseOrdered", paused: true });
+  assert.deepEqual(paused.effects, [{ kind: "abortBatch", id }]);
+  assert.deepEqual([play.state.condition, play.state.sendNext], ["attached", 11]);
+  const first = { kind: "alive", durable: 10, applied: 10, stopped: null } as const;
+  play.on({ kind: "heartbeatAnswered", answer: first, roundTripMs: 1 });
+  play.effects = [];
+  for (let round = 0; round < 30; round += 1) {
+    play.on({ kind: "durableAdvanced", durable: 21 + round, dataBytesTotal: 1 });
+    play.on({ kind: "woken" }, 500);
+    if (play.effects.some(({ kind }) => kind === "sendHeartbeat")) {
+      // All of the batch that was given up had arrived.
+      const answer = { kind: "alive", durable: 15, applied: 15, stopped: null } as const;
+      play.on({ kind: "heartbeatAnswered", answer, roundTripMs: 1 });
+    }
+  }
+  const kinds = new Set(play.effects.map(({ kind }) => kind));
+  assert.deepEqual(kinds, new Set(["sendHeartbeat", "reportAcknowledged"]));
+  play.on({ kind: "pauseOrdered", paused: false });
+  assert.equal(play.order("readBatch").from, 16);
+});
+
+test("SH13: a group that is paused greets, attaches and sends nothing", () => {
+  const play = new Play();
+  play.on({ kind: "pauseOrdered", paused: true });
+  play.attach(20, 10);
+  play.on({ kind: "woken" }, context.collectMs + 1);
+  assert.equal(play.state.condition, "attached");
+  assert.ok(play.effects.every(({ kind }) => kind !== "readBatch"));
+});
+
 const noFault = 3;
 
 /**
@@ -499,12 +534,14 @@ class World {
           this.hellos.push({ id: effect.id, create: effect.create });
           break;
         case "readBatch":
+          assert.ok(!this.play.state.paused, "SH13: nothing is sent while paused");
           assert.ok(effect.through <= this.durable, "SH2: nothing undurable is sent");
           assert.ok(effect.from > this.play.state.acknowledged, "SH7: nothing acknowledged is sent again");
           this.reads.push({ id: effect.id, from: effect.from, through: effect.through });
           this.kept.add(effect.id);
           break;
         case "resendBatch":
+          assert.ok(!this.play.state.paused, "SH13: nothing is sent again while paused");
           assert.ok(this.kept.has(effect.id), "SH8: what is sent again was kept");
           this.open(effect.id);
           break;
@@ -646,6 +683,7 @@ class World {
         });
       default:
         if (fault % 11 === 0) return this.event({ kind: "silence" });
+        if (fault % 19 === 7) return this.event({ kind: "pauseOrdered", paused: pick % 4 !== 1 });
         if (fault % 17 === 3 && play.state.condition === "greeting")
           return this.event({ kind: "helloFailed", id: 1, code: "OLD" });
         return this.wake();
@@ -678,6 +716,7 @@ test("properties: in any conversation the invariants hold, and when the faults s
       world.event({ kind: "started" });
       for (const [pick, fault] of script) world.happen(pick, fault);
       assert.ok(!["stopped", "superseded", "closed"].includes(world.play.state.condition), "no false alarm");
+      world.event({ kind: "pauseOrdered", paused: false });
       // The faults stop: everything that is asked is answered, in a fixed order.
       for (let turn = 0; turn < 2_000 && world.play.state.acknowledged < world.durable; turn += 1) {
         for (const pick of [1, 2, 3, 4]) world.happen(pick, noFault);

@@ -3,6 +3,7 @@ import { genesisChain } from "../../../protocol/chain.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { buildFrame } from "../../../protocol/frame.ts";
 import { sliceFrame } from "../../../protocol/frame-split.ts";
+import type { StandingOrder } from "../../../protocol/group-life.ts";
 import type { ChainValue, Sequence, Token, VolumeEntry } from "../../../protocol/ids.ts";
 import type { BlockRecord } from "../../../protocol/record.ts";
 import type { ShipSource } from "../../../site-agent/ship/shipper.ts";
@@ -21,6 +22,7 @@ export class MemorySource implements ShipSource {
   head = 0;
   /** Oldest position that can be proven where frames were dropped; the head unless set. */
   floor: Sequence | undefined;
+  paused: StandingOrder | null = null;
   /** First and last of the gaps that the shipper wanted to tell of. */
   readonly declared: [Sequence, Sequence][] = [];
 
@@ -67,6 +69,10 @@ export class MemorySource implements ShipSource {
 
   headSequence(): Sequence {
     return this.head;
+  }
+
+  pause(): StandingOrder | null {
+    return this.paused;
   }
 
   answered() {

@@ -83,6 +83,8 @@ class Bench {
       standby: null,
       unflushedMayBeLost: false,
       unflushedAcceptedIn: null,
+      paused: null,
+      retired: null,
       fenced: null,
     };
   }
