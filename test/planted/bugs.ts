@@ -7,6 +7,7 @@ import { formatBugs } from "./bugs/formats.ts";
 import { imageBugs } from "./bugs/image.ts";
 import { intakeBugs } from "./bugs/intake.ts";
 import { journalBugs } from "./bugs/journal.ts";
+import { lifeBugs } from "./bugs/life.ts";
 import { nbdBugs } from "./bugs/nbd.ts";
 import { overflowBugs } from "./bugs/overflow.ts";
 import { ownerBugs } from "./bugs/owner.ts";
@@ -30,4 +31,5 @@ export const plantedBugs: readonly PlantedBug[] = [
   ...overflowBugs,
   ...evidenceBugs,
   ...failoverBugs,
+  ...lifeBugs,
 ];

@@ -37,6 +37,11 @@ export class NotedWriter {
     }
   }
 
+  /** Data in the first `count` writes. */
+  contentBytes(count: number): number {
+    return this.writes.slice(0, count).reduce((sum, { data }) => sum + data.length, 0);
+  }
+
   /** The volume after the first `count` writes. */
   contentAfter(count: number): Buffer {
     const content = Buffer.alloc(this.#sizeBytes);
