@@ -457,7 +457,8 @@ export class StandbyGroup implements FailoverGround {
 
   /** The check of our before-images that belongs to a verify of the owner; begins it, and is asked until it has ended. */
   historyCheck(ask: HistoryAsk): Promise<HistoryCheckAnswer> {
-    return this.#askedOfPast(ask, (past) => past.checkFor(ask.after, this.scanBytesPerSecond));
+    const digest = ask.digestAt === undefined ? undefined : { group: this.name, end: ask.digestAt };
+    return this.#askedOfPast(ask, (past) => past.checkFor(ask.after, this.scanBytesPerSecond, digest));
   }
 
   /** What the open past answers to the owner; a refusal where there is none, or it fails. */

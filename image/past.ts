@@ -27,12 +27,15 @@ import { HistoryChecker } from "./history-check.ts";
 import type { AppliedPosition } from "./marker.ts";
 import { PointDigests } from "./point-digests.ts";
 import { bucketPoints, PointTable } from "./point-table.ts";
+import { VerifyDigest } from "./verify-digest.ts";
 
 /**
  * Between two looks at what may be given back, ms: each may log and ask the file system. The history may be longer than
  * its limit by what is captured in between.
  */
 const retainIntervalMs = 1_000;
+/** Pace of a digest that nobody ordered where scans have none, bytes/s: apply reads and writes the same disk. */
+const digestBytesPerSecondMax = 256 * 1024 * 1024;
 /** Points read from the index at once while they are counted. */
 const countPoints = 1_024;
 
@@ -145,6 +148,7 @@ export class Past {
   readonly #counted: Promise<void>;
   readonly #checker: HistoryChecker | undefined;
   readonly #digests: PointDigests | undefined;
+  #verifyDigest: VerifyDigest | undefined;
   #isCounted = false;
   #retainedMs = Number.NEGATIVE_INFINITY;
   readonly #views = new Set<BlockDevice>();
@@ -280,11 +284,20 @@ export class Past {
     bytesPerSecond: number | null,
     onProgress: (doneBytes: number, totalBytes: number) => void,
   ): Promise<PointDigest> {
-    const point = await this.find(choice);
+    return this.#digestAt(group, await this.find(choice), bytesPerSecond, onProgress);
+  }
+
+  #digestAt(
+    group: string,
+    point: AppliedPosition,
+    bytesPerSecond: number | null,
+    onProgress: (doneBytes: number, totalBytes: number) => void,
+  ): Promise<PointDigest> {
     if (this.#digests === undefined) throw pointClosed();
     return this.#digests.make({
       group,
       point,
+      oldest: this.#history?.oldest?.sequence ?? 0,
       time: labelOf(point),
       volumes: this.volumes,
       openView: (volume) => this.openView(volume, point.sequence),
@@ -293,11 +306,31 @@ export class Past {
     });
   }
 
-  /** The check of the before-images that belongs to the verify named so; begun unless it is there. */
-  async checkFor(verify: Sequence, bytesPerSecond: number | null): Promise<HistoryCheckState> {
+  /**
+   * The check of the before-images that belongs to the verify named so; begun unless it is there. `digest`: of a verify that
+   * found nothing; the first point at or behind its end gets its digest then, and that counts as a part of the check.
+   */
+  async checkFor(
+    verify: Sequence,
+    bytesPerSecond: number | null,
+    digest?: { readonly group: string; readonly end: Sequence },
+  ): Promise<HistoryCheckState> {
     if (this.#checker === undefined || this.#history?.captured === undefined) return { kind: "none" };
     if (this.#closed) throw pointClosed();
-    return this.#checker.ask(verify, bytesPerSecond);
+    const state = await this.#checker.ask(verify, bytesPerSecond);
+    if (state.kind !== "done" || digest === undefined) return state;
+    const rest = await this.#verifyDigestOf(digest.group, bytesPerSecond).ask(digest.end);
+    return rest === null ? state : { kind: "running", ...rest };
+  }
+
+  #verifyDigestOf(group: string, bytesPerSecond: number | null): VerifyDigest {
+    this.#verifyDigest ??= new VerifyDigest({
+      pointFrom: async (sequence) => (await this.points(sequence, bucketPoints))[0],
+      make: (point, onProgress) =>
+        this.#digestAt(group, point, bytesPerSecond ?? digestBytesPerSecondMax, onProgress),
+      log: this.#log,
+    });
+    return this.#verifyDigest;
   }
 
   /** Reads the before-images through. OperationalErrors `POINTS_NONE`, `POINT_CLOSED`, those of `History.verify`. */

@@ -15,7 +15,7 @@ import { errorText } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import type { AppliedPosition } from "./marker.ts";
 
-/** Kept, newest first: 256 volumes of some 110 bytes each make 30 KiB of one, below the 1 MiB of a document. */
+/** Kept, newest first, those of points that are gone last: 256 volumes of some 110 bytes each make 30 KiB of one, below the 1 MiB of a document. */
 const digestsMax = 24;
 const fileName = "digests.json";
 
@@ -28,6 +28,8 @@ export interface DigestView {
 export interface DigestOrder {
   readonly group: string;
   readonly point: AppliedPosition;
+  /** The oldest point that can be opened: digests of older ones make room first. */
+  readonly oldest: Sequence;
   /** The label of the point. */
   readonly time: string | null;
   readonly volumes: readonly VolumeEntry[];
@@ -114,7 +116,7 @@ export class PointDigests {
       ...{ chain: bytesToHex(point.chain), volumes },
     };
     const made: PointDigest = { ...content, digest: pointDigest(content) };
-    await this.#keep(made);
+    await this.#keep(made, order.oldest);
     return made;
   }
 
@@ -126,9 +128,11 @@ export class PointDigests {
     });
   }
 
-  #keep(made: PointDigest): Promise<void> {
+  #keep(made: PointDigest, oldest: Sequence): Promise<void> {
     const kept = this.#writing.then(async () => {
-      this.#kept = [made, ...this.#kept].slice(0, digestsMax);
+      const there = this.#kept.filter(({ sequence }) => sequence >= oldest);
+      const gone = this.#kept.filter(({ sequence }) => sequence < oldest);
+      this.#kept = [made, ...there, ...gone].slice(0, digestsMax);
       await writeDocument(this.#disk, this.#path, { version: 1, digests: this.#kept });
     });
     this.#writing = kept.catch(() => undefined);

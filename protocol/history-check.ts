@@ -3,7 +3,7 @@
  * and the owner's results, and the asking for it. Pure. Bounded, so that the fullest record fits one control message.
  */
 import type { ScanAnswer, ScanAsk } from "./control.ts";
-import { controlBytesMax, parseScanAnswer } from "./control.ts";
+import { controlBytesMax, parseScanAnswer, parseScanAsk } from "./control.ts";
 import { countOf, fieldsOf, malformed, nullOr, parseFields, textOf } from "./fields.ts";
 import type { Sequence, VolumeNumber } from "./ids.ts";
 import { blockBytes } from "./ids.ts";
@@ -62,7 +62,18 @@ export type HistoryCheckAnswer =
   | Extract<ScanAnswer, { readonly kind: "unknown" | "superseded" | "conflict" | "refused" }>;
 
 /** Asks for the check that belongs to the verify named `after` (its begin): begins it where there is none yet. */
-export type HistoryAsk = ScanAsk;
+export interface HistoryAsk extends ScanAsk {
+  /** End of that verify, which found nothing: the digest of the first point there or behind is made as well. Absent: none. */
+  readonly digestAt?: Sequence;
+}
+
+export function parseHistoryAsk(body: Uint8Array): HistoryAsk {
+  const { digestAt } = parseFields(body, controlBytesMax);
+  return {
+    ...parseScanAsk(body),
+    ...(digestAt === undefined ? {} : { digestAt: countOf(digestAt, "digest at") }),
+  };
+}
 
 /** At most `rangesOfChunkMax` ranges, or one of each volume, that hold all the given ones. */
 export function fewRanges(ranges: readonly BlockSpan[]): BlockSpan[] {

@@ -9,6 +9,7 @@ import {
   parseScanAsk,
   wanRoutes,
 } from "../../protocol/control.ts";
+import { parseHistoryAsk } from "../../protocol/history-check.ts";
 import type { Token } from "../../protocol/ids.ts";
 import type { HttpAnswer, HttpRequest, Route } from "../../runtime/http.ts";
 import type { Log } from "../../runtime/log.ts";
@@ -65,7 +66,7 @@ export function wanRoutesOf(groups: ReadonlyMap<string, StandbyGroup>, log: Log)
     {
       method: "POST",
       pattern: wanRoutes.historyCheck(":group"),
-      run: asked(parseScanAsk, (group, ask) => group.historyCheck(ask)),
+      run: asked(parseHistoryAsk, (group, ask) => group.historyCheck(ask)),
     },
     {
       method: "POST",

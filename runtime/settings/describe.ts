@@ -38,7 +38,10 @@ export function describeSettings(settings: Settings): unknown {
               maxBytes: formatSizeExact(group.history.bytesMax),
             },
             onMismatch: group.scan.onMismatch,
-            scan: { rate: formatRateExact(group.scan.bytesPerSecond) },
+            scan: {
+              rate: formatRateExact(group.scan.bytesPerSecond),
+              digest: group.scan.digestsPoints === true ? "on" : "off",
+            },
           },
           schedule: group.scan.verifyCron === null ? {} : { verify: group.scan.verifyCron },
         },

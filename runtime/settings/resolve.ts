@@ -163,7 +163,12 @@ class Resolver {
       rpo: { ageMs: rpo.age ?? null, bytes: rpo.bytes ?? null },
       overflow,
       history: { windowMs: history.window, bytesMax: history.maxBytes },
-      scan: { bytesPerSecond: scan.rate, verifyCron: group.schedule.verify ?? null, onMismatch },
+      scan: {
+        bytesPerSecond: scan.rate,
+        verifyCron: group.schedule.verify ?? null,
+        onMismatch,
+        digestsPoints: scan.digest === "on",
+      },
     };
   }
 

@@ -171,6 +171,11 @@ const group = z.strictObject({
           rate: rate
             .prefault("64MiB/s")
             .describe("what a scan reads at most; a consistency check a quarter of it while clients write"),
+          digest: choice(["off", "on"])
+            .default("off")
+            .describe(
+              "on: a verify without a difference is followed by a digest of the standby's point at its end",
+            ),
         })
         .prefault({}),
     })

@@ -62,6 +62,8 @@ export interface HistorySettings {
 export interface ScanSettings {
   /** What a verify does with what it finds to differ. */
   readonly onMismatch: "report" | "repair";
+  /** A verify that found nothing is followed by a digest of the point at its end. Absent: it is not. */
+  readonly digestsPoints?: boolean;
   /** What a scan reads at most, bytes/s; null: as fast as it may. */
   readonly bytesPerSecond: number | null;
   /** When standby and owner are compared, in UTC; null: when ordered. */

@@ -123,6 +123,7 @@ export class OwnedGroup implements RecordSink {
       paths,
       bytesPerSecond: settings.scan.bytesPerSecond,
       onMismatch: settings.scan.onMismatch,
+      digestsPoints: settings.scan.digestsPoints === true,
       clock,
       log,
       link,

@@ -49,6 +49,8 @@ export interface GroupScansWorld {
   readonly bytesPerSecond: number | null;
   /** What a verify does with what it found to differ. */
   readonly onMismatch: "report" | "repair";
+  /** A verify that found nothing is followed by the digest of the point at its end; default: not. */
+  readonly digestsPoints?: boolean;
   readonly clock: Clock;
   readonly log: Log;
   readonly link: Line | null;
@@ -568,9 +570,20 @@ export class GroupScans {
   async #askHistory(ground: ScanGround, after: Sequence): Promise<HistoryCheckAnswer | "absent" | null> {
     const { link, group, room } = this.#world;
     if (link === null || room()?.code === "NOT_ATTACHED") return null;
-    const ask: HistoryAsk = { lineage: ground.lineage, token: ground.token, after };
+    const digestAt = this.#world.digestsPoints === true ? this.#cleanEndOf(after) : null;
+    const ask: HistoryAsk = {
+      ...{ lineage: ground.lineage, token: ground.token, after },
+      ...(digestAt === null ? {} : { digestAt }),
+    };
     const reply = await link.control("POST", wanRoutes.historyCheck(group), ask);
     return reply.status === 404 ? "absent" : parseHistoryCheckAnswer(reply.body);
+  }
+
+  /** Where the verify named so ended without a difference; null: it did not. */
+  #cleanEndOf(verify: Sequence): Sequence | null {
+    const result = this.#results.find(({ begin }) => begin === verify);
+    if (result === undefined || result.differingBlocks + result.unreadableBlocks > 0) return null;
+    return result.end;
   }
 
   async #historyKnown(verify: Sequence, history: VerifyResult["history"]): Promise<void> {

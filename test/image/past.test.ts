@@ -32,13 +32,17 @@ let nowMs = 0;
 let freeBytes = 2 ** 40;
 let bytesMax = 2 ** 30;
 let log: Log = silentLog;
+let rests: "last for ever" | "are over at once" = "last for ever";
 let source: FrameSource;
 let copies: Map<number, Uint8Array[]>;
 let image: GroupImage;
 let past: Past;
 
 const clock: Clock = {
-  after: () => ({ cancel() {} }),
+  after: (_delayMs, run) => {
+    if (rests === "are over at once") setImmediate(run);
+    return { cancel() {} };
+  },
   monotonicMs: () => nowMs,
   wallMs: () => nowMs,
 };
@@ -115,6 +119,7 @@ beforeEach(async () => {
   freeBytes = 2 ** 40;
   bytesMax = 2 ** 30;
   log = silentLog;
+  rests = "last for ever";
   source = new FrameSource(origin);
   copies = new Map([[0, volumes.map(() => new Uint8Array(sizeBytes))]]);
   await open();
@@ -254,6 +259,33 @@ test("a check belongs to the verify that asked for it, outlasts a restart, and l
   await write(30);
   assert.ok(!existsSync(damagedPath()), "the damaged segment was given back");
   assert.deepEqual([past.status?.check?.damagedChunks, past.status?.check?.code], [0, null]);
+});
+
+test("a verify that found nothing is followed by the digest of the first point at its end, once, whatever restarts", async () => {
+  await write(20);
+  rests = "are over at once";
+  const list = await past.points(0, 100);
+  const at = list[8]!;
+  // Its end lies in the middle of a step.
+  const digest = { group: "erp", end: list[7]!.sequence + 1 };
+  const ended = () =>
+    until("the digest", async () =>
+      (await past.checkFor(7, null, digest)).kind === "done" ? true : undefined,
+    );
+  await ended();
+  const made = await past.digestOf(at);
+  assert.match(made ?? "", /^[0-9a-f]{64}$/);
+  for (const point of list) assert.equal(await past.digestOf(point), point === at ? made : undefined);
+  await write(3);
+  await close();
+  await open();
+  await ended();
+  assert.equal(await past.digestOf(at), made, "it is kept");
+  assert.equal(
+    (await past.digest("erp", { kind: "sequence", sequence: at.sequence }, null, () => {})).digest,
+    made,
+  );
+  assert.equal((await past.checkFor(7, null)).kind, "done", "one that is not asked for is not made");
 });
 
 test("closing does not wait for the pace of a check, and the next ask begins it anew", async () => {

@@ -51,6 +51,8 @@ export interface TwoSitesOptions {
   readonly dataDirs?: Partial<Readonly<Record<SiteName, string>>>;
   /** Free space that journal and intake leave, e.g. `64MiB`. */
   readonly reserve?: string;
+  /** Further lines of `protection` of the group `erp`. */
+  readonly protection?: readonly string[];
   /** Puts words before the command of a site, asked at each start: a limit, a namespace, a tracer. */
   readonly launch?: (site: SiteName) => readonly string[];
 }
@@ -432,7 +434,12 @@ function configText(
       listen: 127.0.0.1:${ports[name].gateway}
       url: "https://127.0.0.1:${url}"
       intake: { maxBytes: ${logBytes}, reserve: ${reserve} }`;
-  const group = (name: string, settings: OtherGroup, images: TwoSitesOptions["images"] = {}) => {
+  const group = (
+    name: string,
+    settings: OtherGroup,
+    images: TwoSitesOptions["images"] = {},
+    more: readonly string[] = [],
+  ) => {
     const volumes = Object.entries(settings.volumes).map(([volume, bytes]) => {
       const image = images[volume];
       return `      ${volume}: { size: ${bytes}B${image === undefined ? "" : `, image: ${image}`} }`;
@@ -446,12 +453,12 @@ ${volumes.join("\n")}
     protection:
       level: async
       durability: ${settings.durability ?? "flush"}
-      rpo: { age: 5s, bytes: 256MiB, onBreach: alert }`;
+      rpo: { age: 5s, bytes: 256MiB, onBreach: alert }${more.map((line) => `\n      ${line}`).join("")}`;
   };
   const others = Object.entries(options.otherGroups ?? {}).map(([name, settings]) => group(name, settings));
   return `version: 1
 sites:${site("primary", ports.primary.gateway)}${site("dr", dialled)}
-groups:${group(groupName, options, options.images)}${others.join("")}
+groups:${group(groupName, options, options.images, options.protection)}${others.join("")}
 links:
   - between: [primary, dr]
     limit: ${limit}
