@@ -38,8 +38,11 @@ export const wanRoutes = {
   historyCheck: (group: string) => `/v1/groups/${group}/history-check`,
 } as const;
 
-/** Every control body and answer, either way, is at most this long. */
-export const controlBytesMax = 64 * 1024;
+/**
+ * Every control body and answer, either way, is at most this long. The longest is a hello with three tables of 256
+ * volumes, some 120 characters each at most: 92 KiB.
+ */
+export const controlBytesMax = 128 * 1024;
 /** The agent sends a heartbeat this often, ms; promise 8 and the 10 s bound on a silent peer rest on it. */
 export const heartbeatIntervalMs = 1_000;
 /** No sign of life (answered heartbeat, answered batch, body progress) for this long: the link is down, ms. */
@@ -61,7 +64,12 @@ export interface GroupKnowledge {
 export interface Hello {
   readonly lineage: Lineage;
   readonly token: Token;
+  /** The sender's table at `durable`. A standby's may be behind it, with the changes still to come; never ahead. */
   readonly volumes: readonly VolumeEntry[];
+  /** The table that the history began with: with the lineage it gives `genesis`. Absent: `volumes`. */
+  readonly founding?: readonly VolumeEntry[];
+  /** The whole table that the sender would like to change to; absent: none. Asks whether the standby is ready for it. */
+  readonly wanted?: readonly VolumeEntry[];
   /** Newest durable position of the sender. */
   readonly durable: PositionJson;
   /** Data bytes of the sender's history before sequence 1 of its log; only meaningful with `create`. */
@@ -73,6 +81,9 @@ export interface Hello {
 }
 
 export type StandbyLack = "empty" | "unknown" | "resync";
+
+/** `ready`, or what stands against a change of the table; `code` is stable. */
+export type WantedAnswer = "ready" | { readonly code: string; readonly message: string };
 
 /** `at` is the gateway's durable position: the sender must find the same chain value at that sequence. */
 export type HelloAnswer =
@@ -86,6 +97,8 @@ export type HelloAnswer =
        * brought. `unknown`: they may hold anything. `resync`: they lack what gaps stand for. Absent: it lacks nothing.
        */
       readonly lacks?: StandbyLack;
+      /** To `Hello.wanted`: whether this standby could follow such a change now. Absent: not asked, or not understood. */
+      readonly wanted?: WantedAnswer;
     }
   | { readonly kind: "unknown" }
   | { readonly kind: "superseded"; readonly token: Token }
@@ -184,12 +197,18 @@ export function parseHello(body: Uint8Array): Hello {
   return {
     lineage: lineageOf(fields["lineage"]),
     token: tokenOf(fields["token"]),
-    volumes: volumesOf(fields["volumes"], (_, entry) => entry),
+    volumes: tableOf(fields["volumes"]),
+    ...(fields["founding"] === undefined ? {} : { founding: tableOf(fields["founding"]) }),
+    ...(fields["wanted"] === undefined ? {} : { wanted: tableOf(fields["wanted"]) }),
     durable: positionOf(fields["durable"]),
     genesis: chainOf(fields["genesis"]),
     create: fields["create"] === true,
     ...initialOf(fields["initial"]),
   };
+}
+
+function tableOf(value: unknown): VolumeEntry[] {
+  return volumesOf(value, (_, entry) => entry);
 }
 
 function initialOf(value: unknown): { initial?: "data" } {
@@ -257,10 +276,17 @@ export function parseHelloAnswer(body: Uint8Array): HelloAnswer {
         applied: countOf(fields["applied"], "applied"),
         token: tokenOf(fields["token"]),
         ...lackOf(fields["lacks"]),
+        ...(fields["wanted"] === undefined ? {} : { wanted: wantedOf(fields["wanted"]) }),
       };
     default:
       return malformed("kind");
   }
+}
+
+function wantedOf(value: unknown): WantedAnswer {
+  if (value === "ready") return value;
+  const fields = fieldsOf(value, "wanted");
+  return { code: textOf(fields["code"], "code"), message: textOf(fields["message"], "message") };
 }
 
 function lackOf(value: unknown): { lacks?: StandbyLack } {

@@ -1,11 +1,11 @@
 /**
  * Joins frames into longer ones: the chain is per record, so any re-packing of a history verifies. Pure. A database
  * that syncs after every write makes frames of one record; on the line and in the intake log their headers, two thirds
- * of which no codec shrinks, and one put for each would cost more than their content. It never changes a record, and leaves a
- * gap alone.
+ * of which no codec shrinks, and one put for each would cost more than their content. It never changes a record, and leaves
+ * gaps and changes of the volume table alone.
  */
 import type { Frame } from "./frame.ts";
-import { frameBodyBytesTarget, gapOf } from "./frame.ts";
+import { frameBodyBytesTarget, gapOf, volumeChangeOf } from "./frame.ts";
 
 /**
  * The same records in as few frames as their target length allows; `frames` are consecutive. Frames that stand alone
@@ -15,18 +15,17 @@ export function joinFrames(frames: readonly Frame[]): Frame[] {
   const joined: Frame[] = [];
   let run: Frame[] = [];
   let bytes = 0;
-  let isBehindGap = false;
+  let isBehindLone = false;
   for (const frame of frames) {
-    const isGap = gapOf(frame) !== undefined;
-    const isAlone = isGap || isBehindGap;
-    if (run.length > 0 && (isAlone || bytes + frame.body.byteLength > frameBodyBytesTarget)) {
+    const isLone = gapOf(frame) !== undefined || volumeChangeOf(frame) !== undefined;
+    if (run.length > 0 && (isLone || isBehindLone || bytes + frame.body.byteLength > frameBodyBytesTarget)) {
       joined.push(joinRun(run));
       run = [];
       bytes = 0;
     }
     run.push(frame);
     bytes += frame.body.byteLength;
-    isBehindGap = isGap;
+    isBehindLone = isLone;
   }
   if (run.length > 0) joined.push(joinRun(run));
   return joined;

@@ -21,7 +21,7 @@
  *   140           body
  *
  * The raw body is the encoded records one after another. A gap is alone in its frame, and no chain leads over it: its
- * chain value is the owner's word. See docs/formats/frame.md.
+ * chain value is the owner's word. A change of the volume table is alone in its frame too. See docs/formats/frame.md.
  */
 import { strict as assert } from "node:assert";
 import { crc32 } from "node:zlib";
@@ -30,7 +30,7 @@ import { ChainWalker } from "./chain.ts";
 import type { ChainValue, LineageBytes, Sequence } from "./ids.ts";
 import { bytesEqual } from "./ids.ts";
 import { lz4Compress, lz4Decompress } from "./lz4.ts";
-import type { BlockRecord, GapRecord } from "./record.ts";
+import type { BlockRecord, GapRecord, VolumeChangeRecord } from "./record.ts";
 import {
   decodeRecord,
   encodeRecordInto,
@@ -93,6 +93,12 @@ export function gapOf(frame: Frame): GapRecord | undefined {
   return record?.kind === "gap" ? record : undefined;
 }
 
+/** The change of the volume table that `frame` is, or undefined when it holds other records. */
+export function volumeChangeOf(frame: Frame): VolumeChangeRecord | undefined {
+  const record = frame.records[0];
+  return record?.kind === "volumeChange" ? record : undefined;
+}
+
 /** A position in a history, as far as a gap needs it. */
 export interface GapEdge {
   readonly sequence: Sequence;
@@ -138,12 +144,19 @@ export function buildGapFrame({ lineage, after, to, closedAtMs }: BuildGapFrameI
   };
 }
 
-/** Packs records, none of them a gap, into a frame: copies data into one body and walks the chain over it. */
+/**
+ * Packs records, none of them a gap, into a frame: copies data into one body and walks the chain over it. A change of the
+ * volume table must be the only one.
+ */
 export function buildFrame(input: BuildFrameInput): Frame {
   let bodyLength = 0;
   let dataBytes = 0;
   for (const record of input.records) {
     assert(record.kind !== "gap", "a gap is a frame of its own");
+    assert(
+      record.kind !== "volumeChange" || input.records.length === 1,
+      "a change of the table stands alone",
+    );
     bodyLength += recordBytes(record);
     dataBytes += recordDataBytes(record);
   }
@@ -205,8 +218,7 @@ export function encodeFrame(frame: Frame, compression: FrameCompression): Uint8A
 
 /** The 140 header bytes for a body stored in `storedLength` bytes by `codec`. */
 export function encodeFrameHeader(frame: Frame, codec: number, storedLength: number): Uint8Array {
-  const isOfGap = frame.records.some((record) => record.kind === "gap");
-  assert(!isOfGap || frame.count === 1, "a gap stands alone in its frame");
+  assert(frame.count === 1 || !frame.records.some(isAlone), "gaps and changes of the table stand alone");
   const writer = new ByteWriter(frameHeaderBytes)
     .u32(frameMagic)
     .u8(frameVersion)
@@ -224,6 +236,11 @@ export function encodeFrameHeader(frame: Frame, codec: number, storedLength: num
     .put(frame.chainBefore)
     .put(frame.chainAfter);
   return writer.u32(crc32(writer.bytes.subarray(0, frameHeaderBytes - 4))).bytes;
+}
+
+/** True for what shares its frame with nothing. */
+function isAlone(record: BlockRecord): boolean {
+  return record.kind === "gap" || record.kind === "volumeChange";
 }
 
 interface ParsedHeader extends FrameHeader {
@@ -310,6 +327,7 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
       requireGapOf(head, record);
       sequences = record.span;
     } else {
+      if (record.kind === "volumeChange") requireAlone(head);
       walker?.advance(body.subarray(at, end));
     }
     records.push(record);
@@ -342,6 +360,13 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
     body,
     records,
   };
+}
+
+function requireAlone({ count, first }: ParsedHeader): void {
+  if (count === 1) return;
+  throw new RemoteProtocolError("FRAME_VOLUME_CHANGE", `a change of the table among ${count} records`, {
+    first,
+  });
 }
 
 /** A gap stands alone, ends at a number that we can hold, and claims the chain value that its frame ends with. */

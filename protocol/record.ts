@@ -1,14 +1,15 @@
 /**
- * The record: one entry of a group's write order: a change of one volume, a step of a scan, or a gap. Pure.
+ * The record: one entry of a group's write order: a change of one volume's content, a step of a scan, a gap, or a change
+ * of the volume table. Pure.
  *
  *   offset  size  field
  *   0       1     kind          what happened; an unknown kind stops the reader
- *   1       1     flags         0 for a client's records; a scan's say what they carry. Any other is refused
+ *   1       1     flags         0 for a client's records; the others' say what they carry. Any other is refused
  *   2       2     volume        immutable number, never a name, so renaming changes no history
  *   4       4     length        bytes of the range on the volume
  *   8       8     offset        first byte of the range on the volume
  *   16      n     payload       data of a write or of scan content, digests of a scan digest, what a gap stands for,
- *                               else nothing
+ *                               the name in a change of the table, else nothing
  *
  * The encoded bytes are exactly what the chain hashes; sequence, times, epochs and framing stay out of it, so any
  * re-packing of the same history verifies. See docs/formats/record.md and, for what a scan's records mean, docs/scan.md.
@@ -16,7 +17,7 @@
 import { strict as assert } from "node:assert";
 import { ByteWriter } from "./bytes.ts";
 import type { ChainValue, Sequence, VolumeNumber } from "./ids.ts";
-import { sectorBytes } from "./ids.ts";
+import { isName, sectorBytes } from "./ids.ts";
 import { RemoteProtocolError } from "./remote-error.ts";
 import { digestsBytes, scanChunkBytes } from "./scan-digest.ts";
 
@@ -38,6 +39,8 @@ export const recordHeaderBytes = 16;
 /** Payload of a gap: span and data bytes in 64 bits each, and a chain value. */
 const gapPayloadBytes = 48;
 const chainBytes = 32;
+/** Payload of a change of the table: a name, padded with NUL. One more than the longest name, so it ends inside. */
+const namePayloadBytes = 64;
 /**
  * Largest write in one record. A longer client write becomes several records, answered when the last one is
  * safe: a disk promises atomicity of a sector only, and this bounds a frame (and every buffer that holds one).
@@ -95,7 +98,8 @@ export interface ScanContentRecord {
   readonly data: Uint8Array | null;
 }
 
-export type ScanPurpose = "verify" | "first-sync" | "resync" | "repair";
+/** `volume-sync`: content of volumes that joined a running group with data of their own (docs/volumes.md). */
+export type ScanPurpose = "verify" | "first-sync" | "resync" | "repair" | "volume-sync";
 export type ScanMark = "begin" | "end" | "given-up";
 
 /** A scan begins or is over. It has no range: volume 0, offset 0 and length 0 stand for it. */
@@ -129,8 +133,26 @@ export interface GapRecord {
   readonly chainAfter: ChainValue;
 }
 
+/**
+ * From here on the volume is in the table, at least this large (docs/volumes.md). What it did not have before reads as
+ * zeroes, or, with `holdsData`, is unknown until a scan has brought it. It touches no byte range: offset 0 and length 0
+ * stand for it. Always alone in its frame, so that an apply step can end in front of it and behind it.
+ */
+export interface VolumeChangeRecord {
+  readonly kind: "volumeChange";
+  /** Its number for life. */
+  readonly volume: VolumeNumber;
+  readonly offset: 0;
+  readonly length: 0;
+  /** Whole sectors, at least one. */
+  readonly sizeBytes: number;
+  readonly name: string;
+  /** The owner's image held something before this record: content follows in a scan. */
+  readonly holdsData: boolean;
+}
+
 /** Any entry of the write order. */
-export type BlockRecord = ClientRecord | ScanRecord | GapRecord;
+export type BlockRecord = ClientRecord | ScanRecord | GapRecord | VolumeChangeRecord;
 
 /** True for what a scan put into the order: whoever made it holds that content at that sequence. */
 export function isOfScan(record: BlockRecord): record is ScanRecord {
@@ -144,9 +166,12 @@ export function isOfClient(record: BlockRecord): record is ClientRecord {
 
 const contentFlags = { data: 0, zeroes: 1 } as const;
 const levelFlags = { chunk: 0, leaf: 1 } as const;
-const purposeFlags = { verify: 0, "first-sync": 1, resync: 2, repair: 3 } as const;
-/** In the two bits above the purpose. */
+/** Two low bits stand in bits 0 and 1, the third in bit 4: the two between were the marks' before there were five. */
+const purposeFlags = { verify: 0, "first-sync": 1, resync: 2, repair: 3, "volume-sync": 0x10 } as const;
+const purposeMask = 0x13;
+/** In bits 2 and 3. */
 const markFlags = { begin: 0, end: 1, "given-up": 2 } as const;
+const tableFlags = { empty: 0, holdsData: 1 } as const;
 /** Longest range of chunk digests: as many chunks as fit below the 32 bits of the length, 128 KiB of digests. */
 export const digestRangeBytesMax = 2 ** 32 - scanChunkBytes;
 
@@ -157,7 +182,15 @@ function isWithData(record: BlockRecord): record is WriteRecord | (ScanContentRe
 function payloadOf(record: BlockRecord): Uint8Array | undefined {
   if (isWithData(record)) return record.data;
   if (record.kind === "gap") return gapPayload(record);
+  if (record.kind === "volumeChange") return namePayload(record.name);
   return record.kind === "scanDigest" ? record.digests : undefined;
+}
+
+function namePayload(name: string): Uint8Array {
+  const bytes = new Uint8Array(namePayloadBytes);
+  // A legal name is ASCII: a character is a byte.
+  for (let at = 0; at < name.length; at += 1) bytes[at] = name.charCodeAt(at);
+  return bytes;
 }
 
 function gapPayload({ span, dataBytes, chainAfter }: GapRecord): Uint8Array {
@@ -167,12 +200,13 @@ function gapPayload({ span, dataBytes, chainAfter }: GapRecord): Uint8Array {
 /** Bytes that `record` takes when encoded. */
 export function recordBytes(record: BlockRecord): number {
   if (record.kind === "gap") return recordHeaderBytes + gapPayloadBytes;
+  if (record.kind === "volumeChange") return recordHeaderBytes + namePayloadBytes;
   return recordHeaderBytes + (payloadOf(record)?.byteLength ?? 0);
 }
 
 /**
- * A client's data bytes: what lag and loss are counted in. Zeroes, trims and a scan's records carry none, a gap those
- * of the records that it stands for.
+ * A client's data bytes: what lag and loss are counted in. Zeroes, trims, a scan's records and changes of the table carry
+ * none, a gap those of the records that it stands for.
  */
 export function recordDataBytes(record: BlockRecord): number {
   if (record.kind === "gap") return record.dataBytes;
@@ -193,6 +227,8 @@ function flagsOf(record: BlockRecord): number {
       return record.data === null ? contentFlags.zeroes : contentFlags.data;
     case "scanMark":
       return purposeFlags[record.purpose] | (markFlags[record.mark] << 2);
+    case "volumeChange":
+      return record.holdsData ? tableFlags.holdsData : tableFlags.empty;
     default:
       return 0;
   }
@@ -209,8 +245,7 @@ export function encodeRecordInto(
   at: number,
 ): number {
   requireEncodable(record);
-  // The name of a scan takes the place of an offset, which its marks have none of.
-  const offset = record.kind === "scanMark" ? record.begin : record.offset;
+  const offset = offsetFieldOf(record);
   view.setUint8(at, RecordKind[record.kind]);
   view.setUint8(at + 1, flagsOf(record));
   view.setUint16(at + 2, record.volume);
@@ -221,6 +256,12 @@ export function encodeRecordInto(
   if (payload === undefined) return at + recordHeaderBytes;
   target.set(payload, at + recordHeaderBytes);
   return at + recordHeaderBytes + payload.byteLength;
+}
+
+/** What stands where others have an offset: the name of a scan, the size of a volume. */
+function offsetFieldOf(record: BlockRecord): number {
+  if (record.kind === "scanMark") return record.begin;
+  return record.kind === "volumeChange" ? record.sizeBytes : record.offset;
 }
 
 function requireEncodable(record: BlockRecord): void {
@@ -235,6 +276,12 @@ function requireEncodable(record: BlockRecord): void {
     assert(volume === 0 && offset === 0 && length === 0, "a gap has no range");
     assert(isGapSize(record.span, record.dataBytes), "size of a gap");
     assert(record.chainAfter.byteLength === chainBytes, "chain value of a gap");
+    return;
+  }
+  if (record.kind === "volumeChange") {
+    assert(offset === 0 && length === 0, "a change of the table has no range");
+    assert(isVolumeSize(record.sizeBytes), "size of a volume");
+    assert(isName(record.name), "name of a volume");
     return;
   }
   assert(offset >= 0 && isSectorRange(offset, length) && length <= recordRangeBytesMax, "record range");
@@ -254,6 +301,11 @@ function isSectorRange(offset: number, length: number): boolean {
     offset % sectorBytes === 0 &&
     Number.isSafeInteger(offset + length)
   );
+}
+
+/** Whole sectors, at least one, and a safe integer. */
+function isVolumeSize(sizeBytes: number): boolean {
+  return Number.isSafeInteger(sizeBytes) && sizeBytes > 0 && sizeBytes % sectorBytes === 0;
 }
 
 function isDigestRange(level: DigestLevel, offset: number, length: number): boolean {
@@ -317,6 +369,8 @@ export function decodeRecord(body: Uint8Array, view: DataView, at: number): Deco
       return decodeContent(body, dataAt, header);
     case RecordKind.scanMark:
       return { record: decodeMark(header), end: dataAt };
+    case RecordKind.volumeChange:
+      return { record: decodeVolumeChange(body, dataAt, header), end: dataAt + namePayloadBytes };
     case RecordKind.gap:
       return { record: decodeGap(body, view, dataAt, header), end: dataAt + gapPayloadBytes };
     default:
@@ -377,8 +431,8 @@ function decodeContent(body: Uint8Array, dataAt: number, header: Header): Decode
 }
 
 function decodeMark(header: Header): ScanMarkRecord {
-  const purpose = keyOf(purposeFlags, header.flags & 3);
-  const mark = keyOf(markFlags, header.flags >> 2);
+  const purpose = keyOf(purposeFlags, header.flags & purposeMask);
+  const mark = keyOf(markFlags, (header.flags & ~purposeMask) >> 2);
   if (purpose === undefined || mark === undefined) {
     throw new RemoteProtocolError("RECORD_FLAGS_UNKNOWN", `record flags ${header.flags}`, {
       flags: header.flags,
@@ -402,6 +456,22 @@ function decodeGap(body: Uint8Array, view: DataView, dataAt: number, header: Hea
   // A copy: it becomes a position's chain value, which outlives the body.
   const chainAfter = Uint8Array.from(payload.subarray(gapPayloadBytes - chainBytes));
   return { kind: "gap", volume: 0, offset: 0, length: 0, span, dataBytes, chainAfter };
+}
+
+function decodeVolumeChange(body: Uint8Array, dataAt: number, header: Header): VolumeChangeRecord {
+  requireFlags(header, tableFlags.holdsData);
+  const { volume, length, offset: sizeBytes } = header;
+  if (length !== 0 || !isVolumeSize(sizeBytes)) throw rangeError(sizeBytes, length);
+  const payload = payloadAt(body, dataAt, namePayloadBytes);
+  const end = payload.indexOf(0);
+  let name = "";
+  for (const byte of payload.subarray(0, end < 0 ? namePayloadBytes : end)) name += String.fromCharCode(byte);
+  // Only what we would write: bytes behind the first NUL would be a second meaning that nobody sees.
+  if (!isName(name) || payload.subarray(name.length).some((byte) => byte !== 0)) {
+    throw new RemoteProtocolError("RECORD_NAME", "a volume's name is none", { volume });
+  }
+  const holdsData = header.flags === tableFlags.holdsData;
+  return { kind: "volumeChange", volume, offset: 0, length: 0, sizeBytes, name, holdsData };
 }
 
 function keyOf<Key extends string>(table: Readonly<Record<Key, number>>, value: number): Key | undefined {

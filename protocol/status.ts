@@ -140,7 +140,7 @@ export interface OverflowStatus {
 
 /** A scan under way; `reason` says why it waits. */
 export interface ScanStatus {
-  readonly purpose: "verify" | "first-sync" | "resync" | "repair";
+  readonly purpose: "verify" | "first-sync" | "resync" | "repair" | "volume-sync";
   readonly state: "running" | "waiting" | "paused";
   readonly reason: Reason | null;
   /** Being walked; null: before the first, or behind the last. */

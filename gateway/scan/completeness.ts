@@ -47,7 +47,9 @@ export function afterMark(
   sequence: Sequence,
 ): Incomplete | null {
   const { purpose, mark, begin } = record;
-  if (purpose === "verify" || purpose === "repair" || sequence <= (state?.seen ?? 0)) return state;
+  // The others bring nothing that a point of before would lack: of a volume's own content docs/volumes.md speaks.
+  if (purpose !== "first-sync" && purpose !== "resync") return state;
+  if (sequence <= (state?.seen ?? 0)) return state;
   switch (mark) {
     case "begin":
       return {

@@ -9,6 +9,7 @@ const purposes: Readonly<Record<ScanStatus["purpose"], string>> = {
   "first-sync": "first sync",
   resync: "resync",
   repair: "repair",
+  "volume-sync": "volume sync",
 };
 /** Ranges that are written out; all of them stand in the JSON. */
 const rangesShown = 20;

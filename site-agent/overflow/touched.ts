@@ -19,6 +19,7 @@ export function touchedBy(record: BlockRecord): TouchedRange | null {
     case "scanDigest":
     case "scanMark":
     case "gap":
+    case "volumeChange":
       return null;
   }
 }

@@ -14,6 +14,7 @@ import {
   frameHeaderBytes,
   frameRecordsMax,
   gapOf,
+  volumeChangeOf,
 } from "../../protocol/frame.ts";
 import { sliceFrame, splitFrame } from "../../protocol/frame-split.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
@@ -200,6 +201,44 @@ test("a gap beside a record, beyond 2^53, or of another chain than its frame, is
   const beside = { ...gap, count: 2, records: [...gap.records, sector(1)] };
   assert.throws(() => encodeFrame(beside, "none"), { code: "ERR_ASSERTION" });
   assert.throws(() => frameOf([gap.records[0]!]), { code: "ERR_ASSERTION" });
+});
+
+test("a change of the volume table is a frame of its own, of one sequence, and the chain leads over it", () => {
+  const change: BlockRecord = {
+    kind: "volumeChange",
+    volume: 3,
+    offset: 0,
+    length: 0,
+    sizeBytes: 1024,
+    name: "log",
+    holdsData: true,
+  };
+  const frame = frameOf([change]);
+  assert.equal(frame.last, frame.first);
+  assert.equal(volumeChangeOf(frame), frame.records[0]);
+  assert.equal(volumeChangeOf(frameOf([sector(1)])), undefined);
+  for (const compression of ["none", "lz4"] as const)
+    assert.deepEqual(plain(decodeFrame(encodeFrame(frame, compression))), plain(frame));
+  // No data of a client: lag does not grow by it.
+  assert.equal(
+    frame.dataBytesTotal,
+    frameOf([{ kind: "trim", volume: 0, offset: 0, length: 512 }]).dataBytesTotal,
+  );
+  assert.throws(() => frameOf([change, sector(1)]), { code: "ERR_ASSERTION" });
+  const bytes = encodeFrame(frame, "none");
+  const trim = frameOf([{ kind: "trim", volume: 0, offset: 0, length: 4096 }]).body;
+  for (const body of [Buffer.concat([frame.body, trim]), Buffer.concat([trim, frame.body])]) {
+    const head = Buffer.from(bytes.subarray(0, frameHeaderBytes));
+    head.writeUInt32BE(2, 32);
+    head.writeUInt32BE(body.byteLength, 36);
+    head.writeUInt32BE(body.byteLength, 40);
+    head.writeUInt32BE(crc32(body), 44);
+    const whole = forged(Buffer.concat([head, body]), 0, []);
+    for (const walk of ["verify", "skip"] as const)
+      assert.throws(() => decodeFrame(whole, walk), { code: "FRAME_VOLUME_CHANGE" });
+  }
+  const beside = { ...frame, count: 2, records: [...frame.records, sector(1)] };
+  assert.throws(() => encodeFrame(beside, "none"), { code: "ERR_ASSERTION" });
 });
 
 test("a gap is never cut", () => {

@@ -26,6 +26,9 @@ import {
   sampleScanRecords,
   sampleSlot,
   sampleToken,
+  sampleVolumeChanges,
+  sampleVolumeFrame,
+  sampleVolumeSyncEnd,
   sampleVolumes,
   sampleWriteFrame,
 } from "./frozen/samples.ts";
@@ -83,6 +86,16 @@ test("frozen bytes decode to what they always meant", () => {
   const gapFrame = decodeFrame(frozen("frame-gap"));
   assert.deepEqual([gapFrame.first, gapFrame.count, gapFrame.last], [4, 1, 1003]);
   assert.deepEqual(naiveFrame(gapFrame), naiveFrame(sampleGapFrame));
+  for (const [name, meant] of [
+    ["record-volume-data", sampleVolumeChanges[0]!],
+    ["record-volume-grown", sampleVolumeChanges[1]!],
+    ["record-volume-sync-end", sampleVolumeSyncEnd],
+  ] as const) {
+    const bytes = frozen(name);
+    assert.deepEqual(decodeRecord(bytes, new DataView(bytes.buffer), 0).record, meant, name);
+    assert.deepEqual(naive.decodeRecords([...bytes], 1), [naiveRecord(meant)], name);
+  }
+  assert.deepEqual(naiveFrame(decodeFrame(frozen("frame-volume"))), naiveFrame(sampleVolumeFrame));
   const write = frozen("record-write");
   assert.equal(decodeRecord(write, new DataView(write.buffer), 0).end, 528);
   assert.deepEqual(naiveFrame(decodeFrame(frozen("frame"))), naiveFrame(sampleFrame));
@@ -108,6 +121,7 @@ test("the naive twin reads the frozen bytes", () => {
   assert.deepEqual(naive.decodeFrame([...frozen("frame")]), naiveFrame(sampleFrame));
   assert.deepEqual(naive.decodeFrame([...frozen("frame-gap")]), naiveFrame(sampleGapFrame));
   assert.deepEqual(naive.decodeFrame([...frozen("frame-lz4")]), naiveFrame(sampleWriteFrame));
+  assert.deepEqual(naive.decodeFrame([...frozen("frame-volume")]), naiveFrame(sampleVolumeFrame));
   for (const name of ["batch", "batch-lz4", "batch-brotli"]) {
     assert.deepEqual(naive.decodeBatch([...frozen(name)]).frames[0], naiveFrame(sampleFrame), name);
   }

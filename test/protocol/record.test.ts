@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { BlockRecord } from "../../protocol/record.ts";
+import type { BlockRecord, VolumeChangeRecord } from "../../protocol/record.ts";
 import {
   decodeRecord,
   encodeRecordInto,
@@ -13,7 +13,7 @@ import {
   recordRangeBytesMax,
 } from "../../protocol/record.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
-import { arbitraryGap, arbitraryRecord, naiveRecord } from "./naive/arbitrary.ts";
+import { arbitraryGap, arbitraryRecord, arbitraryVolumeChange, naiveRecord } from "./naive/arbitrary.ts";
 import * as naive from "./naive/formats.ts";
 
 function encode(record: BlockRecord): Uint8Array {
@@ -28,7 +28,7 @@ function decode(bytes: Uint8Array, at = 0) {
 
 test("records come back as they were, and the naive twin agrees both ways", () => {
   fc.assert(
-    fc.property(fc.oneof(arbitraryRecord, arbitraryGap), (record) => {
+    fc.property(fc.oneof(arbitraryRecord, arbitraryGap, arbitraryVolumeChange), (record) => {
       const bytes = encode(record);
       const { record: back, end } = decode(bytes);
       assert.equal(end, bytes.byteLength);
@@ -46,7 +46,7 @@ const header = (kind: number, flags: number, length: number, offset: bigint): Ui
 
 test("an unknown kind stops the reader by code, reserved ones too", () => {
   for (let kind = 0; kind < 256; kind += 1) {
-    if ((kind >= 1 && kind <= 5) || kind === 9 || kind === 10) continue;
+    if ((kind >= 1 && kind <= 5) || (kind >= 8 && kind <= 10)) continue;
     assert.throws(() => decode(header(kind, 0, 512, 0n)), { code: "RECORD_KIND_UNKNOWN" });
   }
   for (const [kind, flags] of [
@@ -55,8 +55,15 @@ test("an unknown kind stops the reader by code, reserved ones too", () => {
     [3, 1],
     [4, 2],
     [5, 2],
+    [8, 2],
+    [8, 0x80],
     [9, 1],
     [10, 12],
+    [10, 17],
+    [10, 19],
+    [10, 28],
+    [10, 32],
+    [10, 48],
     [10, 255],
   ] as const) {
     assert.throws(() => decode(header(kind, flags, 512, 0n)), { code: "RECORD_FLAGS_UNKNOWN" });
@@ -107,6 +114,33 @@ test("a gap has no range, a span, and numbers that we can hold", () => {
   }
 });
 
+test("a change of the table has a size in sectors, no length, and a name that fills its field in one way", () => {
+  const change = (head: Uint8Array, name: string): Uint8Array =>
+    Uint8Array.from([...head, ...Buffer.from(name.padEnd(64, "\0"), "latin1")]);
+  const plain = header(8, 0, 0, 4096n);
+  const longest = "n".repeat(63);
+  const { record, end } = decode(change(plain, longest));
+  assert.deepEqual(record.kind === "volumeChange" && [record.name, record.sizeBytes], [longest, 4096]);
+  assert.equal(end, 80);
+  for (const name of ["", "Data", "a/b", "a..b", "n".repeat(64), "a\0b", "a\0\x01", "\xe9", "-a"]) {
+    assert.throws(() => decode(change(plain, name)), { code: "RECORD_NAME" }, JSON.stringify(name));
+  }
+  for (const [length, sizeBytes] of [
+    [512, 4096n],
+    [0, 0n],
+    [0, 1n],
+    [0, 4097n],
+    [0, 2n ** 53n],
+    [0, 2n ** 64n - 512n],
+  ] as const) {
+    assert.throws(() => decode(change(header(8, 0, length, sizeBytes), "log")), { code: "RECORD_RANGE" });
+  }
+  const whole = change(plain, "log");
+  for (let length = 0; length < whole.byteLength; length += 1) {
+    assert.throws(() => decode(whole.slice(0, length)), { code: "RECORD_TRUNCATED" });
+  }
+});
+
 test("ranges that are no whole sectors, empty, or beyond 2^53 are refused", () => {
   for (const [length, offset] of [
     [0, 0n],
@@ -139,6 +173,15 @@ test("a write that is cut short or too long is refused at every length", () => {
 
 test("what no reader would take is never written", () => {
   const data = new Uint8Array(1024);
+  const change = (sizeBytes: number, name: string): VolumeChangeRecord => ({
+    kind: "volumeChange",
+    volume: 0,
+    offset: 0,
+    length: 0,
+    sizeBytes,
+    name,
+    holdsData: false,
+  });
   const wrong: BlockRecord[] = [
     { kind: "write", volume: 0, offset: 0, length: 512, data },
     { kind: "write", volume: 0, offset: 0, length: 2048, data },
@@ -155,6 +198,12 @@ test("what no reader would take is never written", () => {
     { kind: "scanDigest", volume: 0, offset: 512, length: 512, level: "leaf", digests: data.subarray(0, 16) },
     { kind: "scanMark", volume: 0, offset: 0, length: 0, mark: "begin", purpose: "verify", begin: 1 },
     { kind: "scanMark", volume: 0, offset: 0, length: 0, mark: "end", purpose: "verify", begin: 0 },
+    change(0, "log"),
+    change(513, "log"),
+    change(2 ** 53, "log"),
+    change(512, "Log"),
+    change(512, "n".repeat(64)),
+    { ...change(512, "log"), length: 512 as 0 },
     { kind: "gap", volume: 0, offset: 0, length: 0, span: 0, dataBytes: 0, chainAfter: data.subarray(0, 32) },
     {
       kind: "gap",

@@ -37,6 +37,9 @@ import {
   sampleHead,
   sampleSlot,
   sampleToken,
+  sampleVolumeChanges,
+  sampleVolumeFrame,
+  sampleVolumeSyncEnd,
   sampleWriteFrame,
 } from "../../protocol/frozen/samples.ts";
 import { naiveFrame } from "../../protocol/naive/arbitrary.ts";
@@ -68,7 +71,9 @@ export const recordTarget: FuzzTarget = {
   inputBytesMax: 16 * 1024,
   seeds: () => [
     encodeRecords(records),
-    ...[...records, ...sampleGapFrame.records].map((record) => encodeRecords([record])),
+    ...[...records, ...sampleGapFrame.records, ...sampleVolumeChanges, sampleVolumeSyncEnd].map((record) =>
+      encodeRecords([record]),
+    ),
   ],
   run: (input) =>
     outcomeOf(() => {
@@ -114,7 +119,7 @@ export const frameTarget: FuzzTarget = {
   name: "frame",
   inputBytesMax: 16 * 1024,
   seeds: () =>
-    [sampleFrame, sampleWriteFrame, nextFrame, sampleGapFrame].flatMap((frame) => [
+    [sampleFrame, sampleWriteFrame, nextFrame, sampleGapFrame, sampleVolumeFrame].flatMap((frame) => [
       encodeFrame(frame, "none"),
       encodeFrame(frame, "lz4"),
     ]),
@@ -165,7 +170,8 @@ function walkChain(start: Uint8Array, body: Uint8Array): Buffer {
   if (bytes[0] === 9 && bytes.length === 64) return bytes.subarray(32);
   let chain = Buffer.from(start);
   for (let at = 0; at + 16 <= bytes.length; ) {
-    const end = at + 16 + (bytes[at] === 1 ? bytes.readUInt32BE(at + 4) : 0);
+    const payload = bytes[at] === 8 ? 64 : bytes[at] === 1 ? bytes.readUInt32BE(at + 4) : 0;
+    const end = at + 16 + payload;
     if (end > bytes.length) break;
     const digest = createHash("sha256").update(bytes.subarray(at, end)).digest();
     chain = createHash("sha256").update(chain).update(digest).digest();
@@ -183,7 +189,7 @@ export const batchTarget: FuzzTarget = {
         [
           [sampleFrame],
           [sampleFrame, sampleWriteFrame, nextFrame],
-          [sampleFrame, sampleWriteFrame, sampleGapFrame],
+          [sampleFrame, sampleWriteFrame, sampleGapFrame, sampleVolumeFrame],
         ].map((frames) => encodeBatch(frames, sampleToken, codec)),
       ),
     ),

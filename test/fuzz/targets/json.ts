@@ -54,7 +54,18 @@ export const controlTarget: FuzzTarget = {
   seeds: () =>
     [
       { lineage, token, volumes: [volume], durable, genesis: chain, create: true },
+      {
+        lineage,
+        token,
+        volumes: [volume],
+        founding: [volume],
+        wanted: [volume],
+        durable,
+        genesis: chain,
+        create: false,
+      },
       { kind: "attached", durable, applied: 800, token, lacks: "unknown" },
+      { kind: "attached", durable, applied: 800, token, wanted: { code: "VOLUME_SIZE", message: "text" } },
       { lineage, token, after: 812 },
       { kind: "findings", since: 3, through: 9, differing: [{ sequence: 7, bits: "01" }], more: false },
       { kind: "unknown" },

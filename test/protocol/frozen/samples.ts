@@ -10,7 +10,7 @@ import { encodeBatch } from "../../../protocol/batch.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { buildFrame, buildGapFrame, encodeFrame } from "../../../protocol/frame.ts";
-import type { BlockRecord } from "../../../protocol/record.ts";
+import type { BlockRecord, VolumeChangeRecord } from "../../../protocol/record.ts";
 import { encodeRecordInto, recordBytes } from "../../../protocol/record.ts";
 
 export const sampleLineage = Uint8Array.from(Buffer.from("00112233445566778899aabbccddeeff", "hex"));
@@ -94,6 +94,50 @@ export const sampleGapFrame: Frame = buildGapFrame({
   closedAtMs: 1_772_446_448_000,
 });
 
+/** A volume that comes with data of its own, and one that is grown. */
+export const sampleVolumeChanges: readonly VolumeChangeRecord[] = [
+  {
+    kind: "volumeChange",
+    volume: 2,
+    offset: 0,
+    length: 0,
+    sizeBytes: 2 ** 31,
+    name: "index",
+    holdsData: true,
+  },
+  {
+    kind: "volumeChange",
+    volume: 1,
+    offset: 0,
+    length: 0,
+    sizeBytes: 2 ** 29,
+    name: "log",
+    holdsData: false,
+  },
+];
+
+/** Sequence 1004: the second of them, behind the gap. */
+export const sampleVolumeFrame: Frame = buildFrame({
+  lineage: sampleLineage,
+  first: sampleGapFrame.last + 1,
+  chainBefore: sampleGapFrame.chainAfter,
+  dataBytesBefore: sampleGapFrame.dataBytesTotal,
+  openedAtMs: 1_772_446_449_000,
+  closedAtMs: 1_772_446_449_000,
+  records: sampleVolumeChanges.slice(1),
+});
+
+/** The scan that brings what came with data. */
+export const sampleVolumeSyncEnd: BlockRecord = {
+  kind: "scanMark",
+  volume: 0,
+  offset: 0,
+  length: 0,
+  mark: "end",
+  purpose: "volume-sync",
+  begin: 1005,
+};
+
 export const sampleSlot: Slot = {
   kind: "durable",
   clean: true,
@@ -141,6 +185,10 @@ export async function encodeSamples(): Promise<
     "record-scan-content": { bytes: record(sampleScanRecords[3]!), deterministic: true },
     "record-scan-zeroes": { bytes: record(sampleScanRecords[4]!), deterministic: true },
     "record-scan-end": { bytes: record(sampleScanRecords[5]!), deterministic: true },
+    "record-volume-data": { bytes: record(sampleVolumeChanges[0]!), deterministic: true },
+    "record-volume-grown": { bytes: record(sampleVolumeChanges[1]!), deterministic: true },
+    "record-volume-sync-end": { bytes: record(sampleVolumeSyncEnd), deterministic: true },
+    "frame-volume": { bytes: encodeFrame(sampleVolumeFrame, "none"), deterministic: true },
     "record-gap": { bytes: record(sampleGapFrame.records[0]!), deterministic: true },
     chain: {
       bytes: Buffer.concat([sampleGenesis, sampleFrame.chainAfter, sampleWriteFrame.chainAfter]),

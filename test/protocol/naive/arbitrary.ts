@@ -2,7 +2,13 @@
 import fc from "fast-check";
 import type { Frame } from "../../../protocol/frame.ts";
 import { buildFrame, buildGapFrame } from "../../../protocol/frame.ts";
-import type { BlockRecord, ClientRecord, GapRecord } from "../../../protocol/record.ts";
+import type {
+  BlockRecord,
+  ClientRecord,
+  GapRecord,
+  ScanPurpose,
+  VolumeChangeRecord,
+} from "../../../protocol/record.ts";
 import { digestsBytes } from "../../../protocol/scan-digest.ts";
 import type { NaiveFrame, NaiveRecord } from "./formats.ts";
 import { number } from "./formats.ts";
@@ -58,7 +64,7 @@ export const arbitraryScanRecord: fc.Arbitrary<BlockRecord> = fc.oneof(
   fc
     .tuple(
       fc.constantFrom("begin" as const, "end" as const, "given-up" as const),
-      fc.constantFrom("verify" as const, "first-sync" as const, "resync" as const, "repair" as const),
+      fc.constantFrom<ScanPurpose[]>("verify", "first-sync", "resync", "repair", "volume-sync"),
       fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
     )
     .map(([mark, purpose, name]): BlockRecord => {
@@ -85,7 +91,24 @@ export const arbitraryGap: fc.Arbitrary<GapRecord> = fc
     chainAfter,
   }));
 
-/** Records that share a frame with others: all but gaps. */
+export const arbitraryVolumeChange: fc.Arbitrary<VolumeChangeRecord> = fc
+  .tuple(
+    volume,
+    fc.oneof(sectors(2 ** 20), fc.constant(Number.MAX_SAFE_INTEGER - 511)),
+    fc.stringMatching(/^[a-z0-9][a-z0-9_-]{0,62}$/),
+    fc.boolean(),
+  )
+  .map(([v, sizeBytes, name, holdsData]) => ({
+    kind: "volumeChange",
+    volume: v,
+    offset: 0,
+    length: 0,
+    sizeBytes,
+    name,
+    holdsData,
+  }));
+
+/** Records that share a frame with others: all but gaps and changes of the volume table. */
 export const arbitraryRecord: fc.Arbitrary<BlockRecord> = fc.oneof(
   { arbitrary: arbitraryClientRecord, weight: 3 },
   { arbitrary: arbitraryScanRecord, weight: 1 },
@@ -96,6 +119,7 @@ export const arbitraryBytes = (length: number) => fc.uint8Array({ minLength: len
 const arbitraryPart = fc.oneof(
   { arbitrary: fc.array(arbitraryRecord, { minLength: 1, maxLength: 5 }), weight: 4 },
   { arbitrary: arbitraryGap, weight: 1 },
+  { arbitrary: arbitraryVolumeChange.map((record): BlockRecord[] => [record]), weight: 1 },
 );
 
 /** Consecutive frames of one history, gaps among them. */
@@ -141,7 +165,16 @@ export function arbitraryFrames(framesMax: number): fc.Arbitrary<Frame[]> {
     });
 }
 
-const kinds = { write: 1, zeroes: 2, trim: 3, scanDigest: 4, scanContent: 5, gap: 9, scanMark: 10 };
+const kinds = {
+  write: 1,
+  zeroes: 2,
+  trim: 3,
+  scanDigest: 4,
+  scanContent: 5,
+  volumeChange: 8,
+  gap: 9,
+  scanMark: 10,
+};
 
 export function naiveRecord(record: BlockRecord): NaiveRecord {
   const plain = {
@@ -160,9 +193,19 @@ export function naiveRecord(record: BlockRecord): NaiveRecord {
     case "scanContent":
       return { ...plain, flags: record.data === null ? 1 : 0, data: [...(record.data ?? [])] };
     case "scanMark": {
-      const purpose = ["verify", "first-sync", "resync", "repair"].indexOf(record.purpose);
+      const purpose = ["verify", "first-sync", "resync", "repair", "volume-sync"].indexOf(record.purpose);
       const mark = ["begin", "end", "given-up"].indexOf(record.mark);
-      return { ...plain, flags: mark * 4 + purpose, offset: BigInt(record.begin) };
+      const flags = mark * 4 + (purpose % 4) + Math.floor(purpose / 4) * 16;
+      return { ...plain, flags, offset: BigInt(record.begin) };
+    }
+    case "volumeChange": {
+      const name = [...Buffer.from(record.name, "latin1")];
+      return {
+        ...plain,
+        flags: record.holdsData ? 1 : 0,
+        offset: BigInt(record.sizeBytes),
+        data: [...name, ...number(0, 64 - name.length)],
+      };
     }
     case "gap": {
       const numbers = [...number(record.span, 8), ...number(record.dataBytes, 8)];

@@ -103,10 +103,18 @@ export function decodeRecords(body: readonly number[], count: number): NaiveReco
     record.data = body.slice(at, at + size);
     at += size;
     if (record.kind === 9) gapOf(record);
+    if (record.kind === 8) nameOf(record);
     records.push(record);
   }
   require(at === body.length, "trailing");
   return records;
+}
+
+/** What the payload of a volume change says. */
+function nameOf({ data }: NaiveRecord): string {
+  const name = Buffer.from(data).toString("latin1").replace(/\0+$/, "");
+  require(/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name) && !name.includes(".."), "name");
+  return name;
 }
 
 /** What the payload of a gap says. */
@@ -127,13 +135,21 @@ export function lastOf({ first, records }: NaiveFrame): bigint {
 function payloadSize({ kind, flags, volume, offset, length }: NaiveRecord): number {
   const mebibyte = 1024 * 1024;
   if (kind === 10) {
-    require(length === 0 && flags < 12 && offset < 2n ** 53n, "mark");
-    require(flags < 4 ? offset === 0n : offset > 0n, "begin of a mark");
+    const isFifth = flags >= 16;
+    const mark = Math.floor((isFifth ? flags - 16 : flags) / 4);
+    require(volume === 0 && length === 0 && mark < 3 && offset < 2n ** 53n, "mark");
+    require(!isFifth || flags % 4 === 0, "purpose");
+    require(mark === 0 ? offset === 0n : offset > 0n, "begin of a mark");
     return 0;
   }
   if (kind === 9) {
     require(flags === 0 && volume === 0 && length === 0 && offset === 0n, "gap");
     return 48;
+  }
+  if (kind === 8) {
+    require(flags < 2 && length === 0, "change of the table");
+    require(offset > 0n && offset % 512n === 0n && offset < 2n ** 53n, "size of a volume");
+    return 64;
   }
   require(length > 0 && length % 512 === 0 && offset % 512n === 0n, "range");
   require(offset + BigInt(length) < 2n ** 53n, "range");
@@ -261,6 +277,7 @@ export function decodeFrame(bytes: readonly number[]): NaiveFrame {
     require(claimed.join() === chainAfter.join(), "chain of a gap");
     require(value(bytes, 64, 8) >= dataBytes, "total");
   } else {
+    require(count === 1 || !records.some((record) => record.kind === 8), "a change of the table alone");
     require(walk(chainBefore, records).join() === chainAfter.join(), "chain");
   }
   return {
