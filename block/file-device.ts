@@ -20,11 +20,13 @@ import { writeChangesTo, zeroIn } from "./write-queue.ts";
 
 export interface FileDeviceOptions {
   readonly path: string;
-  /** The image must have exactly this size. */
+  /** The image must have exactly this size, unless `longer` says otherwise. */
   readonly sizeBytes: number;
   /** `sparse`: make a sparse file when there is none, or an empty one. `never`: it must exist. */
   readonly create: "sparse" | "never";
   readonly readOnly?: boolean;
+  /** `opened`: of an image that is longer, the first `sizeBytes`: it is being grown. Default: refused. */
+  readonly longer?: "refused" | "opened";
 }
 
 /** Longest read tried in the page cache on the main thread: some 20 us of copying; longer ones go to the pool. */
@@ -129,7 +131,8 @@ export async function openFileDevice(options: FileDeviceOptions): Promise<FileDe
       await giveSize(file, path, sizeBytes);
       size = sizeBytes;
     }
-    if (size !== sizeBytes) {
+    const mayBeLonger = options.longer === "opened" && options.create === "never";
+    if (mayBeLonger ? size < sizeBytes : size !== sizeBytes) {
       throw new OperationalError({
         code: "IMAGE_SIZE",
         message: `image ${path} has ${size} bytes, the volume ${sizeBytes}`,
@@ -138,7 +141,7 @@ export async function openFileDevice(options: FileDeviceOptions): Promise<FileDe
         details: { path, sizeBytes, foundBytes: size, isNew },
       });
     }
-    return new FileDevice(file, path, sizeBytes, readOnly, stats.isBlockDevice());
+    return new FileDevice(file, path, sizeBytes, readOnly, stats.isBlockDevice(), size);
   } catch (error) {
     await file.close();
     throw error;
@@ -174,8 +177,15 @@ export class FileDevice implements BlockDevice, BulkWritable {
   #closed = false;
   readonly #underWay = new Set<Promise<void>>();
 
-  /** Use `openFileDevice`. */
-  constructor(file: FileHandle, path: string, sizeBytes: number, readOnly: boolean, isBlockDevice: boolean) {
+  /** Use `openFileDevice`. `imageBytes`: where the image ends, which may be longer than the volume. */
+  constructor(
+    file: FileHandle,
+    path: string,
+    sizeBytes: number,
+    readOnly: boolean,
+    isBlockDevice: boolean,
+    imageBytes: number = sizeBytes,
+  ) {
     this.#file = file;
     this.#isBlockDevice = isBlockDevice;
     this.path = path;
@@ -186,7 +196,7 @@ export class FileDevice implements BlockDevice, BulkWritable {
       fua: !readOnly,
       trim: !readOnly,
       zero: !readOnly,
-      fastZero: !readOnly && FileDevice.#canPunch(file.fd, sizeBytes, isBlockDevice),
+      fastZero: !readOnly && FileDevice.#canPunch(file.fd, imageBytes, isBlockDevice),
       cache: true,
       extents: true,
       // All connections share one descriptor's inode, and fdatasync covers the inode.
@@ -195,8 +205,8 @@ export class FileDevice implements BlockDevice, BulkWritable {
   }
 
   /** Punching behind the end changes nothing and still tells whether the file system can. */
-  static #canPunch(fd: number, sizeBytes: number, isBlockDevice: boolean): boolean {
-    return !isBlockDevice && punchHole(fd, sizeBytes, 4096);
+  static #canPunch(fd: number, imageBytes: number, isBlockDevice: boolean): boolean {
+    return !isBlockDevice && punchHole(fd, imageBytes, 4096);
   }
 
   #admit(changes: boolean): void {

@@ -5,6 +5,8 @@
 import type { BlockDevice } from "./device.ts";
 import type { FileDeviceOptions } from "./file-device.ts";
 import { openFileDevice } from "./file-device.ts";
+import type { GrowOptions } from "./grow-image.ts";
+import { growImage } from "./grow-image.ts";
 import type { ImageIdentity } from "./image-inspection.ts";
 import { imageHoldsData, imageIdentity } from "./image-inspection.ts";
 
@@ -19,10 +21,13 @@ export interface ImageFiles {
     sizeBytes: number,
     onProgress?: (doneBytes: number, totalBytes: number) => void,
   ): Promise<boolean>;
+  /** As `growImage`. */
+  grow(options: GrowOptions): Promise<void>;
 }
 
 export const systemImageFiles: ImageFiles = {
   open: openFileDevice,
   identity: imageIdentity,
   holdsData: imageHoldsData,
+  grow: growImage,
 };

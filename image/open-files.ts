@@ -26,6 +26,8 @@ export interface OpenImageFilesOptions {
   readonly mode: "create" | "open";
   /** `sparse`: an image that does not exist is made, empty. `never`: it must exist. */
   readonly createImages: "sparse" | "never";
+  /** As of `FileDeviceOptions`, where images must exist. */
+  readonly longer?: "refused" | "opened";
   readonly origin: AppliedPosition;
   /** As in `GroupImageOptions`. */
   readonly scanned?: "apply" | "held";
@@ -40,7 +42,8 @@ export async function openImageFiles(options: OpenImageFilesOptions): Promise<Gr
   const opened: { entry: VolumeEntry; device: BlockDevice }[] = [];
   try {
     for (const { number, name, sizeBytes, imagePath: path } of options.volumes) {
-      const device = await options.images.open({ path, sizeBytes, create: options.createImages });
+      const { createImages: create, longer = "refused" } = options;
+      const device = await options.images.open({ path, sizeBytes, create, longer });
       opened.push({ entry: { number, name, sizeBytes }, device });
     }
     return await GroupImage.open({

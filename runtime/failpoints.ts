@@ -18,7 +18,7 @@ export type StepHook = (name: string) => void;
 /** Steps of files, images, devices, stores and lines that leave a trace; the rest only look. */
 const steps: ReadonlySet<string> = new Set([
   ...["write", "writeNow", "syncData", "sync", "rename", "remove", "touch", "makeDirectory"],
-  ...["writeChanges", "zero", "trim", "flush"],
+  ...["writeChanges", "zero", "trim", "flush", "grow"],
   ...["putFrame", "putHead", "deleteFrames", "compact"],
   ...["settle", "clear"],
   ...["upload", "control"],

@@ -198,3 +198,38 @@ test("an image whose maker was killed before its sync is made durable by who mak
   world.disk.powerCut("nothing");
   assert.equal(world.disk.contentOf(image.path, "cached")?.byteLength, image.sizeBytes);
 });
+
+test("an image that grows keeps its volume and gains zeroes, whatever crash, and is opened as long as its volume", async () => {
+  const grown = image.sizeBytes + 8_192;
+  const growth = { path: "/image", fromBytes: image.sizeBytes, toBytes: grown };
+  const longer = { ...image, create: "never", longer: "opened" } as const;
+  const world = new SimWorld(3);
+  const images = world.disk.images(world.life());
+  const device = await world.drive(images.open(image));
+  await world.drive(device.write(512, sector(1), plain));
+  await world.drive(device.flush());
+  const states = [world.disk.snapshot()];
+  world.disk.onOperation = () => states.push(world.disk.snapshot());
+  await world.drive(images.grow(growth));
+  // What a first try left behind the volume is no part of it.
+  const first = await world.drive(images.open({ ...longer, sizeBytes: grown }));
+  await world.drive(first.write(grown - 512, sector(2), plain));
+  await world.drive(images.grow(growth));
+  assert.ok(states.length > 10);
+  for (const state of states) {
+    for (const model of ["kill", "nothing", "everything", "subset", "torn"] as const) {
+      const after = new SimWorld(4);
+      after.disk.restore(state);
+      if (model !== "kill") after.disk.powerCut(model);
+      const old = await after.drive(after.disk.images(after.life()).open(longer));
+      assert.equal(old.sizeBytes, image.sizeBytes);
+      assert.deepEqual(await after.drive(old.read(512, 512)), sector(1));
+      await after.drive(after.disk.images(after.life()).grow(growth));
+      after.disk.powerCut("nothing");
+      const whole = { ...image, create: "never", sizeBytes: grown } as const;
+      const now = await after.drive(after.disk.images(after.life()).open(whole));
+      assert.deepEqual(await after.drive(now.read(512, 512)), sector(1));
+      assert.ok((await after.drive(now.read(image.sizeBytes, 8_192))).every((byte) => byte === 0));
+    }
+  }
+});

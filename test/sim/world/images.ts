@@ -13,6 +13,7 @@ import type {
 } from "../../../block/device.ts";
 import { BlockErrno, BlockError } from "../../../block/device.ts";
 import type { FileDeviceOptions } from "../../../block/file-device.ts";
+import type { GrowOptions } from "../../../block/grow-image.ts";
 import type { ImageFiles } from "../../../block/image-files.ts";
 import type { ImageIdentity } from "../../../block/image-inspection.ts";
 import { errorCode, errorText, OperationalError } from "../../../runtime/errors.ts";
@@ -48,8 +49,9 @@ export class SimImages implements ImageFiles {
       await this.#giveSize(file, path, sizeBytes);
       size = sizeBytes;
     }
-    if (size !== sizeBytes) throw wrongSize(path, size, sizeBytes);
-    return new SimImage(this.#operations, this.#storage, this.#life, path, file, readOnly);
+    const mayBeLonger = options.longer === "opened" && options.create === "never";
+    if (mayBeLonger ? size < sizeBytes : size !== sizeBytes) throw wrongSize(path, size, sizeBytes);
+    return new SimImage(this.#operations, this.#storage, this.#life, path, file, readOnly, sizeBytes);
   }
 
   async identity(path: string): Promise<ImageIdentity> {
@@ -74,6 +76,29 @@ export class SimImages implements ImageFiles {
     const holds = file.holdsData();
     onProgress(sizeBytes, sizeBytes);
     return holds;
+  }
+
+  async grow({ path, fromBytes, toBytes }: GrowOptions): Promise<void> {
+    const file = await this.#find(path, "open");
+    if (file.length < fromBytes) throw wrongSize(path, file.length, toBytes);
+    const run = (operation: "zero" | "write" | "sync", act: () => void): Promise<void> =>
+      this.#operations.run(this.#life, path, operation, " grow", {
+        act: (fault) => {
+          failOn(fault, path);
+          act();
+        },
+      });
+    try {
+      if (file.length > fromBytes)
+        await run("zero", () => this.#storage.zero(file, fromBytes, file.length - fromBytes, true));
+      if (file.length > toBytes) await run("write", () => file.shorten(toBytes));
+      await run("write", () => file.grow(toBytes));
+      const job = file.beginSync();
+      await run("sync", () => file.endSync(job));
+    } catch (cause) {
+      const message = `cannot make ${path} ${toBytes} bytes long: ${errorText(cause)}`;
+      throw new OperationalError({ code: "IMAGE_GROW_FAILED", message, reaction: "retry", cause });
+    }
   }
 
   /** With "create" the file is made when it is not there. */
@@ -144,13 +169,14 @@ class SimImage implements BlockDevice, BulkWritable {
     path: string,
     file: SimFile,
     readOnly: boolean,
+    sizeBytes: number,
   ) {
     this.#operations = operations;
     this.#storage = storage;
     this.#life = life;
     this.path = path;
     this.#file = file;
-    this.sizeBytes = file.length;
+    this.sizeBytes = sizeBytes;
     this.can = {
       write: !readOnly,
       flush: true,
