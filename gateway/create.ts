@@ -10,6 +10,7 @@ import { openFrameLog } from "../journal/open.ts";
 import type { Hello } from "../protocol/control.ts";
 import { bytesFromHex, lineageFromText } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import { foundingVolume } from "../protocol/table-volume.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { syncDirectory, syncNamesOf } from "../runtime/disk.ts";
 import { writeDocument } from "../runtime/durable-document.ts";
@@ -48,7 +49,10 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
   const volumes = hello.volumes.map((volume) => {
     const settings = group.volumes.find((each) => each.name === volume.name);
     const configured = group.home === hello.token.owner ? settings?.standbyImage : settings?.image;
-    return { ...volume, imagePath: configured ?? paths.image(volume.name) };
+    const founding = (hello.founding ?? hello.volumes).find((each) => each.number === volume.number);
+    // Made with the table as it is now: the changes that are still to come say nothing new.
+    const row = { ...foundingVolume(volume), foundingBytes: founding?.sizeBytes ?? null };
+    return { ...row, imagePath: configured ?? paths.image(volume.name) };
   });
   const files = [paths.intake, paths.intakeWatermark, paths.marker, paths.history];
   let seeded = false;

@@ -28,6 +28,7 @@ import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
 import type { RetiredStatus, RetirePlan, RetireRequest } from "../protocol/retirement.ts";
 import type { StandbyPinAnswer, StandbyPinAsk } from "../protocol/standby-pin.ts";
 import type { Reason, StandbyStatus } from "../protocol/status.ts";
+import { isWholeAt } from "../protocol/table-volume.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
 import type { Disk } from "../runtime/disk.ts";
@@ -292,6 +293,7 @@ export class StandbyGroup implements FailoverGround {
       hello,
       configured: this.#options.settings.volumes,
       document: this.#document,
+      held: this.#document?.volumes,
       ownedHere:
         this.#disk.exists(agentGroupPaths(this.#options.dataDir, this.name).state) ||
         this.#disk.exists(this.#paths.handover),
@@ -754,7 +756,10 @@ export class StandbyGroup implements FailoverGround {
       chain: seal.chain,
       dataBytesTotal: seal.dataBytesTotal,
       pointTimeMs: seal.timeMs,
-      volumes: document.volumes,
+      volumes: document.volumes.filter((volume) => isWholeAt(volume, seal.sequence)),
+      leftOut: document.volumes
+        .filter((volume) => !isWholeAt(volume, seal.sequence))
+        .map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes })),
       history: this.#paths.history,
       between: stretchesUpTo(document.incomplete, seal.sequence),
     };

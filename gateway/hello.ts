@@ -3,18 +3,23 @@
  * believes anything; a history that does not fit is named, not mended.
  */
 import { genesisChain } from "../protocol/chain.ts";
-import type { Hello, HelloAnswer, Refusal, StandbyLack } from "../protocol/control.ts";
+import type { Hello, HelloAnswer, Refusal, StandbyLack, WantedAnswer } from "../protocol/control.ts";
 import type { ChainPosition, Sequence, VolumeEntry } from "../protocol/ids.ts";
 import { bytesToHex, lineageFromText } from "../protocol/ids.ts";
 import { judgeToken } from "./receive/machine.ts";
 import { retiredRefusal } from "./retire.ts";
 import type { StandbyDocument } from "./state.ts";
 
+/** A volume in this site's configuration. */
+export type ConfiguredVolume = Pick<VolumeEntry, "name" | "sizeBytes">;
+
 export interface HelloFacts {
   readonly hello: Hello;
-  /** Volumes as this site's configuration has them. */
-  readonly configured: readonly { readonly name: string; readonly sizeBytes: number }[];
+  /** Volumes as this site's configuration has them: it may be ahead of any table, a change being prepared so. */
+  readonly configured: readonly ConfiguredVolume[];
   readonly document: StandbyDocument | undefined;
+  /** The table once everything that was received is applied; undefined while the intake is not open. */
+  readonly held: readonly VolumeEntry[] | undefined;
   /** This site's own agent has state for the group, or a hand-over was made here. */
   readonly ownedHere: boolean;
   /** Undefined while the intake is not open. */
@@ -43,9 +48,10 @@ export function judgeHello(facts: HelloFacts): HelloVerdict {
   if (token !== undefined) return answer(token);
   if (document.retired !== null) return answer(retiredRefusal);
   const table =
-    judgeTable(hello.volumes, document.volumes) ?? judgeConfigured(hello.volumes, facts.configured);
+    judgeTable(hello.volumes, facts.held ?? document.volumes) ??
+    judgeConfigured(hello.volumes, facts.configured);
   if (table !== undefined) return answer(table);
-  const genesis = judgeGenesis(hello);
+  const genesis = judgeGenesis(hello) ?? judgeHeldGenesis(hello, document);
   if (genesis !== undefined) return answer(genesis);
   const { durable } = facts;
   if (durable === undefined) return answer(refused("STANDBY_STOPPED", "the standby is not open"));
@@ -74,47 +80,88 @@ function judgeFirstHello({ hello, configured, ownedHere }: HelloFacts): HelloVer
 
 function judgeGenesis(hello: Hello): Refusal | undefined {
   const lineage = lineageFromText(hello.lineage);
-  const genesis = lineage === undefined ? undefined : bytesToHex(genesisChain(lineage, hello.volumes));
-  return genesis === hello.genesis
-    ? undefined
-    : refused("GENESIS", "genesis does not follow from lineage and volumes");
+  const founding = hello.founding ?? hello.volumes;
+  const genesis = lineage === undefined ? undefined : bytesToHex(genesisChain(lineage, founding));
+  if (genesis !== hello.genesis)
+    return refused("GENESIS", "genesis does not follow from lineage and founding volumes");
+  const lost = founding.find((volume) => !isCovered(volume, hello.volumes));
+  return (
+    lost && refused("VOLUME_TABLE", `volume ${lost.name} was there at the beginning, and is not offered`)
+  );
 }
 
-/** Numbers, names and sizes must be those the standby was made with. */
+/** The same lineage cannot have begun with two tables. */
+function judgeHeldGenesis(hello: Hello, document: StandbyDocument): Refusal | undefined {
+  return hello.genesis === document.genesis
+    ? undefined
+    : refused("GENESIS", "the history that is held here began otherwise");
+}
+
+/**
+ * The owner's table may be ahead of ours, which the records to come will mend. Never ours of its: no record takes a volume
+ * away, so what is offered would be another history, or an owner that has forgotten.
+ */
 function judgeTable(offered: readonly VolumeEntry[], held: readonly VolumeEntry[]): Refusal | undefined {
-  if (offered.length !== held.length)
-    return refused("VOLUME_TABLE", `${offered.length} volumes, ${held.length} held here`);
-  for (const volume of offered) {
-    const ours = held.find((each) => each.number === volume.number);
-    if (ours === undefined || ours.name !== volume.name) {
-      return refused("VOLUME_TABLE", `volume ${volume.name} does not have number ${volume.number} here`);
-    }
-    if (ours.sizeBytes !== volume.sizeBytes) return wrongSize(volume, ours.sizeBytes);
+  for (const ours of held) {
+    const volume = offered.find((each) => each.number === ours.number);
+    if (volume === undefined || volume.name !== ours.name)
+      return refused(
+        "VOLUME_TABLE",
+        `volume ${ours.name} has number ${ours.number} here, and is not offered so`,
+      );
+    if (volume.sizeBytes < ours.sizeBytes) return wrongSize(volume, ours.sizeBytes);
   }
   return undefined;
 }
 
-/** Names and sizes must be those of this site's configuration; numbers are the owner's to give, each once. */
+function isCovered(volume: VolumeEntry, table: readonly VolumeEntry[]): boolean {
+  return table.some(
+    ({ number, name, sizeBytes }) =>
+      number === volume.number && name === volume.name && sizeBytes >= volume.sizeBytes,
+  );
+}
+
+/** This site's configuration must cover what is offered; it may be ahead. Numbers are the owner's to give, each once. */
 function judgeConfigured(
   offered: readonly VolumeEntry[],
-  configured: HelloFacts["configured"],
+  configured: readonly ConfiguredVolume[],
 ): Refusal | undefined {
   const numbers = new Set(offered.map((volume) => volume.number));
   const names = new Set(offered.map((volume) => volume.name));
-  if (
-    offered.length !== configured.length ||
-    numbers.size !== offered.length ||
-    names.size !== offered.length
-  ) {
-    return refused("VOLUME_TABLE", "the volumes are not those of this site's configuration");
-  }
+  if (numbers.size !== offered.length || names.size !== offered.length)
+    return refused("VOLUME_TABLE", "a volume is offered twice");
   for (const volume of offered) {
     const ours = configured.find((each) => each.name === volume.name);
     if (ours === undefined)
       return refused("VOLUME_TABLE", `volume ${volume.name} is not in this site's configuration`);
-    if (ours.sizeBytes !== volume.sizeBytes) return wrongSize(volume, ours.sizeBytes);
+    if (ours.sizeBytes < volume.sizeBytes) return wrongSize(volume, ours.sizeBytes);
   }
   return undefined;
+}
+
+/**
+ * Whether this site is prepared for the whole table that the owner would like to change to: names and exactly these sizes
+ * stand in its configuration, and nothing that is held would have to go or shrink.
+ */
+export function judgeWanted(
+  wanted: readonly VolumeEntry[],
+  configured: readonly ConfiguredVolume[],
+  held: readonly VolumeEntry[],
+): WantedAnswer {
+  const table = judgeTable(wanted, held);
+  if (table !== undefined) return { code: table.code, message: table.message };
+  for (const { name, sizeBytes } of wanted) {
+    const ours = configured.find((each) => each.name === name);
+    if (ours === undefined) {
+      const message = `volume ${name} is not in the standby's configuration`;
+      return { code: "VOLUME_NOT_CONFIGURED", message };
+    }
+    if (ours.sizeBytes !== sizeBytes) {
+      const message = `volume ${name} has ${ours.sizeBytes} bytes in the standby's configuration, and ${sizeBytes} here`;
+      return { code: "VOLUME_SIZE", message };
+    }
+  }
+  return "ready";
 }
 
 function wrongSize(volume: VolumeEntry, sizeBytes: number): Refusal {

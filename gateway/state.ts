@@ -3,6 +3,7 @@
  * far a failover has got. Written before anything that rests on it is done or answered. The token in it only rises.
  */
 import { isAbsolute } from "node:path";
+import type { JsonFields } from "../protocol/fields.ts";
 import {
   chainOf,
   countOf,
@@ -20,9 +21,11 @@ import type { StandingOrder } from "../protocol/group-life.ts";
 import { standingOrderOf } from "../protocol/group-life.ts";
 import type { Lineage, Token, VolumeEntry } from "../protocol/ids.ts";
 import { stretchesOf } from "../protocol/stretch.ts";
+import { tableVolumeOf } from "../protocol/table-volume.ts";
 import type { Incomplete } from "./scan/completeness.ts";
+import type { HeldVolume } from "./volumes/table.ts";
 
-export interface StandbyVolume extends VolumeEntry {
+export interface StandbyVolume extends HeldVolume {
   /** Absolute path of the image file or block device. */
   readonly imagePath: string;
 }
@@ -81,7 +84,7 @@ export interface StandbyDocument {
   readonly lineage: Lineage;
   /** The token this site honours: the owner's, or our own raised one. */
   readonly token: Token;
-  /** Hex; recomputed from lineage and volumes whenever it is compared. */
+  /** Hex; follows from the lineage and the volumes that the history began with. */
   readonly genesis: string;
   readonly volumes: readonly StandbyVolume[];
   /** `creating`: images, marker and intake may be half made; nothing was ever acknowledged. */
@@ -181,6 +184,15 @@ function parseRetired(value: unknown): RetiredStandby {
   };
 }
 
+function parseVolume(row: JsonFields, entry: VolumeEntry): StandbyVolume {
+  const imagePath = textOf(row["imagePath"], "image path");
+  if (!isAbsolute(imagePath)) malformed("image path");
+  const volume = tableVolumeOf(row, entry);
+  if (row["syncBehind"] === undefined) return { ...volume, imagePath };
+  if (volume.wholeFrom !== null) malformed("sync of a whole volume");
+  return { ...volume, imagePath, syncBehind: countOf(row["syncBehind"], "sync behind") };
+}
+
 /** RemoteProtocolError for anything that is not a StandbyDocument of this version. */
 export function parseStandbyDocument(value: unknown): StandbyDocument {
   const fields = fieldsOf(value, "standby document");
@@ -191,10 +203,7 @@ export function parseStandbyDocument(value: unknown): StandbyDocument {
     lineage: lineageOf(fields["lineage"]),
     token: tokenOf(fields["token"]),
     genesis: chainOf(fields["genesis"]),
-    volumes: volumesOf(fields["volumes"], (row, entry) => {
-      const imagePath = textOf(row["imagePath"], "image path");
-      return isAbsolute(imagePath) ? { ...entry, imagePath } : malformed("image path");
-    }),
+    volumes: volumesOf(fields["volumes"], parseVolume),
     phase: oneOf(fields["phase"], ["creating", "standing"] as const, "phase"),
     failover: nullOr(fields["failover"], parseFailover),
     // Documents from before a standby could be retired do not say.

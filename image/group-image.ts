@@ -404,7 +404,7 @@ export class GroupImage {
   #writes(): ImageWrites {
     return {
       applyingLast: this.applyingLast,
-      sizeBytes: (volume) => this.#volume(volume).device.sizeBytes,
+      sizeBytes: (volume) => this.#volumes.get(volume)?.device.sizeBytes,
       mark: (position, last) =>
         this.#marker.write(this.applied.sequence > position.sequence ? position : this.applied, last),
       write: (changes) => this.#write(changes),

@@ -19,8 +19,10 @@ import {
 import type { Lineage, Sequence, Token, VolumeEntry } from "./ids.ts";
 import type { Stretch } from "./stretch.ts";
 import { stretchesOf } from "./stretch.ts";
+import type { TableVolume } from "./table-volume.ts";
+import { tableVolumeOf } from "./table-volume.ts";
 
-export interface HandoverVolume extends VolumeEntry {
+export interface HandoverVolume extends TableVolume {
   /** Absolute path of the standby image that becomes the volume. */
   readonly imagePath: string;
 }
@@ -37,7 +39,13 @@ export interface HandoverRecord {
   readonly dataBytesTotal: number;
   /** Wall-clock label of the point. */
   readonly pointTimeMs: number;
+  /** Exactly those that are whole at `sealed`. */
   readonly volumes: readonly HandoverVolume[];
+  /**
+   * Volumes of the group that are not whole there, and so are no part of what is handed over. Their numbers are never given
+   * to others: the history may hold blocks of theirs.
+   */
+  readonly leftOut: readonly VolumeEntry[];
   /** Absolute path of the folder with what the images held before; null: none goes with them. */
   readonly history: string | null;
   /** Positions in these are no points of that history. */
@@ -57,8 +65,9 @@ export function parseHandoverRecord(value: unknown): HandoverRecord {
     pointTimeMs: countOf(record["pointTimeMs"], "pointTimeMs"),
     volumes: volumesOf(record["volumes"], (row, entry) => {
       const imagePath = textOf(row["imagePath"], "image path");
-      return isAbsolute(imagePath) ? { ...entry, imagePath } : malformed("image path");
+      return isAbsolute(imagePath) ? { ...tableVolumeOf(row, entry), imagePath } : malformed("image path");
     }),
+    leftOut: leftOutOf(record["leftOut"]),
     // Records written before there was a history do not say.
     history: nullOr(record["history"] ?? null, (path) => {
       const directory = textOf(path, "history path");
@@ -66,6 +75,12 @@ export function parseHandoverRecord(value: unknown): HandoverRecord {
     }),
     between: stretchesOf(record["between"], "between"),
   };
+}
+
+/** Records written before tables could change do not say: nothing was left out. */
+function leftOutOf(value: unknown): readonly VolumeEntry[] {
+  if (value === undefined || (Array.isArray(value) && value.length === 0)) return [];
+  return volumesOf(value, (_, entry) => entry);
 }
 
 /** What the adopting agent answers. */

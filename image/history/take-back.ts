@@ -17,7 +17,8 @@ import type { ChunkPlace, Segments, WalkedChunk } from "./segments.ts";
 export interface ImageWrites {
   /** Records up to here may be in the images in part, as the marker says. */
   readonly applyingLast: Sequence;
-  sizeBytes(volume: VolumeNumber): number;
+  /** Undefined: these images do not have it. */
+  sizeBytes(volume: VolumeNumber): number | undefined;
   /** Durable: the images hold `position`, or what they held before if that is older, and up to `last` in part. */
   mark(position: AppliedPosition, last: Sequence): Promise<void>;
   write(changes: FoldedChanges): Promise<void>;
@@ -79,13 +80,17 @@ function changesOf(
   const changes = new Map<VolumeNumber, BlockChange[]>();
   let at = 0;
   for (const { volume, kind, first, blocks: count } of head.runs) {
+    assert(kind !== "lost", "looked for before anything is written back");
+    const dataAt = at;
+    if (kind === "data") at += count * blockBytes;
+    const sizeBytes = images.sizeBytes(volume);
+    // One that was not whole where the images were handed over stayed behind: no point that can be opened holds it.
+    if (sizeBytes === undefined) continue;
     const offset = first * blockBytes;
     // The last block of a volume may be shorter than others.
-    const length = Math.min(count * blockBytes, images.sizeBytes(volume) - offset);
+    const length = Math.min(count * blockBytes, sizeBytes - offset);
     assert(length > 0, "before-images lie in their volume");
-    assert(kind !== "lost", "looked for before anything is written back");
-    const data = kind === "zeroes" ? null : blocks.subarray(at, at + length);
-    if (kind === "data") at += count * blockBytes;
+    const data = kind === "zeroes" ? null : blocks.subarray(dataAt, dataAt + length);
     const list = changes.get(volume);
     if (list === undefined) changes.set(volume, [{ offset, length, data }]);
     else list.push({ offset, length, data });

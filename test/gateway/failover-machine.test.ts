@@ -14,6 +14,7 @@ import {
 } from "../../gateway/failover/machine.ts";
 import { obstacleOf, type PlanFacts, planFailover, stateLoss } from "../../gateway/failover/plan.ts";
 import type { FailoverProgress, StandbyDocument } from "../../gateway/state.ts";
+import { foundingVolume } from "../../protocol/table-volume.ts";
 
 const kinds = [
   "runOrdered",
@@ -157,7 +158,7 @@ const document: StandbyDocument = {
   lineage: "00000000-0000-4000-8000-000000000000",
   token: { epoch: 1, owner: "primary" },
   genesis: "00".repeat(32),
-  volumes: [{ number: 0, name: "data", sizeBytes: 4096, imagePath: "/x" }],
+  volumes: [{ ...foundingVolume({ number: 0, name: "data", sizeBytes: 4096 }), imagePath: "/x" }],
   phase: "standing",
   failover: null,
   retired: null,

@@ -163,6 +163,7 @@ test("a crash after any durable step is finished at the next start, once, at the
     dataBytesTotal: seal.dataBytesTotal,
     pointTimeMs: seal.timeMs,
     volumes: standing.volumes,
+    leftOut: [],
     history: site.paths.history,
     between: [],
   };

@@ -18,6 +18,7 @@ import {
 } from "../../../protocol/control.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import { isName } from "../../../protocol/ids.ts";
+import { foundingVolume } from "../../../protocol/table-volume.ts";
 import { sitesInAltNames } from "../../../runtime/peer-identity.ts";
 import { parseAgentGroupState } from "../../../site-agent/group/state.ts";
 import { parseOverride } from "../../../site-agent/ship/admin.ts";
@@ -132,14 +133,22 @@ export const documentsTarget: FuzzTarget = {
     const fenced = { by: token, atMs: 1, written: 2, acknowledged: 1 };
     const standby = { version: 1, group: "erp", lineage, token, genesis: chain, volumes, phase: "standing" };
     const sealed = { sealed: 9, chain, dataBytesTotal: 1, pointTimeMs: 2 };
-    const handover = { group: "erp", lineage, token, ...sealed, volumes };
+    const rows = volumes.map((row) => ({ ...row, ...foundingVolume(row) }));
+    const late = { ...rows[0]!, number: 7, name: "late", foundingBytes: null, changedAt: 5 };
+    const handover = { group: "erp", lineage, token, ...sealed, volumes: rows, leftOut: [] };
     return [
       state,
       { ...state, history: "/data/history", between: [{ since: 3, until: 9 }] },
       { ...state, role: "fenced", standby: null, unflushedAcceptedIn: "boot", fenced },
       { ...handover, history: null, between: [] },
-      { ...handover, history: "/data/history", between: [{ since: 0, until: 4 }] },
-      { ...standby, failover: null },
+      {
+        ...handover,
+        volumes: [...rows, { ...late, wholeFrom: 5 }],
+        leftOut: [{ number: 8, name: "gone", sizeBytes: 512 }],
+        history: "/data/history",
+        between: [{ since: 0, until: 4 }],
+      },
+      { ...standby, volumes: [...rows, { ...late, wholeFrom: null, syncBehind: 9 }], failover: null },
       { ...standby, failover },
       { ...standby, failover: { ...failover, progress: "fenced", heard: null, seal: null } },
       {

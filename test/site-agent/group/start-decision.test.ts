@@ -40,6 +40,7 @@ function handover(epoch: number, owner: string): HandoverRecord {
     dataBytesTotal: 0,
     pointTimeMs: 0,
     volumes: [],
+    leftOut: [],
     history: null,
     between: [],
   };
