@@ -38,6 +38,18 @@ export interface CreateInput {
   readonly log: Log;
 }
 
+/** Where this site keeps a volume of `owner`'s: as configured for who stands by, else in the group's folder. */
+export function imagePathOf(
+  group: GroupSettings,
+  owner: string,
+  volume: string,
+  paths: GatewayGroupPaths,
+): string {
+  const settings = group.volumes.find((each) => each.name === volume);
+  const configured = group.home === owner ? settings?.standbyImage : settings?.image;
+  return configured ?? paths.image(volume);
+}
+
 /** The document of the finished standby, durable. OperationalError `IMAGE_HOLDS_DATA`, `STANDBY_LEFTOVERS` and those of the parts. */
 export async function createStandby(input: CreateInput): Promise<StandbyDocument> {
   const { group, paths, hello, storage, clock, log } = input;
@@ -47,12 +59,10 @@ export async function createStandby(input: CreateInput): Promise<StandbyDocument
   if (lineage === undefined || genesis === undefined)
     throw new RemoteProtocolError("CONTROL_MALFORMED", "lineage or genesis");
   const volumes = hello.volumes.map((volume) => {
-    const settings = group.volumes.find((each) => each.name === volume.name);
-    const configured = group.home === hello.token.owner ? settings?.standbyImage : settings?.image;
     const founding = (hello.founding ?? hello.volumes).find((each) => each.number === volume.number);
     // Made with the table as it is now: the changes that are still to come say nothing new.
     const row = { ...foundingVolume(volume), foundingBytes: founding?.sizeBytes ?? null };
-    return { ...row, imagePath: configured ?? paths.image(volume.name) };
+    return { ...row, imagePath: imagePathOf(group, hello.token.owner, volume.name, paths) };
   });
   const files = [paths.intake, paths.intakeWatermark, paths.marker, paths.history];
   let seeded = false;

@@ -18,16 +18,18 @@ import type {
   Refusal,
   ScanAnswer,
   ScanAsk,
+  WantedAnswer,
 } from "../protocol/control.ts";
 import type { Frame } from "../protocol/frame.ts";
 import type { AdoptedExport, HandoverRecord, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
 import type { HistoryAsk, HistoryCheckAnswer } from "../protocol/history-check.ts";
-import type { Lineage, Token } from "../protocol/ids.ts";
+import type { Lineage, Sequence, Token, VolumeEntry } from "../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, bytesToHex } from "../protocol/ids.ts";
+import type { VolumeChangeRecord } from "../protocol/record.ts";
 import type { RetiredStatus, RetirePlan, RetireRequest } from "../protocol/retirement.ts";
 import type { StandbyPinAnswer, StandbyPinAsk } from "../protocol/standby-pin.ts";
-import type { Reason, StandbyStatus } from "../protocol/status.ts";
+import type { Reason, StandbyStatus, VolumeStatus } from "../protocol/status.ts";
 import { isWholeAt } from "../protocol/table-volume.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
@@ -44,12 +46,12 @@ import {
   gatewayGroupPaths,
 } from "../runtime/paths.ts";
 import type { GroupSettings } from "../runtime/settings/types.ts";
-import { createStandby } from "./create.ts";
+import { createStandby, imagePathOf } from "./create.ts";
 import { isRunning, phaseFromDisk } from "./failover/machine.ts";
-import { planFailover, stateLoss } from "./failover/plan.ts";
+import { leftOutAt, planFailover, stateLoss } from "./failover/plan.ts";
 import { type FailoverGround, FailoverRunner, type StepTiming } from "./failover/runner.ts";
 import { Heard } from "./heard.ts";
-import { judgeHello } from "./hello.ts";
+import { judgeHello, judgeWanted } from "./hello.ts";
 import type { IntakeLimits } from "./intake-options.ts";
 import { OpenStandby } from "./open-standby.ts";
 import { refuseForeignToken } from "./receive/admission.ts";
@@ -68,6 +70,8 @@ import type { FailoverDocument, HeardRecord, Seal, StandbyDocument } from "./sta
 import { parseHeardRecord, parseStandbyDocument } from "./state.ts";
 import { describeStandby, judgeCondition, type StatusFacts } from "./status.ts";
 import type { StandbyStorage } from "./storage.ts";
+import { judgeImages, makeImageOfChange } from "./volumes/image-of-change.ts";
+import { decideChange, tableAfterContent, withVolume } from "./volumes/table.ts";
 
 export interface StandbyGroupOptions {
   readonly site: string;
@@ -96,6 +100,8 @@ const finalIntakeCodes: ReadonlySet<string> = new Set([
 
 export class StandbyGroup implements FailoverGround {
   readonly runner: FailoverRunner;
+  /** Volumes as this site's configuration has them now. */
+  #configured: GroupSettings["volumes"];
   readonly #options: StandbyGroupOptions;
   readonly #paths: GatewayGroupPaths;
   readonly #log: Log;
@@ -125,12 +131,18 @@ export class StandbyGroup implements FailoverGround {
 
   constructor(options: StandbyGroupOptions) {
     this.#options = options;
+    this.#configured = options.settings.volumes;
     this.#paths = gatewayGroupPaths(options.dataDir, options.settings.name);
     this.#log = options.log;
     this.#clock = options.clock;
     this.#disk = options.storage.disk;
     this.#heard = new Heard(options.clock, null);
     this.runner = new FailoverRunner(this, options.clock, options.log);
+  }
+
+  /** The volumes of a changed configuration: what may join or grow. Everything else of it counts from the next start. */
+  reload({ volumes }: GroupSettings): void {
+    this.#configured = volumes;
   }
 
   get scanBytesPerSecond(): number | null {
@@ -231,7 +243,10 @@ export class StandbyGroup implements FailoverGround {
         clock: this.#clock,
         log: this.#log,
         incomplete: () => this.#document?.incomplete ?? null,
-        beforeStep: (frames, pin) => this.#declareCompleteness(frames, pin),
+        volumes: () => this.#requireDocument().volumes,
+        configuredBytes: (volume) => this.#configured.find(({ name }) => name === volume)?.sizeBytes,
+        beforeStep: (frames, pin) => this.#declareContent(frames, pin),
+        changeTable: (record, sequence, requireGoing) => this.#changeTable(record, sequence, requireGoing),
         onBroken: (error) => this.#break(error),
       });
       this.#trouble = null;
@@ -291,9 +306,9 @@ export class StandbyGroup implements FailoverGround {
     if (this.#trouble !== null && this.#document?.failover == null) return this.#stoppedAnswer(this.#trouble);
     const verdict = judgeHello({
       hello,
-      configured: this.#options.settings.volumes,
+      configured: this.#configured,
       document: this.#document,
-      held: this.#document?.volumes,
+      held: this.#open?.tableAtEnd,
       ownedHere:
         this.#disk.exists(agentGroupPaths(this.#options.dataDir, this.name).state) ||
         this.#disk.exists(this.#paths.handover),
@@ -301,10 +316,34 @@ export class StandbyGroup implements FailoverGround {
       applied: this.#open?.applier.appliedSequence ?? 0,
       lacks: lackOf(this.#incompleteAtEnd),
     });
-    if (verdict.kind === "create") return this.#create(hello);
-    const { answer } = verdict;
-    if (answer !== retiredRefusal) this.#settleDispute(answer);
-    return answer;
+    const answer = verdict.kind === "create" ? await this.#create(hello) : verdict.answer;
+    if (verdict.kind === "answer" && answer !== retiredRefusal) this.#settleDispute(answer);
+    if (answer.kind !== "attached" || hello.wanted === undefined) return answer;
+    return { ...answer, wanted: await this.#judgeWanted(hello.wanted) };
+  }
+
+  /** Whether this standby could follow a change to the wanted table now. Changes nothing. */
+  async #judgeWanted(wanted: readonly VolumeEntry[]): Promise<WantedAnswer> {
+    const document = this.#requireDocument();
+    const held = this.#open?.tableAtEnd ?? document.volumes;
+    const judged = judgeWanted(wanted, this.#configured, held);
+    if (judged !== "ready") return judged;
+    const trouble = this.#trouble ?? this.#open?.applier.trouble ?? null;
+    if (trouble !== null) return { code: trouble.code, message: trouble.message };
+    return judgeImages(wanted, held, this.#options.storage.images, (volume) =>
+      this.#imagePath(document, volume),
+    );
+  }
+
+  /** Where the image of a volume lies, or will. */
+  #imagePath(document: StandbyDocument, { number, name }: Pick<VolumeEntry, "number" | "name">): string {
+    const held = document.volumes.find((each) => each.number === number);
+    return held?.imagePath ?? imagePathOf(this.#group, document.token.owner, name, this.#paths);
+  }
+
+  /** The settings, with the volumes of the newest configuration. */
+  get #group(): GroupSettings {
+    return { ...this.#options.settings, volumes: this.#configured };
   }
 
   #settleDispute(answer: HelloAnswer | BatchAnswer): void {
@@ -331,11 +370,11 @@ export class StandbyGroup implements FailoverGround {
   }
 
   async #create(hello: Hello): Promise<HelloAnswer> {
-    const { settings, limits, storage } = this.#options;
+    const { limits, storage } = this.#options;
     try {
       const unfinished = this.#document;
       this.#document = await createStandby({
-        group: settings,
+        group: this.#group,
         paths: this.#paths,
         hello,
         limits,
@@ -371,20 +410,72 @@ export class StandbyGroup implements FailoverGround {
     return this.#open === undefined ? (this.#document?.incomplete ?? null) : this.#open.incompleteAtEnd;
   }
 
-  async #declareCompleteness(frames: readonly Frame[], pin: () => Promise<void>): Promise<void> {
-    const before = this.#requireDocument().incomplete;
+  /** What gaps and marks in a step say of the images as a whole, and of volumes whose content is still to come. */
+  async #declareContent(frames: readonly Frame[], pin: () => Promise<void>): Promise<void> {
+    const { incomplete: before, volumes: tableBefore } = this.#requireDocument();
     const incomplete = afterFrames(before, frames);
-    if (sameCompleteness(before, incomplete)) return;
+    const volumes = tableAfterContent(tableBefore, frames);
+    if (sameCompleteness(before, incomplete) && volumes === tableBefore) return;
     // Survives a crash before the document says that it is needed: then there is a pin too many, which is given back.
     if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();
     await this.#writeAlone(async () => {
-      const next: StandbyDocument = { ...this.#requireDocument(), incomplete };
+      const next: StandbyDocument = { ...this.#requireDocument(), incomplete, volumes };
       // Survives a crash before the step that makes it true touches the images: until then it and the old one both hold.
       await writeDocument(this.#disk, this.#paths.state, next);
       this.#document = next;
     });
     this.#log.info("COMPLETENESS", incomplete === null ? "complete" : "a scan has begun or is over", {
       ...incomplete,
+    });
+  }
+
+  /** As in `ApplierOptions`. The order is the safety: image, document, and only then, elsewhere, the marker. */
+  async #changeTable(
+    record: VolumeChangeRecord,
+    sequence: Sequence,
+    requireGoing: () => void,
+  ): Promise<boolean> {
+    const document = this.#requireDocument();
+    const change = decideChange(document.volumes, record, sequence);
+    if (change.kind === "nothing") return false;
+    if (change.kind === "refused") {
+      throw new OperationalError({
+        code: "VOLUME_CHANGE_REFUSED",
+        message: `the change of the volume table at ${sequence} contradicts what is held: ${change.message}`,
+        reaction: "stop",
+        details: { sequence },
+      });
+    }
+    const { name, sizeBytes } = change.volume;
+    if (change.kind === "added") this.#requireConfigured(name, sizeBytes);
+    const imagePath = this.#imagePath(document, change.volume);
+    // Survives power loss before the document says that it is there; done again where a crash comes between.
+    await makeImageOfChange(change, { images: this.#options.storage.images, path: imagePath, requireGoing });
+    await this.#writeAlone(async () => {
+      const now = this.#requireDocument();
+      const next: StandbyDocument = {
+        ...now,
+        volumes: withVolume(now.volumes, { ...change.volume, imagePath }),
+      };
+      // Survives a crash before the marker passes the record: it is met again then, and says nothing new.
+      await writeDocument(this.#disk, this.#paths.state, next);
+      this.#document = next;
+    });
+    this.#log.info("VOLUME_CHANGED", `volume ${name} is ${change.kind}`, {
+      ...{ volume: name, sequence, sizeBytes, wholeFrom: change.volume.wholeFrom },
+    });
+    return true;
+  }
+
+  /** An image at a path that nobody has chosen would be the wrong one for good. */
+  #requireConfigured(name: string, sizeBytes: number): void {
+    const configured = this.#configured.find((each) => each.name === name);
+    if (configured !== undefined && configured.sizeBytes >= sizeBytes) return;
+    throw new OperationalError({
+      code: "VOLUME_NOT_CONFIGURED",
+      message: `volume ${name} of ${sizeBytes} bytes joins the group, and is not in this site's configuration so`,
+      reaction: "retry",
+      hint: "Give this site the owner's configuration and reload it; applying goes on by itself.",
     });
   }
 
@@ -555,7 +646,7 @@ export class StandbyGroup implements FailoverGround {
       before: open?.before,
       history: open?.past?.status ?? null,
       historyBytesMax: settings.history.bytesMax,
-      volumes: settings.volumes.map((volume) => ({ volume: volume.name, sizeBytes: volume.sizeBytes })),
+      volumes: this.#volumeStatus(applied?.sequence ?? 0),
     };
     const condition = judgeCondition(facts);
     const code = condition.reason?.code ?? null;
@@ -567,6 +658,19 @@ export class StandbyGroup implements FailoverGround {
       });
     }
     return describeStandby(facts, condition, this.#remembered.sinceMs);
+  }
+
+  /** As the table has them; before there is one, as they are configured. */
+  #volumeStatus(applied: Sequence): VolumeStatus[] {
+    const document = this.#document;
+    if (document === undefined)
+      return this.#configured.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes, wholeFrom: 0 }));
+    return document.volumes.map((volume) => ({
+      volume: volume.name,
+      sizeBytes: volume.sizeBytes,
+      // Known from when its end was seen; true from when that is applied.
+      wholeFrom: isWholeAt(volume, applied) ? volume.wholeFrom : null,
+    }));
   }
 
   plan(): FailoverPlan {
@@ -581,6 +685,7 @@ export class StandbyGroup implements FailoverGround {
       before: open?.before && sealAt(open.before),
       applied: open?.applier.applied ?? this.#handedOver,
       incomplete: this.#incompleteAtEnd,
+      table: open?.tableAtEnd ?? this.#document?.volumes ?? [],
       trouble: this.#trouble ?? open?.applier.trouble ?? null,
       heard: this.#heard.record,
       silenceMs: this.#heard.silenceMs(),
@@ -792,7 +897,7 @@ export class StandbyGroup implements FailoverGround {
     readonly durationMs: number;
     readonly exports: readonly AdoptedExport[];
   }): Promise<FailoverResult> {
-    const { token, lineage, failover } = this.#requireDocument();
+    const { token, lineage, failover, volumes } = this.#requireDocument();
     const seal = this.#requireSeal();
     const evidence = evidencePath(this.#options.dataDir, `failover-${this.name}-${token.epoch}`);
     const result: FailoverResult = {
@@ -802,6 +907,7 @@ export class StandbyGroup implements FailoverGround {
       loss: stateLoss(failover?.heard ?? null, seal, failover?.received ?? null),
       durationMs: run.durationMs,
       exports: run.exports,
+      leftOut: leftOutAt(volumes, seal),
       evidence,
     };
     await this.#disk.makeDirectory(dirname(evidence));

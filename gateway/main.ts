@@ -45,6 +45,8 @@ export interface GatewayRole {
   statuses(): StandbyStatus[];
   /** What this site knows of a group: gateway state, a hand-over, or state of its own agent. */
   knows(group: string): GroupKnowledge;
+  /** Takes over the volumes of a changed configuration, of groups that are known here; nothing else of it. */
+  reload(settings: Settings): void;
   readonly adminRoutes: Route[];
   /** Address really bound. */
   readonly wanAddress: Address;
@@ -124,6 +126,9 @@ export async function startGateway(world: GatewayWorld): Promise<GatewayRole> {
   return {
     statuses: () => [...groups.values()].filter((group) => group.hasPart).map((group) => group.status()),
     knows: (group) => groups.get(group)?.knowledge() ?? { known: false, lineage: null, token: null },
+    reload: (changed) => {
+      for (const group of changed.groups) groups.get(group.name)?.reload(group);
+    },
     adminRoutes: gatewayAdminRoutes(groups, clock),
     wanAddress,
     async close() {

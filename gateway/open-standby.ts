@@ -8,6 +8,7 @@ import { historyOpener } from "../image/past.ts";
 import type { FrameLog } from "../journal/frame-log.ts";
 import { openFrameLog } from "../journal/open.ts";
 import { bytesFromHex, bytesToHex, type ChainPosition } from "../protocol/ids.ts";
+import { isWholeAt } from "../protocol/table-volume.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Log } from "../runtime/log.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
@@ -21,8 +22,9 @@ import { Receiver } from "./receive/receiver.ts";
 import { keptForEver } from "./retire.ts";
 import { type Incomplete, isOpenable } from "./scan/completeness.ts";
 import { afterReceived, type IntakeEnd, intakeEndFrom } from "./scan/intake-end.ts";
-import type { Seal, StandbyDocument } from "./state.ts";
+import type { Seal, StandbyDocument, StandbyVolume } from "./state.ts";
 import type { StandbyStorage } from "./storage.ts";
+import type { HeldVolume } from "./volumes/table.ts";
 
 export interface OpenStandbyInput {
   readonly storage: StandbyStorage;
@@ -34,8 +36,13 @@ export interface OpenStandbyInput {
   readonly log: Log;
   /** What the standby's document says now of its completeness. */
   readonly incomplete: () => Incomplete | null;
+  /** The table as the document has it now. */
+  readonly volumes: () => readonly StandbyVolume[];
+  /** Size of a volume in this site's configuration, bytes; undefined: it is not there. */
+  readonly configuredBytes: (volume: string) => number | undefined;
   /** As in `ApplierOptions`. */
   readonly beforeStep: ApplierOptions["beforeStep"];
+  readonly changeTable: ApplierOptions["changeTable"];
   /** The intake log failed; called at most once. */
   readonly onBroken: (error: unknown) => void;
 }
@@ -69,7 +76,10 @@ export class OpenStandby {
       open: () =>
         openImage({
           storage,
-          volumes: document.volumes,
+          volumes: input.volumes().map((volume) => ({
+            ...volume,
+            longer: this.#mayBeLonger(volume, input) ? "opened" : "refused",
+          })),
           markerPath: paths.marker,
           lineage,
           mode: "open",
@@ -104,6 +114,11 @@ export class OpenStandby {
       incomplete: input.incomplete,
       incompleteAtEnd: () => this.incompleteAtEnd,
       beforeStep: input.beforeStep,
+      changeTable: input.changeTable,
+      isWhole: (number, sequence) => {
+        const volume = input.volumes().find((each) => each.number === number);
+        return volume !== undefined && isWholeAt(volume, sequence);
+      },
       sealed: sealedOf(document),
       onApplied: (sequence) => this.receiver?.appliedThrough(sequence),
       onIntakeBroken: broken,
@@ -135,7 +150,7 @@ export class OpenStandby {
 
   /** Opens and verifies the log; the images open behind it, and their trouble is the applier's to report. */
   static async open(input: OpenStandbyInput): Promise<OpenStandby> {
-    let end = intakeEndFrom(input.document.incomplete);
+    let end = intakeEndFrom(input.document.incomplete, input.document.volumes);
     const { log: intake } = await openFrameLog(
       intakeOptions(input.paths, input.document, input.limits, input.storage.bootId, "open"),
       input.log,
@@ -150,6 +165,17 @@ export class OpenStandby {
     const open = new OpenStandby(input, intake, end);
     await open.applier.start();
     return open;
+  }
+
+  /** A growing that a crash cut short, or a device that its operator has made larger before the volume grows. */
+  #mayBeLonger({ number, name, sizeBytes }: StandbyVolume, input: OpenStandbyInput): boolean {
+    const received = this.#end.table.find((each) => each.number === number)?.sizeBytes ?? 0;
+    return Math.max(received, input.configuredBytes(name) ?? 0) > sizeBytes;
+  }
+
+  /** The table once everything that was received is applied. */
+  get tableAtEnd(): readonly HeldVolume[] {
+    return this.#end.table;
   }
 
   /** What the standby can go back to; undefined while the images are not open. */

@@ -102,6 +102,11 @@ export function judgeCondition(facts: StatusFacts): StandbyCondition {
     const code = incomplete.purpose === "first-sync" ? "FIRST_SYNC" : "RESYNC";
     return { state: "catching-up", reason: { code, message: describeIncomplete(incomplete, facts.before) } };
   }
+  const partial = facts.volumes.filter(({ wholeFrom }) => wholeFrom === null).map(({ volume }) => volume);
+  if (partial.length > 0) {
+    const message = `the content of ${partial.join(", ")} is still on its way: points leave it out`;
+    return { state: "catching-up", reason: { code: "VOLUME_SYNC", message } };
+  }
   if (facts.isBehind)
     return {
       state: "catching-up",

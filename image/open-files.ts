@@ -14,6 +14,8 @@ import type { AppliedPosition } from "./marker.ts";
 export interface ImageFile extends VolumeEntry {
   /** Absolute path of a regular file or block device. */
   readonly imagePath: string;
+  /** As of `OpenImageFilesOptions`, for this one. */
+  readonly longer?: "refused" | "opened";
 }
 
 export interface OpenImageFilesOptions {
@@ -41,9 +43,10 @@ export async function openImageFiles(options: OpenImageFilesOptions): Promise<Gr
   const { disk, markerPath, lineage, mode, origin, scanned = "apply", log, openHistory } = options;
   const opened: { entry: VolumeEntry; device: BlockDevice }[] = [];
   try {
-    for (const { number, name, sizeBytes, imagePath: path } of options.volumes) {
+    for (const volume of options.volumes) {
+      const { number, name, sizeBytes, imagePath: path } = volume;
       const { createImages: create, longer = "refused" } = options;
-      const device = await options.images.open({ path, sizeBytes, create, longer });
+      const device = await options.images.open({ path, sizeBytes, create, longer: volume.longer ?? longer });
       opened.push({ entry: { number, name, sizeBytes }, device });
     }
     return await GroupImage.open({

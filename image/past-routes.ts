@@ -211,6 +211,7 @@ async function listPoints(request: HttpRequest, past: Past): Promise<PointList> 
       bytes: before === undefined ? null : dataBytesTotal - before.dataBytesTotal,
       pins: pins.filter((pin) => pin.sequence === sequence).map(({ id }) => id),
       chain: bytesToHex(chain),
+      leftOut: past.leftOutAt(point),
       digest: (await past.digestOf(point)) ?? null,
     });
   }

@@ -144,6 +144,7 @@ export class Past {
   readonly #log: Log;
   readonly #bytesMax: number;
   readonly #isOpenable: (sequence: Sequence) => boolean;
+  readonly #isWhole: (volume: VolumeNumber, sequence: Sequence) => boolean;
   readonly #table = new PointTable();
   readonly #counted: Promise<void>;
   readonly #checker: HistoryChecker | undefined;
@@ -156,16 +157,21 @@ export class Past {
   readonly #underWay = new Set<Promise<unknown>>();
   #closed = false;
 
-  /** `isOpenable`: false for ends of steps at which the images were between two states of their source; default all. */
+  /**
+   * `isOpenable`: false for ends of steps at which the images were between two states of their source; default all.
+   * `isWhole`: whether a volume is part of a point; default every one of each.
+   */
   constructor(
     image: GroupImage,
     settings: HistorySettings,
     clock: Clock,
     log: Log,
     isOpenable: (sequence: Sequence) => boolean = () => true,
+    isWhole: (volume: VolumeNumber, sequence: Sequence) => boolean = () => true,
   ) {
     this.#image = image;
     this.#isOpenable = isOpenable;
+    this.#isWhole = isWhole;
     this.#history = image.history;
     this.#clock = clock;
     this.#log = log;
@@ -226,6 +232,16 @@ export class Past {
     return this.#image.volumes;
   }
 
+  /** What a point holds: the volumes that were whole when it was made, with the sizes they have now. */
+  volumesAt({ sequence }: Pick<AppliedPosition, "sequence">): VolumeEntry[] {
+    return this.volumes.filter(({ number }) => this.#isWhole(number, sequence));
+  }
+
+  /** Names of the others. */
+  leftOutAt({ sequence }: Pick<AppliedPosition, "sequence">): string[] {
+    return this.volumes.filter(({ number }) => !this.#isWhole(number, sequence)).map(({ name }) => name);
+  }
+
   /** null: no history is kept, and only what the images hold now can be opened. */
   get status(): HistoryStatus | null {
     const history = this.#history;
@@ -271,12 +287,12 @@ export class Past {
 
   /** The digest that was made of a point; undefined: none was. */
   async digestOf(point: AppliedPosition): Promise<string | undefined> {
-    return (await this.#digests?.of(point))?.digest;
+    return (await this.#digests?.of(point, this.volumesAt(point)))?.digest;
   }
 
   /**
-   * The digest of the group at a point, made by reading every volume unless it was made before. OperationalErrors of `find`
-   * and `openView`.
+   * The digest of the group at a point, made by reading every volume that it holds unless it was made before.
+   * OperationalErrors of `find` and `openView`.
    */
   async digest(
     group: string,
@@ -299,7 +315,7 @@ export class Past {
       point,
       oldest: this.#history?.oldest?.sequence ?? 0,
       time: labelOf(point),
-      volumes: this.volumes,
+      volumes: this.volumesAt(point),
       openView: (volume) => this.openView(volume, point.sequence),
       bytesPerSecond,
       onProgress,
@@ -403,8 +419,19 @@ export class Past {
     });
   }
 
-  /** A volume as of `sequence`. OperationalErrors of `openView`, and `POINT_CLOSED` (`retry`). */
+  /**
+   * A volume as of `sequence`. OperationalErrors of `openView`, `VOLUME_NOT_IN_POINT` (`refuse`), and `POINT_CLOSED`
+   * (`retry`).
+   */
   async openView(volume: VolumeNumber, sequence: Sequence): Promise<PointView> {
+    if (!this.#isWhole(volume, sequence)) {
+      throw new OperationalError({
+        code: "VOLUME_NOT_IN_POINT",
+        message: `volume ${volume} was not whole at ${sequence}: the point does not hold it`,
+        reaction: "refuse",
+        hint: "See `splitsite status` for where it is whole from, and choose a later point.",
+      });
+    }
     const device = await this.#track(async () => {
       const opened = await openView(this.#image, volume, sequence);
       this.#views.add(opened);

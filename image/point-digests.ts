@@ -72,19 +72,29 @@ export class PointDigests {
     }
   }
 
-  /** The digest of a point that was made before; undefined: of this one none was. */
-  async of({ sequence, chain }: { readonly sequence: Sequence; readonly chain: Uint8Array }) {
+  /**
+   * The digest of a point that was made before; undefined: of this one none was. One of a volume that has grown since is of
+   * another size than the point has now, and counts no more.
+   */
+  async of(
+    { sequence, chain }: { readonly sequence: Sequence; readonly chain: Uint8Array },
+    volumes: readonly VolumeEntry[],
+  ) {
     await this.#loaded;
     const hex = bytesToHex(chain);
     return this.#kept.find(
-      (each) => each.sequence === sequence && each.chain === hex && each.lineage === this.#lineage,
+      (each) =>
+        each.sequence === sequence &&
+        each.chain === hex &&
+        each.lineage === this.#lineage &&
+        isSameTable(each.volumes, volumes),
     );
   }
 
   /** Reads every volume as of the point. Durable when it settles. Errors of the views. */
   async make(order: DigestOrder): Promise<PointDigest> {
     const { group, point, time } = order;
-    const known = await this.of(point);
+    const known = await this.of(point, order.volumes);
     if (known !== undefined) return known;
     const totalBytes = order.volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     const startMs = this.#clock.monotonicMs();
@@ -143,6 +153,12 @@ export class PointDigests {
   async idle(): Promise<void> {
     await Promise.all([this.#loaded, this.#writing]);
   }
+}
+
+function isSameTable(a: readonly VolumeEntry[], b: readonly VolumeEntry[]): boolean {
+  const isIn = ({ number, sizeBytes }: VolumeEntry): boolean =>
+    b.some((each) => each.number === number && each.sizeBytes === sizeBytes);
+  return a.length === b.length && a.every(isIn);
 }
 
 function parseKept(value: unknown): PointDigest[] {

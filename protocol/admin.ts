@@ -154,6 +154,8 @@ export interface FailoverPlan {
   readonly point: { readonly sequence: number; readonly time: string } | null;
   readonly loss: LossStatement;
   readonly toApply: { readonly records: number; readonly bytes: number };
+  /** Names of volumes that are not whole at `point`, and are not handed over. */
+  readonly leftOut: readonly string[];
   readonly steps: readonly string[];
   /** `fail` refuses the run. */
   readonly checks: readonly {
@@ -174,6 +176,8 @@ export interface FailoverResult {
   readonly loss: LossStatement;
   readonly durationMs: number;
   readonly exports: readonly AdoptedExport[];
+  /** Names of volumes that were not whole at `point`, and were not handed over. */
+  readonly leftOut: readonly string[];
   /** Path of the report on the gateway's host. */
   readonly evidence: string;
 }
@@ -242,6 +246,8 @@ export interface PointList {
     readonly pins: readonly string[];
     /** Chain value at the point, hex. */
     readonly chain: string;
+    /** Names of volumes that it does not hold: they joined later, or were not whole yet. */
+    readonly leftOut: readonly string[];
     /** Of the whole group at the point, hex; null: none was made (docs/formats/point-digest.md). */
     readonly digest: string | null;
   }[];

@@ -21,6 +21,11 @@ export interface Reason {
 export interface VolumeStatus {
   readonly volume: string;
   readonly sizeBytes: number;
+  /**
+   * First sequence at which the standby holds its whole content; null: some of it is still to come, and points leave the
+   * volume out (docs/volumes.md).
+   */
+  readonly wholeFrom: number | null;
 }
 
 /** An order to keep a point. */

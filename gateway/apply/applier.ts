@@ -10,7 +10,9 @@ import type { AppliedPosition } from "../../image/marker.ts";
 import { Past } from "../../image/past.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { Frame } from "../../protocol/frame.ts";
-import type { ChainPosition, Sequence } from "../../protocol/ids.ts";
+import { volumeChangeOf } from "../../protocol/frame.ts";
+import type { ChainPosition, Sequence, VolumeNumber } from "../../protocol/ids.ts";
+import type { VolumeChangeRecord } from "../../protocol/record.ts";
 import type { Reason } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
@@ -48,6 +50,7 @@ const finalCodes: ReadonlySet<string> = new Set([
   "IMAGE_DIVERGED",
   "IMAGE_RECORD_RANGE",
   "IMAGE_SIZE",
+  "VOLUME_CHANGE_REFUSED",
   "HISTORY_UNDO_IMPOSSIBLE",
   "IMAGE_KIND",
   "MARKER_DAMAGED",
@@ -69,6 +72,18 @@ export interface ApplierOptions {
    * which keeps the point that they hold, before it says that they are incomplete.
    */
   readonly beforeStep: (frames: readonly Frame[], pin: () => Promise<void>) => Promise<void>;
+  /**
+   * Makes durable what the record at `sequence` makes of the volume table: first the image, then the document. False: the
+   * table says it already, nothing was done. True: `open` opens the images on the new table from now on. `requireGoing`
+   * throws when somebody waits for the end of it.
+   */
+  readonly changeTable: (
+    record: VolumeChangeRecord,
+    sequence: Sequence,
+    requireGoing: () => void,
+  ) => Promise<boolean>;
+  /** Whether a volume is part of a point, as the standby's document says now. */
+  readonly isWhole: (volume: VolumeNumber, sequence: Sequence) => boolean;
   /** Where the images are to be handed over, in the end; undefined while nobody has sealed that. */
   readonly sealed: ChainPosition | undefined;
   readonly onApplied: (sequence: Sequence) => void;
@@ -96,6 +111,8 @@ export class Applier {
   #trouble: Reason | null = null;
   #final = false;
   #stopping = false;
+  /** Set while the images are closed to be opened on a new table: what they may hold in part. */
+  #leftAt: Sequence | undefined;
   /** Ends the sleep under way: `#wake` when there is work, `#interrupt` when the applier stops. */
   #wake: (() => void) | undefined;
   #interrupt: (() => void) | undefined;
@@ -126,9 +143,9 @@ export class Applier {
     return this.#applied?.sequence ?? Math.min(head.sequence, this.#limit ?? head.sequence);
   }
 
-  /** The open images may hold records up to here in part; undefined while they are closed. */
+  /** The images may hold records up to here in part; undefined while they are closed, other than for a new table. */
   get mayHold(): Sequence | undefined {
-    return this.#image?.applyingLast;
+    return this.#image?.applyingLast ?? this.#leftAt;
   }
 
   /** The point before the images became incomplete, as long as it can be opened. */
@@ -213,6 +230,7 @@ export class Applier {
         await image.undoBehind({ first: intake.head.sequence + 1, last: intake.tail.sequence });
         await verifyAgainstIntake(image, intake, this.#sealed);
         this.#image = image;
+        this.#leftAt = undefined;
         this.#pin = await ResyncPin.open(image, clock, log);
         this.#past = this.#pastOf(image);
         // Before the first step: on a disk that is full, old points make room for it.
@@ -221,11 +239,20 @@ export class Applier {
         this.#trouble = null;
         opened();
         const before = this.appliedSequence;
-        await this.#applyUntilStopped(image, this.#pin);
+        const why = await this.#applyUntilStopped(image, this.#pin);
         if (this.appliedSequence > before) pauseMs = reopenMsMin;
+        if (why === "new table") {
+          // What is pinned, and how far the images have got, is as true while they are closed for it.
+          const pin: ResyncPin | undefined = this.#pin;
+          this.#leftAt = image.applyingLast;
+          await this.#close(image);
+          this.#pin = pin;
+          continue;
+        }
       } catch (error) {
         this.#stumble(error);
       }
+      this.#leftAt = undefined;
       await this.#close(image);
       opened();
       if (this.#stopping || this.#final) return;
@@ -236,8 +263,8 @@ export class Applier {
 
   /** Ends of steps in the midst of a first sync or resync are no points, though their before-images are kept. */
   #pastOf(image: GroupImage): Past {
-    const { history, clock, log, incomplete } = this.#options;
-    return new Past(image, history, clock, log, (sequence) => wasOpenable(incomplete(), sequence));
+    const { history, clock, log, incomplete, isWhole } = this.#options;
+    return new Past(image, history, clock, log, (sequence) => wasOpenable(incomplete(), sequence), isWhole);
   }
 
   /** Digests up to where a step was cut short are not compared: the images may hold what came after them. */
@@ -253,7 +280,8 @@ export class Applier {
     });
   }
 
-  async #applyUntilStopped(image: GroupImage, pin: ResyncPin): Promise<void> {
+  /** `new table`: the images have to be opened on it before anything else is applied. */
+  async #applyUntilStopped(image: GroupImage, pin: ResyncPin): Promise<"stopped" | "new table"> {
     const { intake, clock } = this.#options;
     const { compare } = this.#comparer(image);
     const pinPoint = () => pin.take(image.applied);
@@ -290,6 +318,8 @@ export class Applier {
       const last = frames.at(-1)?.last;
       // A limit that came while the intake was read.
       if (last === undefined) continue;
+      // Survives a crash in every step: until the marker is behind the record it is taken in again, and says the same.
+      if (await this.#takesTable(frames[0]!)) return "new table";
       await this.#options.beforeStep(frames, pinPoint);
       // Survives a crash in the middle of the next line: restart knows how far the images may be ahead.
       await image.begin(last);
@@ -304,6 +334,16 @@ export class Applier {
       await fromIntake(intake.trim(image.applied.sequence));
       await this.#past?.stepped();
     }
+    return "stopped";
+  }
+
+  /** Whether `frame`, the first of a step, has changed the table that the images are opened on. */
+  async #takesTable(frame: Frame): Promise<boolean> {
+    const change = volumeChangeOf(frame);
+    if (change === undefined) return false;
+    return this.#options.changeTable(change, frame.first, () => {
+      if (this.#stopping) throw this.#stuck();
+    });
   }
 
   /** The images hold more than is handed over, or a step that a crash cut short may have left some of it. */

@@ -1,10 +1,10 @@
 /**
  * Which of the frames at hand make the next apply step. Pure. A step ends before what makes images incomplete that could
- * be opened, and a gap is a step of its own, so that the position before it is a point. It never leaves out a record, and
- * never cuts inside a gap.
+ * be opened. A gap is a step of its own, so that the position before it is a point; so is a change of the volume table, for
+ * which the images are opened anew. It never leaves out a record, and never cuts inside a gap.
  */
 import type { Frame } from "../../protocol/frame.ts";
-import { gapOf } from "../../protocol/frame.ts";
+import { gapOf, volumeChangeOf } from "../../protocol/frame.ts";
 import { sliceFrame } from "../../protocol/frame-split.ts";
 import type { Sequence } from "../../protocol/ids.ts";
 import { changesIn, type Incomplete } from "../scan/completeness.ts";
@@ -26,7 +26,8 @@ export function nextStep(
     if (first > limit) return step;
     // A step may have ended in the middle of a frame, and so may this one.
     const frame = sliceFrame(whole, first, Math.min(whole.last, limit));
-    if (gapOf(frame) !== undefined) return step.length === 0 ? [frame] : step;
+    if (gapOf(frame) !== undefined || volumeChangeOf(frame) !== undefined)
+      return step.length === 0 ? [frame] : step;
     for (const { sequence, after, isLoss } of changesIn(frame, next)) {
       next = after;
       if (!isLoss || sequence === applied + 1) continue;

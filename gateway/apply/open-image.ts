@@ -4,19 +4,18 @@
  */
 import type { GroupImage } from "../../image/group-image.ts";
 import type { AppliedPosition } from "../../image/marker.ts";
-import type { OpenImageFilesOptions } from "../../image/open-files.ts";
+import type { ImageFile, OpenImageFilesOptions } from "../../image/open-files.ts";
 import { openImageFiles } from "../../image/open-files.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { ChainPosition, LineageBytes } from "../../protocol/ids.ts";
 import { bytesEqual } from "../../protocol/ids.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import type { StandbyVolume } from "../state.ts";
 import type { StandbyStorage } from "../storage.ts";
 
 export interface OpenImageInput {
   readonly storage: StandbyStorage;
-  readonly volumes: readonly StandbyVolume[];
+  readonly volumes: readonly ImageFile[];
   readonly markerPath: string;
   readonly lineage: LineageBytes;
   readonly mode: "create" | "open";

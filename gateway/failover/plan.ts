@@ -4,10 +4,12 @@
  */
 import type { FailoverPlan, LossStatement } from "../../protocol/admin.ts";
 import type { Reason } from "../../protocol/status.ts";
+import { isWholeAt } from "../../protocol/table-volume.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import { ownerSilentMs } from "../heard.ts";
 import { describeIncomplete, type Incomplete, isOpenable } from "../scan/completeness.ts";
 import type { HeardRecord, ReceivedEnd, Seal, StandbyDocument } from "../state.ts";
+import type { HeldVolume } from "../volumes/table.ts";
 import type { FailoverPhase } from "./machine.ts";
 import { isRunning } from "./machine.ts";
 
@@ -24,6 +26,8 @@ export interface PlanFacts {
   readonly applied: { readonly sequence: number; readonly dataBytesTotal: number } | undefined;
   /** At `end`. */
   readonly incomplete: Incomplete | null;
+  /** The table at `end`; of a standby whose intake is closed, as its document has it. */
+  readonly table: readonly HeldVolume[];
   /** Why the group is stopped or does not apply. */
   readonly trouble: Reason | null;
   readonly heard: HeardRecord | null;
@@ -89,11 +93,13 @@ export function planFailover(facts: PlanFacts): FailoverPlan {
       records: Math.max(0, (end?.sequence ?? 0) - applied.sequence),
       bytes: Math.max(0, (end?.dataBytesTotal ?? 0) - applied.dataBytesTotal),
     },
+    leftOut: leftOutAt(facts.table, end),
     steps: Object.values(failoverSteps),
     checks: [
       checkState(facts),
       checkRun(facts),
       checkConsistent(facts, end),
+      checkVolumes(facts, end),
       checkOwner(facts),
       checkAgent(facts),
     ],
@@ -142,6 +148,25 @@ function checkConsistent(facts: PlanFacts, point: Seal | undefined): Check {
   }
   if (end.sequence === 0) return fail(id, "nothing has been received yet: the images are empty");
   return pass(id, `the standby can be opened at sequence ${end.sequence}`);
+}
+
+/** Names of the volumes that are not whole at `point`, and so are no part of it. */
+export function leftOutAt(
+  table: readonly HeldVolume[],
+  point: { readonly sequence: number } | undefined,
+): string[] {
+  if (point === undefined) return [];
+  return table.filter((volume) => !isWholeAt(volume, point.sequence)).map(({ name }) => name);
+}
+
+/** What is lost with a volume is the operator's to weigh: it is said, and refuses nothing. */
+function checkVolumes({ table }: PlanFacts, point: Seal | undefined): Check {
+  const id = "VOLUMES_WHOLE";
+  const names = leftOutAt(table, point);
+  if (names.length === 0) return pass(id, "every volume of the group is whole there");
+  const [first, ...more] = names;
+  const what = more.length === 0 ? `volume ${first} is` : `volumes ${names.join(", ")} are`;
+  return warn(id, `${what} not whole at sequence ${point?.sequence}, and not handed over`);
 }
 
 function checkOwner({ silenceMs, heard, document, oldOwner }: PlanFacts): Check {

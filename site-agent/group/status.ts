@@ -189,7 +189,7 @@ export function ownerStatus(facts: OwnerFacts, nowMs: number): Omit<OwnerStatus,
     overflow: facts.overflow,
     paused: orderStatus(facts.paused),
     retired: facts.retired,
-    volumes: facts.volumes.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes })),
+    volumes: facts.volumes.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes, wholeFrom: 0 })),
   };
 }
 

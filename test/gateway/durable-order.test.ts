@@ -400,8 +400,9 @@ test("a fence that was raised before a restart stands from the first instant", a
   await standby.batch(standby.source.write(2));
   await standby.group.raiseToken("test");
   await standby.group.close();
+  const document = await standby.document();
   const open = await OpenStandby.open({
-    document: await standby.document(),
+    document,
     paths: standby.paths,
     limits,
     history: settings.history,
@@ -409,7 +410,10 @@ test("a fence that was raised before a restart stands from the first instant", a
     clock: systemClock,
     log: silentLog,
     incomplete: () => null,
+    volumes: () => document.volumes,
+    configuredBytes: () => undefined,
     beforeStep: async () => {},
+    changeTable: async () => false,
     onBroken: (error) => assert.fail(String(error)),
   });
   try {

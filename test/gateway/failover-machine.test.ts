@@ -174,6 +174,7 @@ const facts: PlanFacts = {
   before: undefined,
   applied: { sequence: 8, dataBytesTotal: 32_768 },
   incomplete: null,
+  table: document.volumes,
   trouble: null,
   heard: { atMs: 1_700_000_001_000, answered: 13, dataBytesTotal: 53_248 },
   silenceMs: 60_000,

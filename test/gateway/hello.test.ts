@@ -31,6 +31,7 @@ function documentOf(held: readonly VolumeEntry[]): StandbyDocument {
     volumes: held.map((entry) => ({ ...foundingVolume(entry), imagePath: `/srv/${entry.name}.img` })),
     phase: "standing",
     failover: null,
+    retired: null,
     incomplete: null,
   };
 }

@@ -153,6 +153,8 @@ test("after a failed sync the images are opened again and written again from the
     incompleteAtEnd: () => null,
     sealed: undefined,
     beforeStep: async () => {},
+    changeTable: async () => false,
+    isWhole: () => true,
     onApplied: () => {},
     onIntakeBroken: (error) => assert.fail(String(error)),
   });

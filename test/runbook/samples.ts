@@ -32,7 +32,7 @@ export const owner: OwnerStatus = {
   paused: null,
   retired: null,
   history: null,
-  volumes: [{ volume: "data", sizeBytes: 67_108_864 }],
+  volumes: [{ volume: "data", sizeBytes: 67_108_864, wholeFrom: 0 }],
 };
 
 export const standby: StandbyStatus = {
@@ -79,6 +79,7 @@ export const plan: FailoverPlan = {
   point: { sequence: 806, time: "2026-03-02T10:14:06.701Z" },
   loss: { known: "unknown", since: "2026-03-02T10:14:07.000Z", writesMin: 6, bytesMin: 24_576 },
   toApply: { records: 6, bytes: 24_576 },
+  leftOut: [],
   steps: ["raise the token", "seal", "promote"],
   checks: [{ id: "STANDBY_COMPLETE", outcome: "pass", message: "the standby is complete" }],
 };
@@ -90,6 +91,7 @@ export const result: FailoverResult = {
   loss: plan.loss,
   durationMs: 640,
   exports: [{ volume: "data", uri: "nbd://127.0.0.1:10819/app/data" }],
+  leftOut: [],
   evidence: "/var/lib/splitsite/evidence/failover.json",
 };
 
