@@ -66,9 +66,9 @@ export const formatBugs: readonly PlantedBug[] = [
     id: "formats/frames-ordered-by-clock",
     does: "Frames that are joined are ordered by wall clock instead of sequence.",
     file: "protocol/frame-join.ts",
-    find: "  for (const frame of frames) {\n    const isGap",
+    find: "  for (const frame of frames) {\n    const isLone",
     replace:
-      "  for (const frame of [...frames].sort((a, b) => a.closedAtMs - b.closedAtMs)) {\n    const isGap",
+      "  for (const frame of [...frames].sort((a, b) => a.closedAtMs - b.closedAtMs)) {\n    const isLone",
     caughtBy: [{ file: "test/protocol/frame-join.test.ts" }],
     budgetSeconds: 30,
   },

@@ -60,9 +60,9 @@ export const overflowBugs: readonly PlantedBug[] = [
     replace: "",
     also: [
       {
-        find: "      await writeDocument(this.#disk, this.#paths.state, next);\n      this.#document = next;\n    });\n    this.#log.info(",
+        find: '      await writeDocument(this.#disk, this.#paths.state, next);\n      this.#document = next;\n    });\n    this.#log.info("COMPLETENESS"',
         replace:
-          "      await writeDocument(this.#disk, this.#paths.state, next);\n      this.#document = next;\n    });\n    if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();\n    this.#log.info(",
+          '      await writeDocument(this.#disk, this.#paths.state, next);\n      this.#document = next;\n    });\n    if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();\n    this.#log.info("COMPLETENESS"',
       },
     ],
     caughtBy: [{ file: crashStates, only: "before every step of document and marker, from empty" }],
@@ -116,8 +116,8 @@ export const overflowBugs: readonly PlantedBug[] = [
     id: "overflow/gap-joined",
     does: "A gap is joined with the frames beside it.",
     file: "protocol/frame-join.ts",
-    find: "    const isAlone = isGap || isBehindGap;\n",
-    replace: "    const isAlone = isBehindGap;\n",
+    find: "    const isLone = gapOf(frame) !== undefined || ",
+    replace: "    const isLone = ",
     caughtBy: [{ file: "test/protocol/frame-join.test.ts" }],
     budgetSeconds: 30,
   },
