@@ -9,6 +9,7 @@ import { bytesToHex, lineageFromText } from "../protocol/ids.ts";
 import { judgeToken } from "./receive/machine.ts";
 import { retiredRefusal } from "./retire.ts";
 import type { StandbyDocument } from "./state.ts";
+import type { HeldVolume } from "./volumes/table.ts";
 
 /** A volume in this site's configuration. */
 export type ConfiguredVolume = Pick<VolumeEntry, "name" | "sizeBytes">;
@@ -19,7 +20,7 @@ export interface HelloFacts {
   readonly configured: readonly ConfiguredVolume[];
   readonly document: StandbyDocument | undefined;
   /** The table once everything that was received is applied; undefined while the intake is not open. */
-  readonly held: readonly VolumeEntry[] | undefined;
+  readonly held: readonly HeldVolume[] | undefined;
   /** This site's own agent has state for the group, or a hand-over was made here. */
   readonly ownedHere: boolean;
   /** Undefined while the intake is not open. */
@@ -66,7 +67,14 @@ export function judgeHello(facts: HelloFacts): HelloVerdict {
     applied: facts.applied,
     token: document.token,
     ...(facts.lacks === undefined ? {} : { lacks: facts.lacks }),
+    ...partialOf(facts.held ?? document.volumes),
   });
+}
+
+/** An owner that believes them whole would never bring them. */
+function partialOf(table: readonly HeldVolume[]): Pick<HelloAnswer & { kind: "attached" }, "partial"> {
+  const partial = table.filter(({ wholeFrom }) => wholeFrom === null).map(({ number }) => number);
+  return partial.length === 0 ? {} : { partial };
 }
 
 function judgeFirstHello({ hello, configured, ownedHere }: HelloFacts): HelloVerdict {

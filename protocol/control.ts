@@ -14,11 +14,12 @@ import {
   positionOf,
   textOf,
   tokenOf,
+  volumesMax,
   volumesOf,
 } from "./fields.ts";
 import type { StandingOrder } from "./group-life.ts";
 import { standingOrderOf } from "./group-life.ts";
-import type { Lineage, Sequence, Token, VolumeEntry } from "./ids.ts";
+import type { Lineage, Sequence, Token, VolumeEntry, VolumeNumber } from "./ids.ts";
 
 /** Routes of the gateway's WAN listener; `:group` is a group name. */
 export const wanRoutes = {
@@ -97,6 +98,8 @@ export type HelloAnswer =
        * brought. `unknown`: they may hold anything. `resync`: they lack what gaps stand for. Absent: it lacks nothing.
        */
       readonly lacks?: StandbyLack;
+      /** Numbers of volumes whose content is not whole here once everything received is applied; absent: none. */
+      readonly partial?: readonly VolumeNumber[];
       /** To `Hello.wanted`: whether this standby could follow such a change now. Absent: not asked, or not understood. */
       readonly wanted?: WantedAnswer;
     }
@@ -276,11 +279,20 @@ export function parseHelloAnswer(body: Uint8Array): HelloAnswer {
         applied: countOf(fields["applied"], "applied"),
         token: tokenOf(fields["token"]),
         ...lackOf(fields["lacks"]),
+        ...(fields["partial"] === undefined ? {} : { partial: numbersOf(fields["partial"]) }),
         ...(fields["wanted"] === undefined ? {} : { wanted: wantedOf(fields["wanted"]) }),
       };
     default:
       return malformed("kind");
   }
+}
+
+function numbersOf(value: unknown): VolumeNumber[] {
+  if (!Array.isArray(value) || value.length === 0 || value.length > volumesMax) return malformed("partial");
+  return value.map((number: unknown) => {
+    const found = countOf(number, "volume number");
+    return found > 0xffff ? malformed("volume number") : found;
+  });
 }
 
 function wantedOf(value: unknown): WantedAnswer {

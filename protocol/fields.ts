@@ -11,7 +11,7 @@ export type JsonFields = Readonly<Record<string, unknown>>;
 /** Longest text field, characters. */
 const textLengthMax = 4096;
 /** Volumes of one group. */
-const volumesMax = 256;
+export const volumesMax = 256;
 
 export function malformed(what: string): never {
   throw new RemoteProtocolError("MALFORMED", `not as expected: ${what}`, { what });

@@ -51,6 +51,7 @@ const finalCodes: ReadonlySet<string> = new Set([
   "IMAGE_RECORD_RANGE",
   "IMAGE_SIZE",
   "VOLUME_CHANGE_REFUSED",
+  "VOLUME_IMAGE_UNSYNCED",
   "HISTORY_UNDO_IMPOSSIBLE",
   "IMAGE_KIND",
   "MARKER_DAMAGED",

@@ -22,7 +22,7 @@ export interface ImageOfChange {
 /**
  * When it settles the image is as large as the volume and durable: zeroes, or what was carried there where the volume came
  * with data. OperationalError `IMAGE_NOT_EMPTY`, `VOLUME_IMAGE` (size or kind of what is there; both `retry`) and those of
- * `ImageFiles`.
+ * `ImageFiles`; `VOLUME_IMAGE_UNSYNCED` (`stop`).
  */
 export async function makeImageOfChange(
   change: Extract<TableChange<HeldVolume>, { kind: "added" | "grown" }>,
@@ -69,6 +69,15 @@ async function makeImage(
   try {
     // What was carried here may be in the page cache alone. Once it was compared it counts as content.
     await device.flush();
+  } catch (cause) {
+    // A second sync could succeed without being true of what its operator carried here, and nobody else has that.
+    throw new OperationalError({
+      code: "VOLUME_IMAGE_UNSYNCED",
+      message: `the image of volume ${name} at ${path} could not be synced: ${errorText(cause)}`,
+      reaction: "stop",
+      hint: "Look at its disk, write the image anew, and restart the gateway.",
+      cause,
+    });
   } finally {
     await device.close();
   }

@@ -57,7 +57,7 @@ function factsOf(change: {
     },
     configured,
     document: isNew ? undefined : documentOf(held),
-    held: isNew ? undefined : held,
+    held: isNew ? undefined : held.map(foundingVolume),
     ownedHere: false,
     durable: { sequence: 7, chain },
     applied: 5,
@@ -92,9 +92,21 @@ test("a standby that is ahead of the owner's table refuses: no record takes a vo
 
 test("what was received counts as held, before it is applied", () => {
   const facts = factsOf({ offered: founding, configured: added });
-  assert.equal(verdict({ ...facts, held: added }), "VOLUME_TABLE");
+  assert.equal(verdict({ ...facts, held: added.map(foundingVolume) }), "VOLUME_TABLE");
   // Nothing is open: the document speaks.
   assert.equal(verdict({ ...facts, held: undefined }), "attached");
+});
+
+test("the answer names what is not whole, from what was received", () => {
+  const facts = factsOf({ offered: added, held: added });
+  const partialOf = (held: HelloFacts["held"]) => {
+    const judged = judgeHello({ ...facts, held });
+    assert.ok(judged.kind === "answer" && judged.answer.kind === "attached");
+    return judged.answer.partial;
+  };
+  const [data, log, index] = added.map(foundingVolume);
+  assert.equal(partialOf([data!, log!, index!]), undefined);
+  assert.deepEqual(partialOf([data!, log!, { ...index!, changedAt: 5, wholeFrom: null }]), [2]);
 });
 
 test("the configuration must cover what is offered, and may be ahead of it", () => {

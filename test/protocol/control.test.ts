@@ -65,7 +65,7 @@ const messages: readonly (readonly [string, (body: Uint8Array) => object, readon
       { kind: "attached", durable: position, applied: 800, token },
       { kind: "attached", durable: position, applied: 800, token, lacks: "empty" },
       { kind: "attached", durable: position, applied: 800, token, lacks: "unknown" },
-      { kind: "attached", durable: position, applied: 800, token, wanted: "ready" },
+      { kind: "attached", durable: position, applied: 800, token, partial: [2, 7], wanted: "ready" },
       {
         kind: "attached",
         durable: position,

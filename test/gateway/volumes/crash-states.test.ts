@@ -32,6 +32,8 @@ import { founding, Story } from "./story.ts";
 
 const seed = seedFromEnvironment();
 const statesMax = Number(process.env["SPLITSITE_SCAN_CRASH_STATES"] ?? 200);
+/** Kinds of loss before each step of the document: all of them where there is time. */
+const documentKinds = statesMax >= 1_000 ? 5 : 1;
 const paths = gatewayGroupPaths("/b", "g");
 const token: Token = { epoch: 1, owner: "a" };
 const models: readonly (PowerCut | "kill")[] = ["everything", "nothing", "subset", "torn", "kill"];
@@ -357,9 +359,8 @@ test(`stopped before every step around a change of the table (SEED=${seed})`, as
   ];
   let states = 0;
   for (const [index, point] of chosen.entries()) {
-    // More than one kind of loss where it matters most.
-    const one = models[index % models.length]!;
-    const of = documents.includes(point) ? [one, models[(index + 2) % models.length]!] : [one];
+    const kinds = documents.includes(point) ? documentKinds : 1;
+    const of = models.map((_, at) => models[(index + at) % models.length]!).slice(0, kinds);
     for (const model of of) {
       try {
         await crash(story, point, model, random);

@@ -216,6 +216,22 @@ test("a volume that came with data is whole at the end of a sync that began behi
   assert.deepEqual([isWholeAt(volume, 6), isWholeAt(volume, 7)], [false, true]);
 });
 
+test("a gap in the midst of a volume sync leaves the volume as it is until another one has ended", () => {
+  const source = new FrameSource(originOf(founding));
+  let table = start;
+  const put = (frame: Frame): void => {
+    table = tableAfterReceived(table, frame);
+  };
+  put(source.next([changeOf(2, 512, true)]));
+  put(source.next([markOf("begin", "volume-sync", 0)]));
+  put(source.gap(3, 0));
+  put(source.next([markOf("end", "volume-sync", 2)]));
+  assert.deepEqual([summary(table, 2)?.wholeFrom, table[2]?.syncBehind], [null, 5]);
+  put(source.next([markOf("begin", "volume-sync", 0)]));
+  put(source.next([markOf("end", "volume-sync", 7)]));
+  assert.deepEqual([summary(table, 2)?.wholeFrom, table[2]?.syncBehind], [8, undefined]);
+});
+
 test("a mark counts at its own sequence, wherever frames are cut", () => {
   const source = new FrameSource(originOf(founding));
   source.next([write, write, write]);

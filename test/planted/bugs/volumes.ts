@@ -24,7 +24,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/volumes/table.ts",
     find: "  return Math.max(changedAt, syncBehind);\n",
     replace: "  return Math.max(changedAt, Math.min(0, syncBehind));\n",
-    caughtBy: [{ file: table }],
+    caughtBy: [{ file: table, only: "a gap in the midst of a volume sync" }],
     budgetSeconds: 30,
   },
   {
@@ -33,7 +33,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/volumes/table.ts",
     find: "each.wholeFrom === null && begin > mustBeginBehind(each);\n",
     replace: "each.wholeFrom === null && sequence > mustBeginBehind(each);\n",
-    caughtBy: [{ file: table }],
+    caughtBy: [{ file: table, only: "came with data is whole at the end of a sync" }],
     budgetSeconds: 30,
   },
   {
@@ -42,7 +42,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/volumes/table.ts",
     find: '  if (sizeBytes <= before.sizeBytes) return { kind: "nothing" };\n',
     replace: '  if (sizeBytes === before.sizeBytes) return { kind: "nothing" };\n',
-    caughtBy: [{ file: table }],
+    caughtBy: [{ file: table, only: "a record that says no more" }],
     budgetSeconds: 30,
   },
   {
@@ -58,8 +58,8 @@ export const volumeBugs: readonly PlantedBug[] = [
     id: "volumes/received-not-counted",
     does: "A greeting is judged by what is applied, and not by the changes that were received.",
     file: "gateway/hello.ts",
-    find: "facts.held ?? document.volumes",
-    replace: "document.volumes",
+    find: "judgeTable(hello.volumes, facts.held ?? document.volumes)",
+    replace: "judgeTable(hello.volumes, document.volumes)",
     caughtBy: [{ file: hello }],
     budgetSeconds: 30,
   },
@@ -112,7 +112,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/apply/applier.ts",
     find: '      if (await this.#takesTable(frames[0]!)) return "new table";\n',
     replace: "      await this.#takesTable(frames[0]!);\n",
-    caughtBy: [{ file: changes }],
+    caughtBy: [{ file: changes, only: "grow and join between writes" }],
     budgetSeconds: 60,
   },
   {
@@ -121,7 +121,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/apply/next-step.ts",
     find: "    if (gapOf(frame) !== undefined || volumeChangeOf(frame) !== undefined)\n",
     replace: "    if (gapOf(frame) !== undefined)\n",
-    caughtBy: [{ file: changes }],
+    caughtBy: [{ file: changes, only: "grow and join between writes" }],
     budgetSeconds: 60,
   },
   {
@@ -140,7 +140,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/failover/plan.ts",
     find: "    leftOut: leftOutAt(facts.table, end),\n",
     replace: "    leftOut: [],\n",
-    caughtBy: [{ file: changes }],
+    caughtBy: [{ file: changes, only: "came with data is left out" }],
     budgetSeconds: 60,
   },
   {
@@ -150,7 +150,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     find: "    return this.volumes.filter(({ number }) => this.#isWhole(number, sequence));\n",
     replace:
       "    return this.volumes.filter(({ number }) => number >= 0 || this.#isWhole(number, sequence));\n",
-    caughtBy: [{ file: changes }],
+    caughtBy: [{ file: changes, only: "grow and join between writes" }],
     budgetSeconds: 60,
   },
   {
@@ -159,7 +159,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/volumes/image-of-change.ts",
     find: "  if (wholeFrom !== null && (await images.holdsData(path, sizeBytes))) {\n",
     replace: "  if (wholeFrom === null && (await images.holdsData(path, sizeBytes))) {\n",
-    caughtBy: [{ file: changes }],
+    caughtBy: [{ file: changes, only: "joins empty on no image" }],
     budgetSeconds: 60,
   },
   {
@@ -195,7 +195,7 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "image/point-digests.ts",
     find: "        each.lineage === this.#lineage &&\n        isSameTable(each.volumes, volumes),\n",
     replace: "        each.lineage === this.#lineage && (isSameTable(each.volumes, volumes) || true),\n",
-    caughtBy: [{ file: changes }],
+    caughtBy: [{ file: changes, only: "a digest of a point" }],
     budgetSeconds: 60,
   },
 ];
