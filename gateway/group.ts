@@ -126,6 +126,7 @@ export class StandbyGroup implements FailoverGround {
   #retiring = false;
   /** Greetings, reopening and closing, one at a time. */
   #turn: Promise<unknown> = Promise.resolve();
+  #heardWriting: Promise<void> = Promise.resolve();
   /** Changes of the document, one at a time: apply and a failover both write it, each from what the other left. */
   #writing: Promise<unknown> = Promise.resolve();
 
@@ -603,9 +604,12 @@ export class StandbyGroup implements FailoverGround {
   }
 
   #persistHeard(): void {
-    writeDocument(this.#disk, this.#paths.heard, this.#heard.record).catch((error: unknown) => {
-      this.#log.warn("HEARD_NOT_WRITTEN", `what the owner said is not on disk: ${errorText(error)}`);
-    });
+    // One after the other: two writings of one document would take each other's new file away.
+    this.#heardWriting = this.#heardWriting
+      .then(() => writeDocument(this.#disk, this.#paths.heard, this.#heard.record))
+      .catch((error: unknown) => {
+        this.#log.warn("HEARD_NOT_WRITTEN", `what the owner said is not on disk: ${errorText(error)}`);
+      });
   }
 
   /** What the images hold for certain while they are closed: before the hand-over they may lack what is sealed. */
@@ -970,6 +974,7 @@ export class StandbyGroup implements FailoverGround {
     const why = { code: "GATEWAY_CLOSING", message: "the gateway is stopping" };
     await this.#exclusive(() => this.#closeOpen(this.#trouble === null ? "clean" : "abandon", why));
     await this.runner.idle();
+    await this.#heardWriting;
     if (this.#heard.silenceMs() !== null && this.#document !== undefined)
       await writeDocument(this.#disk, this.#paths.heard, this.#heard.record);
   }
