@@ -52,6 +52,7 @@ import { parseAgentGroupState } from "./state.ts";
 import type { Phase } from "./status.ts";
 import { ownerStatus, Since } from "./status.ts";
 import type { RecordSink } from "./volume-device.ts";
+import { foundingTable } from "./volume-intent.ts";
 
 /** An owner with state asks the other site at most this long before it serves, ms: fences a returned old owner. */
 const peerAskMs = 3_000;
@@ -634,6 +635,9 @@ export class OwnedGroup implements RecordSink {
       sizeBytes: volume.sizeBytes,
       imagePath: volume.image ?? paths.image(volume.name),
       imageIdentity: null,
+      foundingBytes: volume.sizeBytes,
+      changedAt: 0,
+      wholeFrom: 0,
     }));
     const initial = await initialContent(volumes, files);
     const lineage = random.uuidBytes();
@@ -642,6 +646,7 @@ export class OwnedGroup implements RecordSink {
       lineage: lineageToText(lineage),
       token: { epoch: 1, owner: site },
       volumes,
+      changing: null,
       origin: {
         sequence: 0,
         chain: bytesToHex(genesisChain(lineage, volumes)),
@@ -667,7 +672,14 @@ export class OwnedGroup implements RecordSink {
       role: "adopting",
       lineage: handover.lineage,
       token: handover.token,
-      volumes: handover.volumes.map((volume) => ({ ...volume, imageIdentity: null })),
+      volumes: handover.volumes.map((volume) => ({
+        foundingBytes: volume.sizeBytes,
+        changedAt: 0,
+        ...volume,
+        wholeFrom: 0,
+        imageIdentity: null,
+      })),
+      changing: null,
       origin: {
         sequence: handover.sealed,
         chain: handover.chain,
@@ -807,7 +819,7 @@ export class OwnedGroup implements RecordSink {
         token: state.token,
         volumes: state.volumes.map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes })),
         imagesHeldData: state.initial === "data",
-        genesis: genesisChain(lineage, state.volumes),
+        genesis: genesisChain(lineage, foundingTable(state.volumes)),
         durable: () => engine.log.durable,
         headSequence: () => engine.log.head.sequence,
         floorSequence: () => engine.log.floor.sequence,

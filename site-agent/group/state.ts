@@ -1,7 +1,7 @@
 /**
  * What an agent durably knows of a group: which history it owns, by which token, and whether it may serve. One
- * document per group. Changes only at creation, adoption, fencing, after power loss and by orders about the group's life
- * (docs/group-life.md), never with a write. Pure.
+ * document per group. Changes only at creation, adoption, fencing, after power loss, with the volume table, and by orders
+ * about the group's life (docs/group-life.md), never with a write. Pure.
  */
 import { isAbsolute } from "node:path";
 import {
@@ -21,6 +21,8 @@ import { standingOrderOf } from "../../protocol/group-life.ts";
 import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
 import type { Stretch } from "../../protocol/stretch.ts";
 import { stretchesOf } from "../../protocol/stretch.ts";
+import type { VolumeIntent } from "./volume-intent.ts";
+import { parseVolumeHistory, parseVolumeIntent } from "./volume-intent.ts";
 
 /**
  * `creating` and `adopting`: files are being made; nothing was ever served, so a restart makes them anew.
@@ -46,6 +48,12 @@ export interface StateVolume extends VolumeEntry {
   readonly imagePath: string;
   /** Identity of the file behind the path when it was last known to be right; null until the files are made. */
   readonly imageIdentity: string | null;
+  /** What it had when the history began, for the genesis; null: it was added later. */
+  readonly foundingBytes: number | null;
+  /** Its newest change record; 0: none. */
+  readonly changedAt: Sequence;
+  /** First sequence at which its content is whole at the standby; null: a scan still has to bring it. */
+  readonly wholeFrom: Sequence | null;
 }
 
 export interface AgentGroupState {
@@ -53,6 +61,8 @@ export interface AgentGroupState {
   readonly lineage: Lineage;
   readonly token: Token;
   readonly volumes: readonly StateVolume[];
+  /** A change of the table that may be in the journal already; null: none. */
+  readonly changing: VolumeIntent | null;
   /** Where this term's journal begins: genesis, or the seal it was adopted at. */
   readonly origin: {
     readonly sequence: Sequence;
@@ -105,8 +115,10 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
         ...entry,
         imagePath,
         imageIdentity: nullOr(row["imageIdentity"], (text) => textOf(text, "image identity")),
+        ...parseVolumeHistory(row, entry.sizeBytes),
       };
     }),
+    changing: nullOr(state["changing"] ?? null, parseVolumeIntent),
     origin: {
       ...positionOf(origin),
       dataBytesTotal: countOf(origin["dataBytesTotal"], "origin bytes"),

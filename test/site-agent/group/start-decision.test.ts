@@ -17,6 +17,7 @@ function state(role: AgentRole, epoch = 1, owner = "primary"): AgentGroupState {
     lineage,
     token: { epoch, owner },
     volumes: [],
+    changing: null,
     origin: { sequence: 0, chain, dataBytesTotal: 0, timeMs: 0 },
     history: null,
     between: [],

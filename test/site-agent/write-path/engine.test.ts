@@ -70,7 +70,11 @@ class Bench {
         ...volume,
         imagePath: paths.image(volume.name),
         imageIdentity: null,
+        foundingBytes: volume.sizeBytes,
+        changedAt: 0,
+        wholeFrom: 0,
       })),
+      changing: null,
       origin: {
         sequence: 0,
         chain: bytesToHex(genesisChain(lineageFromText(lineage)!, volumes)),
