@@ -22,10 +22,27 @@ export interface VolumeStatus {
   readonly volume: string;
   readonly sizeBytes: number;
   /**
-   * First sequence at which the standby holds its whole content; null: some of it is still to come, and points leave the
-   * volume out (docs/volumes.md).
+   * First sequence at which its content is whole at the standby: points from there on hold it. null: a scan still has to
+   * bring what it held when it was added.
    */
   readonly wholeFrom: number | null;
+}
+
+/** A difference between the configuration and the volume table, on its way or refused (docs/volumes.md). */
+export interface VolumeChangeStatus {
+  /**
+   * `waiting`: for what `code` says. `preparing`: its images are made ready. `changing`: it is put into the write order.
+   * `refused`: the group goes on with the table that it has.
+   */
+  readonly state: "waiting" | "preparing" | "changing" | "refused";
+  readonly code: string;
+  readonly message: string;
+  /** What would change; `fromBytes` null: a new volume. Empty where the configuration is refused. */
+  readonly volumes: readonly {
+    readonly volume: string;
+    readonly fromBytes: number | null;
+    readonly toBytes: number;
+  }[];
 }
 
 /** An order to keep a point. */
@@ -128,6 +145,8 @@ export interface OwnerStatus {
   readonly paused: OrderStatus | null;
   /** What is left where the group's life here was ended by an order; null: it goes on. */
   readonly retired: RetiredStatus | null;
+  /** null: the table is what the configuration says. */
+  readonly volumeChange: VolumeChangeStatus | null;
   readonly volumes: readonly VolumeStatus[];
 }
 

@@ -212,8 +212,9 @@ function verifyScheduleOf(
   return [new VerifySchedule(expression, target, { cron: systemCron(log), clock, random, log })];
 }
 
-function canBeCompared({ io, link, paused }: OwnerStatus): boolean {
-  return io === "serving" && link.up && paused === null;
+function canBeCompared({ io, link, paused, volumes }: OwnerStatus): boolean {
+  const isWhole = volumes.every(({ wholeFrom }) => wholeFrom !== null);
+  return io === "serving" && link.up && paused === null && isWhole;
 }
 
 /** A group's part of a site's budget, bytes. */

@@ -46,10 +46,20 @@ export interface FilesSettings {
 }
 
 export interface OpenFiles {
+  /** With the table that the journal leads to. */
+  readonly state: AgentGroupState;
   readonly log: FrameLog;
   /** Applied up to the journal's tail. */
   readonly image: GroupImage;
   readonly recovery: FrameLogRecovery;
+}
+
+/** What opening asks of whoever knows the group. */
+export interface OpenChecks {
+  /** The state with a change of the table brought to its end, durably, as the journal has it. */
+  readonly settle: (state: AgentGroupState, log: FrameLog) => Promise<AgentGroupState>;
+  /** Size of a volume in the configuration: its block device may have that before the volume does. */
+  readonly configuredBytes: (volume: string) => number | undefined;
 }
 
 /** One replay step reads at most this many body bytes. */
@@ -118,18 +128,24 @@ export async function makeFiles(state: AgentGroupState, settings: FilesSettings)
 }
 
 /** Opens and verifies the journal, opens the images, and replays what is behind the checkpoint. */
-export async function openFiles(state: AgentGroupState, settings: FilesSettings): Promise<OpenFiles> {
-  for (const volume of state.volumes) await refuseOtherImage(settings.images, volume);
-  const { log, recovery } = await openLog(state, settings, "open");
+export async function openFiles(
+  found: AgentGroupState,
+  settings: FilesSettings,
+  { settle, configuredBytes }: OpenChecks,
+): Promise<OpenFiles> {
+  const { log, recovery } = await openLog(found, settings, "open");
   let image: GroupImage | undefined;
   try {
+    const state = await settle(found, log);
+    for (const volume of state.volumes)
+      await refuseOtherImage(settings.images, volume, configuredBytes(volume.name));
     // Only synced frames reach the images, so beyond the journal's tail they hold nothing.
     image = await openImage(state, settings, "open", "never", log.tail.sequence);
     await image.undoBehind({ first: log.head.sequence + 1, last: log.tail.sequence });
     // On a disk that is full, old points make room for the replay.
     await image.history?.retain(settings.clock.wallMs());
     await replay(log, image, settings.log);
-    return { log, image, recovery };
+    return { state, log, image, recovery };
   } catch (error) {
     await image?.close();
     await log.close("abandon");
@@ -174,6 +190,8 @@ function openImage(
     lineage: lineageBytes(state),
     mode,
     createImages,
+    // A change of the table that a crash cut short may have left an image longer than its volume is.
+    longer: "opened",
     origin: { ...state.origin, chain: originPosition(state).chain },
     // What a scan put into this journal was read from these very images.
     scanned: "held",
@@ -198,15 +216,31 @@ function openImage(
 }
 
 /** A file is known by its inode, a device only by its kind and size: its node and number change between boots. */
-async function identityOf(images: ImageFiles, path: string): Promise<string> {
+export async function identityOf(images: ImageFiles, path: string): Promise<string> {
   const { kind, inode, sizeBytes } = await images.identity(path);
   return `${kind} ${inode} ${sizeBytes}`;
 }
 
-async function refuseOtherImage(images: ImageFiles, volume: StateVolume): Promise<void> {
+/**
+ * The image that was recorded, or that image while it is made longer: a file, whose inode tells it, may be any longer; a
+ * device only as long as the configuration says.
+ */
+export function isSameImage(recorded: string, found: string, configuredBytes: number | undefined): boolean {
+  if (recorded === found) return true;
+  const [kind, inode, bytes] = recorded.split(" ");
+  const [foundKind, foundInode, foundBytes] = found.split(" ");
+  if (kind !== foundKind || inode !== foundInode) return false;
+  return kind === "file" ? Number(foundBytes) >= Number(bytes) : Number(foundBytes) === configuredBytes;
+}
+
+async function refuseOtherImage(
+  images: ImageFiles,
+  volume: StateVolume,
+  configuredBytes: number | undefined,
+): Promise<void> {
   if (volume.imageIdentity === null) return;
   const found = await identityOf(images, volume.imagePath);
-  if (found === volume.imageIdentity) return;
+  if (isSameImage(volume.imageIdentity, found, configuredBytes)) return;
   throw new OperationalError({
     code: "IMAGE_MISMATCH",
     message: `${volume.imagePath} is not the image this volume was made with`,

@@ -18,6 +18,7 @@ import type { BlockRecord } from "../../protocol/record.ts";
 import type { RetirePlan, RetireRequest } from "../../protocol/retirement.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
 import { isOutside } from "../../protocol/stretch.ts";
+import { foundingTable, foundingVolume } from "../../protocol/table-volume.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { syncNamesOf } from "../../runtime/disk.ts";
 import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
@@ -31,6 +32,7 @@ import { GroupScans } from "../scan/group-scans.ts";
 import type { Line } from "../ship/line.ts";
 import { Shipper } from "../ship/shipper.ts";
 import { clientsFrames } from "../write-path/clients-frames.ts";
+import type { HoldCode } from "../write-path/committer.ts";
 import { DurableGate } from "../write-path/durable-gate.ts";
 import { Engine } from "../write-path/engine.ts";
 import { Entrance } from "../write-path/entrance.ts";
@@ -42,6 +44,7 @@ import type { FilesSettings } from "./files.ts";
 import { initialContent, journalExists, lineageBytes, makeFiles, openFiles, openLog } from "./files.ts";
 import type { OrderFacts } from "./orders.ts";
 import { pausable, requireNoHistory, resumption } from "./orders.ts";
+import { changingTable, fencedReason, heldForTable, holdMessages, noLink, stopMessages } from "./reasons.ts";
 import { mayPass } from "./reopen-rule.ts";
 import type { RetireFacts, RetireGround } from "./retire.ts";
 import { planRetire, retiredReason, retiredStatus, retireOwner } from "./retire.ts";
@@ -51,8 +54,9 @@ import type { AgentGroupState, RetiredOwner, StateVolume } from "./state.ts";
 import { parseAgentGroupState } from "./state.ts";
 import type { Phase } from "./status.ts";
 import { ownerStatus, Since } from "./status.ts";
+import { VolumeChanges } from "./volume-changes.ts";
+import type { WantedVolume } from "./volume-decision.ts";
 import type { RecordSink } from "./volume-device.ts";
-import { foundingTable } from "./volume-intent.ts";
 
 /** An owner with state asks the other site at most this long before it serves, ms: fences a returned old owner. */
 const peerAskMs = 3_000;
@@ -86,6 +90,7 @@ export class OwnedGroup implements RecordSink {
   readonly #gate = new DurableGate();
   readonly #entrance: Entrance;
   readonly #scans: GroupScans;
+  readonly #changes: VolumeChanges;
   readonly #since = new Since();
   #phase: Phase = { kind: "starting" };
   #state: AgentGroupState | undefined;
@@ -131,7 +136,40 @@ export class OwnedGroup implements RecordSink {
       entrance: this.#entrance,
       room: () => this.#noRoomForScan(),
       superseded: (token) => this.#superseded(token),
+      brought: (numbers, end) => this.#step(() => this.#noteWhole(numbers, end)),
     });
+    this.#changes = new VolumeChanges(
+      {
+        group: settings.name,
+        files,
+        entrance: this.#entrance,
+        clock,
+        log,
+        step: (run) => this.#step(run),
+        state: () => this.#state,
+        save: (state) => this.#save(state),
+        journal: () => (this.#phase.kind === "serving" ? (this.#engine?.log ?? null) : null),
+        acknowledged: () => this.#acknowledged,
+        overflowing: () => this.#overflow?.note != null,
+        ask: async (table) => (await this.#shipper?.askForTable(table)) ?? null,
+        reopen: () => this.#openOnTable(),
+      },
+      this.#wantedVolumes(settings),
+    );
+  }
+
+  /** The configuration was read again. Only its volumes count here: everything else needs a restart. */
+  reload(settings: GroupSettings): void {
+    this.#changes.order(this.#wantedVolumes(settings));
+  }
+
+  #wantedVolumes({ home, volumes }: GroupSettings): WantedVolume[] {
+    const { site, paths } = this.#world;
+    return volumes.map(({ name, sizeBytes, image, standbyImage }) => ({
+      name,
+      sizeBytes,
+      imagePath: (site === home ? image : standbyImage) ?? paths.image(name),
+    }));
   }
 
   /** The group's scans: ordered, paused and asked for by an operator. */
@@ -414,6 +452,7 @@ export class OwnedGroup implements RecordSink {
         noProgressMs: this.#stall.ms(clock.monotonicMs()),
         journal: { bytes: engine?.log.bytes ?? 0, maxBytes: this.#world.files.journalBytesMax },
         history: engine?.past?.status ?? null,
+        volumeChange: this.#changes.status,
         volumes: state?.volumes ?? [],
       },
       nowMs,
@@ -472,6 +511,7 @@ export class OwnedGroup implements RecordSink {
    */
   async close(how: "clean" | "abandon" = "clean"): Promise<void> {
     this.#retry?.cancel();
+    this.#changes.stop();
     await this.#step(async () => {
       const sound = how === "clean" && this.#phase.kind === "serving";
       await this.#stopShipping();
@@ -483,6 +523,7 @@ export class OwnedGroup implements RecordSink {
       this.#refuseWaiting(shutdownError());
       this.#engine = null;
     });
+    await this.#changes.idle();
   }
 
   #requireServing(what: string): void {
@@ -630,14 +671,9 @@ export class OwnedGroup implements RecordSink {
       });
     }
     const volumes: StateVolume[] = settings.volumes.map((volume, number) => ({
-      number,
-      name: volume.name,
-      sizeBytes: volume.sizeBytes,
+      ...foundingVolume({ number, name: volume.name, sizeBytes: volume.sizeBytes }),
       imagePath: volume.image ?? paths.image(volume.name),
       imageIdentity: null,
-      foundingBytes: volume.sizeBytes,
-      changedAt: 0,
-      wholeFrom: 0,
     }));
     const initial = await initialContent(volumes, files);
     const lineage = random.uuidBytes();
@@ -672,13 +708,7 @@ export class OwnedGroup implements RecordSink {
       role: "adopting",
       lineage: handover.lineage,
       token: handover.token,
-      volumes: handover.volumes.map((volume) => ({
-        foundingBytes: volume.sizeBytes,
-        changedAt: 0,
-        ...volume,
-        wholeFrom: 0,
-        imageIdentity: null,
-      })),
+      volumes: handover.volumes.map((volume) => ({ ...volume, imageIdentity: null })),
       changing: null,
       origin: {
         sequence: handover.sealed,
@@ -724,9 +754,12 @@ export class OwnedGroup implements RecordSink {
 
   async #open(): Promise<void> {
     const { clock, settings, files, log } = this.#world;
-    const state = this.#state;
-    if (state === undefined) throw new TypeError("opened without a state");
-    const { log: journal, image, recovery } = await openFiles(state, files);
+    if (this.#state === undefined) throw new TypeError("opened without a state");
+    const opened = await openFiles(this.#state, files, {
+      settle: (found, journal) => this.#changes.settle(found, journal),
+      configuredBytes: (name) => this.#changes.configuredBytes(name),
+    });
+    const { state, log: journal, image, recovery } = opened;
     const lostPower = !recovery.sameBoot && !recovery.cleanShutdown;
     if (lostPower && settings.durability === "flush" && state.unflushedAcceptedIn !== files.bootId) {
       log.warn("UNFLUSHED_MAY_BE_LOST", "the host lost power: writes answered but not flushed may be gone");
@@ -762,10 +795,13 @@ export class OwnedGroup implements RecordSink {
       durability: settings.durability,
       unappliedBytesMax: this.#world.unappliedBytesMax,
       releasedByStandby: () =>
-        this.#state?.standby === null ? Number.POSITIVE_INFINITY : this.#acknowledged,
+        Math.min(
+          this.#state?.standby === null ? Number.POSITIVE_INFINITY : this.#acknowledged,
+          this.#changes.keepBehind,
+        ),
       dropBehind:
         settings.overflow === "track" && state.standby !== null
-          ? (checkpoint, freed) => overflow.dropBehind(checkpoint, freed)
+          ? (checkpoint, freed) => overflow.dropBehind(Math.min(checkpoint, this.#changes.dropBehind), freed)
           : null,
       listener: {
         durable: () => this.#shipper?.durableAdvanced(),
@@ -775,11 +811,15 @@ export class OwnedGroup implements RecordSink {
           this.#stall.answered(frame.first, this.#acknowledged, clock.monotonicMs());
         },
         held: (code) => {
-          this.#hold = code === null ? null : { code, message: holdMessages[code] };
+          this.#hold = code === null ? null : this.#holdReason(code);
           this.#scans.kick();
         },
         trimmed: () => this.#scans.kick(),
-        failed: (error) => this.#stepAlone(() => this.#reopen(error)),
+        failed: (error) =>
+          this.#stepAlone(async () => {
+            // It may have failed on its last steps, with another one open since.
+            if (this.#engine === engine) await this.#reopen(error);
+          }),
       },
     });
     this.#engine = engine;
@@ -787,15 +827,55 @@ export class OwnedGroup implements RecordSink {
     this.#enter({ kind: "serving" });
     engine.inherit(before);
     this.#ship(state, engine, overflow, trail);
+    const table = (): readonly StateVolume[] => this.#state?.volumes ?? [];
     this.#scans.opened({
       engine,
       overflow,
       lineage: state.lineage,
       token: state.token,
-      volumes: state.volumes,
+      get volumes() {
+        return table();
+      },
       journalBytesMax: files.journalBytesMax,
       hasStandby: state.standby !== null,
     });
+    this.#changes.kick();
+  }
+
+  /** The standby has what these volumes held when they were added. */
+  async #noteWhole(numbers: readonly VolumeNumber[], end: Sequence): Promise<void> {
+    const state = this.#state;
+    if (state === undefined) return;
+    const volumes = state.volumes.map((volume) =>
+      numbers.includes(volume.number) && volume.wholeFrom === null ? { ...volume, wholeFrom: end } : volume,
+    );
+    await this.#save({ ...state, volumes });
+  }
+
+  #holdReason(code: HoldCode): Reason {
+    const isForTable =
+      code === "JOURNAL_FULL" &&
+      this.#world.settings.overflow === "track" &&
+      Number.isFinite(this.#changes.dropBehind);
+    return isForTable ? heldForTable : { code, message: holdMessages[code] };
+  }
+
+  /** The records of a change are durable: everything is closed, and opened on the table that the journal leads to. */
+  async #openOnTable(): Promise<void> {
+    const { log } = this.#world;
+    const engine = this.#engine;
+    // Anything else opens it again by itself, and then it is done.
+    if (this.#phase.kind !== "serving" || engine === null || this.#state?.changing === null) return;
+    this.#enter({ kind: "reopening", reason: changingTable });
+    await this.#stopShipping();
+    await this.#scans.closing();
+    try {
+      await engine.close((await engine.drain()) ? "clean" : "abandon");
+    } catch (error) {
+      // As after any failure: what is on disk decides.
+      log.warn("ENGINE_CLOSE_FAILED", errorText(error), { reason: errorCode(error) });
+    }
+    await this.#openAgain();
   }
 
   /** Why a scan has to wait, whatever it waits for itself. */
@@ -812,14 +892,16 @@ export class OwnedGroup implements RecordSink {
     const { link, compress, clock, random, log } = this.#world;
     if (state.standby === null || link === null) return;
     const lineage = lineageBytes(state);
+    const founding = foundingTable(state.volumes);
     this.#shipper = new Shipper({
       source: {
         group: this.name,
         lineage,
         token: state.token,
-        volumes: state.volumes.map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes })),
+        volumes: () => this.#changes.tableAt(engine.log.durable.sequence),
+        founding: state.volumes.some(({ changedAt }) => changedAt > 0) ? founding : undefined,
         imagesHeldData: state.initial === "data",
-        genesis: genesisChain(lineage, foundingTable(state.volumes)),
+        genesis: genesisChain(lineage, founding),
         durable: () => engine.log.durable,
         headSequence: () => engine.log.head.sequence,
         floorSequence: () => engine.log.floor.sequence,
@@ -836,6 +918,7 @@ export class OwnedGroup implements RecordSink {
         attached: (lacks, held) => {
           this.#stall.moved(clock.monotonicMs());
           this.#scans.attached(lacks, held);
+          this.#changes.kick();
         },
         stopped: (code, message) => {
           // Two owners of one epoch: neither may go on answering until an operator has decided (I4).
@@ -1064,36 +1147,6 @@ async function trailOf(journal: FrameLog, { note }: Overflow): Promise<LagTrail>
 
 /** What a fenced owner is left with. */
 type Tail = Pick<NonNullable<AgentGroupState["fenced"]>, "written" | "acknowledged" | "tailBytes">;
-
-const noLink: OwnerStatus["link"] = {
-  up: false,
-  limitBytesPerSecond: null,
-  wireBytes: 0,
-  rawBytes: 0,
-  roundTripMs: null,
-  codec: null,
-  lastContact: null,
-};
-
-const holdMessages = {
-  JOURNAL_FULL: "the journal is full and the standby has not taken its frames: writes wait",
-  JOURNAL_RESERVE: "the file system of the journal is nearly full: writes wait for space",
-} as const;
-
-const stopMessages = {
-  STATE_LOST:
-    "the other site knows this group but this site has no state of it: restore the data folder or fail over",
-  OWNER_CONFLICT: "another site holds the same epoch: an operator must decide which history goes on",
-  DIVERGED: "the other site holds another history of this group: nothing is overwritten",
-} as const;
-
-function fencedReason(by: Token | null): Reason {
-  const owner = by === null ? "another site" : `site ${by.owner} (epoch ${by.epoch})`;
-  return {
-    code: "SUPERSEDED",
-    message: `${owner} owns this group now; this copy keeps its unsent tail and serves nothing`,
-  };
-}
 
 function shutdownError(): BlockError {
   return new BlockError(BlockErrno.ESHUTDOWN, "this site does not serve the group");

@@ -18,11 +18,13 @@ import {
 } from "../../protocol/fields.ts";
 import type { StandingOrder } from "../../protocol/group-life.ts";
 import { standingOrderOf } from "../../protocol/group-life.ts";
-import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
+import type { Lineage, Sequence, Token } from "../../protocol/ids.ts";
 import type { Stretch } from "../../protocol/stretch.ts";
 import { stretchesOf } from "../../protocol/stretch.ts";
+import type { TableVolume } from "../../protocol/table-volume.ts";
+import { tableVolumeOf } from "../../protocol/table-volume.ts";
 import type { VolumeIntent } from "./volume-intent.ts";
-import { parseVolumeHistory, parseVolumeIntent } from "./volume-intent.ts";
+import { parseVolumeIntent } from "./volume-intent.ts";
 
 /**
  * `creating` and `adopting`: files are being made; nothing was ever served, so a restart makes them anew.
@@ -43,17 +45,12 @@ export interface RetiredOwner extends StandingOrder {
   readonly loss: { readonly writes: number; readonly bytes: number };
 }
 
-export interface StateVolume extends VolumeEntry {
+/** A row as the standby has it or will have it: `wholeFrom` null while a scan still has to bring its content there. */
+export interface StateVolume extends TableVolume {
   /** Absolute path of the image. */
   readonly imagePath: string;
   /** Identity of the file behind the path when it was last known to be right; null until the files are made. */
   readonly imageIdentity: string | null;
-  /** What it had when the history began, for the genesis; null: it was added later. */
-  readonly foundingBytes: number | null;
-  /** Its newest change record; 0: none. */
-  readonly changedAt: Sequence;
-  /** First sequence at which its content is whole at the standby; null: a scan still has to bring it. */
-  readonly wholeFrom: Sequence | null;
 }
 
 export interface AgentGroupState {
@@ -112,10 +109,9 @@ export function parseAgentGroupState(value: unknown): AgentGroupState {
       const imagePath = textOf(row["imagePath"], "image path");
       if (!isAbsolute(imagePath)) malformed("image path");
       return {
-        ...entry,
+        ...tableVolumeOf(row, entry),
         imagePath,
         imageIdentity: nullOr(row["imageIdentity"], (text) => textOf(text, "image identity")),
-        ...parseVolumeHistory(row, entry.sizeBytes),
       };
     }),
     changing: nullOr(state["changing"] ?? null, parseVolumeIntent),

@@ -4,7 +4,7 @@
  */
 import type { StandingOrder } from "../../protocol/group-life.ts";
 import { orderStatus, pausedReason } from "../../protocol/group-life.ts";
-import type { Token, VolumeEntry } from "../../protocol/ids.ts";
+import type { Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
 import type { RetiredStatus } from "../../protocol/retirement.ts";
 import type {
   HistoryStatus,
@@ -13,6 +13,7 @@ import type {
   OwnerStatus,
   ProtectionState,
   Reason,
+  VolumeChangeStatus,
 } from "../../protocol/status.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import type { Lag } from "../write-path/lag.ts";
@@ -65,7 +66,8 @@ export interface OwnerFacts {
   readonly noProgressMs: number;
   readonly journal: { readonly bytes: number; readonly maxBytes: number };
   readonly history: HistoryStatus | null;
-  readonly volumes: readonly VolumeEntry[];
+  readonly volumeChange: VolumeChangeStatus | null;
+  readonly volumes: readonly (VolumeEntry & { readonly wholeFrom: Sequence | null })[];
 }
 
 /** How the pair's requests fare. */
@@ -150,6 +152,13 @@ function judge(facts: OwnerFacts, breached: boolean, nowMs: number): Verdict {
       "after a power loss, TCP exports wait for: group resume --accept-unflushed",
     );
   }
+  const partial = facts.volumes.filter(({ wholeFrom }) => wholeFrom === null).map(({ name }) => name);
+  if (partial.length > 0)
+    return say(
+      "catching-up",
+      "VOLUME_SYNC",
+      `until what ${partial.join(", ")} held is brought to the standby, a failover hands over the other volumes only`,
+    );
   if (facts.mismatch !== null) return { state: "at-risk", reason: facts.mismatch };
   if (breached)
     return say("at-risk", "RPO_BREACHED", "the standby is further behind than the group's rpo allows");
@@ -189,7 +198,8 @@ export function ownerStatus(facts: OwnerFacts, nowMs: number): Omit<OwnerStatus,
     overflow: facts.overflow,
     paused: orderStatus(facts.paused),
     retired: facts.retired,
-    volumes: facts.volumes.map(({ name, sizeBytes }) => ({ volume: name, sizeBytes, wholeFrom: 0 })),
+    volumeChange: facts.volumeChange,
+    volumes: facts.volumes.map(({ name, sizeBytes, wholeFrom }) => ({ volume: name, sizeBytes, wholeFrom })),
   };
 }
 

@@ -4,7 +4,7 @@
  * never will, and the table follows (docs/volumes.md).
  */
 import { isAbsolute } from "node:path";
-import { countOf, fieldsOf, malformed, nullOr, textOf, volumesOf } from "../../protocol/fields.ts";
+import { countOf, fieldsOf, malformed, textOf, volumesOf } from "../../protocol/fields.ts";
 import type { Sequence, VolumeEntry } from "../../protocol/ids.ts";
 import type { VolumeChangeRecord } from "../../protocol/record.ts";
 import { OperationalError } from "../../runtime/errors.ts";
@@ -103,24 +103,4 @@ function unknownChange(sequence: Sequence, { name, sizeBytes }: VolumeChangeReco
     reaction: "stop",
     hint: "Journal and state document must be of one moment: restore both together, or fail over to the standby.",
   });
-}
-
-/** The volumes that the history began with, at the sizes that they had: what its genesis follows from. */
-export function foundingTable(volumes: readonly StateVolume[]): VolumeEntry[] {
-  return volumes.flatMap(({ number, name, foundingBytes }) =>
-    foundingBytes === null ? [] : [{ number, name, sizeBytes: foundingBytes }],
-  );
-}
-
-/** What follows in the document from a table: absent in documents from before tables could change. */
-export function parseVolumeHistory(
-  row: Readonly<Record<string, unknown>>,
-  sizeBytes: number,
-): Pick<StateVolume, "foundingBytes" | "changedAt" | "wholeFrom"> {
-  const { foundingBytes = sizeBytes, changedAt = 0, wholeFrom = 0 } = row;
-  return {
-    foundingBytes: nullOr(foundingBytes, (bytes) => countOf(bytes, "founding bytes")),
-    changedAt: countOf(changedAt, "changed at"),
-    wholeFrom: nullOr(wholeFrom, (sequence) => countOf(sequence, "whole from")),
-  };
 }

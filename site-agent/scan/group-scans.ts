@@ -9,11 +9,12 @@ import { parseScanAnswer, wanRoutes } from "../../protocol/control.ts";
 import { fieldsOf } from "../../protocol/fields.ts";
 import type { HistoryAsk, HistoryCheckAnswer } from "../../protocol/history-check.ts";
 import { parseHistoryCheckAnswer } from "../../protocol/history-check.ts";
-import type { Lineage, Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
+import type { Lineage, Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
 import { scanChunkBytes } from "../../protocol/scan-digest.ts";
 import type { StandbyPinAsk } from "../../protocol/standby-pin.ts";
 import { parseStandbyPinAnswer } from "../../protocol/standby-pin.ts";
 import type { HistoryFollowStatus, Reason, ScanStatus, VerifyResult } from "../../protocol/status.ts";
+import type { TableVolume } from "../../protocol/table-volume.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import type { Disk } from "../../runtime/disk.ts";
@@ -58,6 +59,8 @@ export interface GroupScansWorld {
   /** Why nothing may be put into the write order now: nobody attached, requests held. */
   readonly room: () => Reason | null;
   readonly superseded: (token: Token) => void;
+  /** The standby has the content of these volumes from `end` on. Survives power loss when it settles. */
+  readonly brought: (volumes: readonly VolumeNumber[], end: Sequence) => Promise<void>;
 }
 
 /** The history that is scanned, while an engine is open on it. */
@@ -65,7 +68,8 @@ export interface ScanGround {
   readonly engine: Engine;
   readonly lineage: Lineage;
   readonly token: Token;
-  readonly volumes: readonly VolumeEntry[];
+  /** As it is now: `wholeFrom` changes while the engine is open. */
+  readonly volumes: readonly TableVolume[];
   readonly journalBytesMax: number;
   /** Whether this term has a standby at all. */
   readonly hasStandby: boolean;
@@ -144,7 +148,9 @@ export class GroupScans {
       await this.#forgetOtherTerm(ground.token.epoch);
       // Its end was applied, and then nothing was left to do but to forget it.
       if (this.#document?.purpose === "resync" && ground.overflow.note === null) await this.#forget();
-      this.#scan();
+      if (this.#document?.purpose === "volume-sync" && !hasPartial(ground)) await this.#forget();
+      // A volume with data has joined: what it held is brought before anything else is compared.
+      if (!(hasPartial(ground) && this.#isOfComparing)) this.#scan();
       this.#followHistory();
     });
   }
@@ -259,7 +265,7 @@ export class GroupScans {
   async #mend(document: ScanDocument): Promise<void> {
     const ground = this.#ground;
     const { group, clock, log } = this.#world;
-    if (ground === null || this.#document !== null || this.#lack !== null) return;
+    if (ground === null || this.#document !== null || this.#lack !== null || hasPartial(ground)) return;
     if (document.purpose === "repair") {
       // A repair by policy is not over before a verify has found nothing there.
       if (this.#repairs.awaitsProof)
@@ -329,10 +335,10 @@ export class GroupScans {
     await this.#step(async () => {
       const scanner = this.#requireScanner();
       const { purpose } = scanner.document;
-      if (purpose === "first-sync" || purpose === "resync") {
+      if (purpose === "first-sync" || purpose === "resync" || purpose === "volume-sync") {
         throw refusal(
           "SCAN_NEEDED",
-          `without this scan the standby of group ${this.#world.group} cannot be opened`,
+          `without this scan the standby of group ${this.#world.group} cannot be opened, or not all of it`,
           "Pause it instead: it goes on where it stopped.",
         );
       }
@@ -356,8 +362,10 @@ export class GroupScans {
     if (ground === null) throw refusal("NOT_SERVING", `group ${group} is not served here`, "See: status.");
     if (!ground.hasStandby)
       throw refusal("NO_STANDBY", `group ${group} has no standby to compare with`, "See: status.");
-    if (this.#document === null && this.#lack === null && this.#note === null) return ground;
-    const purpose = this.#document?.purpose ?? (this.firstSync ? "first-sync" : "resync");
+    const isIdle = this.#document === null && this.#lack === null && this.#note === null;
+    if (isIdle && !hasPartial(ground)) return ground;
+    const bringing = this.firstSync ? "first-sync" : isIdle ? "volume-sync" : "resync";
+    const purpose = this.#document?.purpose ?? bringing;
     throw refusal(
       "SCAN_UNDER_WAY",
       `a scan of group ${group} is under way: ${purpose}`,
@@ -374,8 +382,7 @@ export class GroupScans {
     const purpose = this.#purposeNeeded(note);
     if (purpose === null) {
       this.#due = note !== null;
-      // What was under way lost nothing.
-      if (note === null) this.#scan();
+      if (note === null) await this.#bringVolumes(ground);
       return;
     }
     // A standby that lacks dropped records may hold anything where they were, also zeroes that nobody sends.
@@ -406,6 +413,25 @@ export class GroupScans {
     const paused = present !== null && present.purpose === purpose && present.paused;
     const begun = newScan(purpose, walk, ground.token.epoch, clock.wallMs(), note?.through ?? null);
     await this.#begin({ ...begun, paused });
+  }
+
+  /** What volumes held that were added with data, unless that is under way; else whatever was, which lost nothing. */
+  async #bringVolumes(ground: ScanGround): Promise<void> {
+    if (hasPartial(ground) && this.#document?.purpose !== "volume-sync") {
+      const scanner = this.#scanner;
+      this.#scanner = null;
+      await scanner?.stop();
+      const { clock } = this.#world;
+      await this.#begin(newScan("volume-sync", "compare", ground.token.epoch, clock.wallMs(), null));
+      return;
+    }
+    this.#scan();
+  }
+
+  /** A scan that changes nothing the standby needs: it gives way. */
+  get #isOfComparing(): boolean {
+    const purpose = this.#document?.purpose;
+    return purpose === "verify" || purpose === "repair";
   }
 
   /** Null: none, or not before the standby is told of the gap. */
@@ -454,7 +480,7 @@ export class GroupScans {
     const scanner: Scanner = new Scanner({
       group,
       document,
-      volumes: ground.volumes,
+      volumes: document.purpose === "volume-sync" ? partialOf(ground, document) : ground.volumes,
       only: document.purpose === "resync" ? (volume) => ground.overflow.map.chunks(volume) : null,
       engine: ground.engine,
       entrance,
@@ -525,6 +551,13 @@ export class GroupScans {
         return;
       }
     }
+    if (purpose === "volume-sync") {
+      // As above: the next engine ends it once more.
+      if (this.#ground !== ground || ground.overflow.note !== null) return;
+      const numbers = partialOf(ground, document).map(({ number }) => number);
+      if (end !== null) await this.#world.brought(numbers, end);
+      log.info("VOLUME_SYNC_OVER", "the standby has what was added with data", { numbers, end });
+    }
     if (purpose === "verify") {
       this.#results = withResult(this.#results, resultOf(ground.volumes, document, how, end));
       const before = this.#repairs;
@@ -542,6 +575,7 @@ export class GroupScans {
     await this.#forget();
     if (how === "done") this.#alone("repair", () => this.#mend(document));
     if (brings) this.#lack = null;
+    if (purpose !== "verify" && hasPartial(ground)) this.#bringLacking();
   }
 
   /** What the newest verify left to be known of the standby's before-images is asked for, until it is. */
@@ -653,6 +687,17 @@ export class GroupScans {
     this.#steps = step.catch(() => {});
     return step;
   }
+}
+
+function hasPartial({ hasStandby, volumes }: ScanGround): boolean {
+  return hasStandby && volumes.some(({ wholeFrom }) => wholeFrom === null);
+}
+
+/** What a scan of purpose `volume-sync` walks: what joined before it began, the same however often it goes on. */
+function partialOf({ volumes }: ScanGround, { begin }: ScanDocument): readonly TableVolume[] {
+  return volumes.filter(({ wholeFrom, changedAt }) => {
+    return wholeFrom === null && changedAt < (begin ?? Number.POSITIVE_INFINITY);
+  });
 }
 
 function isHalfFull({ engine, journalBytesMax }: ScanGround): boolean {

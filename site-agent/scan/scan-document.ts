@@ -151,12 +151,21 @@ export function leavesIn(
   return bits;
 }
 
+function isPurpose(value: unknown): value is ScanPurpose {
+  return (
+    value === "verify" ||
+    value === "first-sync" ||
+    value === "resync" ||
+    value === "repair" ||
+    value === "volume-sync"
+  );
+}
+
 export function parseScanDocument(value: unknown): ScanDocument {
   const fields = fieldsOf(value, "scan");
   const place = fieldsOf(fields["place"], "place");
   const { purpose, walk } = fields;
-  if (purpose !== "verify" && purpose !== "first-sync" && purpose !== "resync" && purpose !== "repair")
-    return malformed("purpose");
+  if (!isPurpose(purpose)) return malformed("purpose");
   if (walk !== "compare" && walk !== "allocated" && walk !== "listed") return malformed("walk");
   return {
     purpose,

@@ -5,7 +5,7 @@
  */
 import type { CompressBatch } from "../../protocol/batch.ts";
 import { batchRawBytesTarget, encodeBatch } from "../../protocol/batch.ts";
-import type { Heartbeat, Hello, HelloAnswer, StandbyLack } from "../../protocol/control.ts";
+import type { Heartbeat, Hello, HelloAnswer, StandbyLack, WantedAnswer } from "../../protocol/control.ts";
 import {
   parseBatchAnswer,
   parseHeartbeatAnswer,
@@ -50,7 +50,10 @@ export interface ShipSource {
   readonly group: string;
   readonly lineage: LineageBytes;
   readonly token: Token;
-  readonly volumes: readonly VolumeEntry[];
+  /** The table at the durable position: a change that is durable in the journal is in it. */
+  volumes(): readonly VolumeEntry[];
+  /** What the history began with; undefined: `volumes`. */
+  readonly founding: readonly VolumeEntry[] | undefined;
   /** The images held data before the first record: a standby needs a first sync. */
   readonly imagesHeldData: boolean;
   /** Chain value before the first record of the lineage. */
@@ -302,18 +305,44 @@ export class Shipper {
     this.#tasks.add(settled);
   }
 
-  async #hello(id: number, create: boolean): Promise<void> {
-    const { source, link, log } = this.#options;
+  /**
+   * What the standby says of a table that the group would like to change to; null: it cannot be asked now. A greeting beside
+   * those of the machine, which changes nothing of what is under way. OperationalErrors of the line.
+   */
+  async askForTable(wanted: readonly VolumeEntry[]): Promise<WantedAnswer | null> {
+    const { source, link } = this.#options;
+    if (this.#state.condition !== "attached") return null;
+    const hello = this.#greeting(false, wanted);
+    const reply = await link.control("POST", wanRoutes.hello(source.group), hello);
+    const answer = parseReply(reply, parseHelloAnswer);
+    if (answer.kind === "refused") return { code: answer.code, message: answer.message };
+    if (answer.kind !== "attached") return null;
+    const notAnswered = {
+      code: "STANDBY_TOO_OLD",
+      message: "the standby's version does not know of changes of the volume table",
+    };
+    return answer.wanted ?? notAnswered;
+  }
+
+  #greeting(create: boolean, wanted?: readonly VolumeEntry[]): Hello {
+    const { source } = this.#options;
     const durable = source.durable();
-    const hello: Hello = {
+    return {
       lineage: this.#context.lineage,
       token: source.token,
-      volumes: source.volumes,
+      volumes: source.volumes(),
       durable: { sequence: durable.sequence, chain: bytesToHex(durable.chain) },
       genesis: bytesToHex(source.genesis),
       create,
       ...(source.imagesHeldData ? { initial: "data" as const } : {}),
+      ...(source.founding === undefined ? {} : { founding: source.founding }),
+      ...(wanted === undefined ? {} : { wanted }),
     };
+  }
+
+  async #hello(id: number, create: boolean): Promise<void> {
+    const { source, link, log } = this.#options;
+    const hello = this.#greeting(create);
     try {
       const answer = parseReply(
         await link.control("POST", wanRoutes.hello(source.group), hello),

@@ -4,7 +4,7 @@
  * read would then not be the content at the number that it gets.
  */
 import type { Sequence } from "../../protocol/ids.ts";
-import type { BlockRecord, ScanRecord } from "../../protocol/record.ts";
+import type { BlockRecord, ScanRecord, VolumeChangeRecord } from "../../protocol/record.ts";
 import type { Watch, WatchedRange, WatchManner } from "../scan/extent-watch.ts";
 import { ExtentWatches } from "../scan/extent-watch.ts";
 import type { PendingWrites, WriteRequest } from "./pending-writes.ts";
@@ -51,12 +51,19 @@ export class Entrance {
     });
   }
 
-  /** The same, settled once the record survives power loss: its number is then this record's for ever. */
-  putDurably(record: ScanRecord): Promise<Sequence> {
+  /**
+   * The same, settled once the record survives power loss: its number is then this record's for ever. `noted` is told of
+   * the number as soon as the record is in the journal.
+   */
+  putDurably(
+    record: ScanRecord | VolumeChangeRecord,
+    noted?: (sequence: Sequence) => void,
+  ): Promise<Sequence> {
     return new Promise((resolve, reject) => {
       let placed: Sequence = 0;
       const note = (sequence: Sequence): void => {
         placed = sequence;
+        noted?.(sequence);
       };
       this.#add([record], { durable: true, placed: note, resolve: () => resolve(placed), reject });
     });

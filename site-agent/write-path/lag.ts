@@ -6,7 +6,7 @@
 import type { FrameSummary } from "../../journal/frame-log.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import type { Sequence } from "../../protocol/ids.ts";
-import { isOfScan } from "../../protocol/record.ts";
+import { isOfClient } from "../../protocol/record.ts";
 
 interface Mark {
   readonly last: Sequence;
@@ -30,11 +30,11 @@ export type AnsweredFrame = Pick<FrameSummary, "last" | "dataBytesTotal" | "open
 
 /**
  * The frame up to its last record of a client; undefined: it has none. What a scan put there was read from these very
- * images, so without it nothing of a client's is lost.
+ * images, and a change of the table has no content, so without them nothing of a client's is lost.
  */
 export function clientsPart(frame: Frame): AnsweredFrame | undefined {
   const { records, first, dataBytesTotal, openedAtMs, closedAtMs } = frame;
-  const at = records.findLastIndex((record) => !isOfScan(record));
+  const at = records.findLastIndex(isOfClient);
   return at < 0 ? undefined : { last: first + at, dataBytesTotal, openedAtMs, closedAtMs };
 }
 

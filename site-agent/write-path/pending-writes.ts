@@ -65,13 +65,20 @@ export class PendingWrites {
     }
   }
 
-  /** Removes records from the front until their encoded bytes reach `bodyBytesTarget`; at least one. */
+  /**
+   * Removes records from the front until their encoded bytes reach `bodyBytesTarget`; at least one. A change of the volume
+   * table comes alone: it is the only record of its frame.
+   */
   take(bodyBytesTarget: number): PendingRecord[] {
     let bytes = 0;
     let end = this.#head;
     while (end < this.#items.length && bytes < bodyBytesTarget) {
-      bytes += recordBytes(this.#items[end]!.record);
+      const { record } = this.#items[end]!;
+      const isAlone = record.kind === "volumeChange";
+      if (isAlone && end > this.#head) break;
+      bytes += recordBytes(record);
       end += 1;
+      if (isAlone) break;
     }
     const taken = this.#items.slice(this.#head, end);
     this.#head = end;

@@ -31,6 +31,7 @@ export const owner: OwnerStatus = {
   overflow: null,
   paused: null,
   retired: null,
+  volumeChange: null,
   history: null,
   volumes: [{ volume: "data", sizeBytes: 67_108_864, wholeFrom: 0 }],
 };

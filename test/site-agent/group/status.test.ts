@@ -39,6 +39,7 @@ function facts(change: Partial<OwnerFacts>): OwnerFacts {
     noProgressMs: 10,
     journal: { bytes: 0, maxBytes: 1 },
     history: null,
+    volumeChange: null,
     volumes: [],
     ...change,
   };

@@ -3,25 +3,26 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { genesisChain } from "../../../protocol/chain.ts";
+import { foundingTable } from "../../../protocol/table-volume.ts";
 import { errorCode } from "../../../runtime/errors.ts";
 import type { AgentGroupState, StateVolume } from "../../../site-agent/group/state.ts";
 import { parseAgentGroupState } from "../../../site-agent/group/state.ts";
 import type { HeldVolume, WantedVolume } from "../../../site-agent/group/volume-decision.ts";
 import { decideVolumes } from "../../../site-agent/group/volume-decision.ts";
 import type { VolumeIntent } from "../../../site-agent/group/volume-intent.ts";
-import { foundingTable, recordsOf, tableWith } from "../../../site-agent/group/volume-intent.ts";
+import { recordsOf, tableWith } from "../../../site-agent/group/volume-intent.ts";
 
-const names = ["a", "b", "c", "d", "e"];
-const sizes = fc.integer({ min: 1, max: 4 }).map((count) => count * 512);
+const names = ["a", "b", "c"];
+const sizes = fc.integer({ min: 1, max: 3 }).map((count) => count * 512);
 
 /** A table with holes in its numbers, and a configuration that knows some of its names. */
 const cases = fc
   .record({
     held: fc.uniqueArray(fc.constantFrom(...names), { minLength: 1 }),
     wanted: fc.uniqueArray(fc.constantFrom(...names), { minLength: 1 }),
-    numbers: fc.uniqueArray(fc.nat(9), { minLength: 5, maxLength: 5 }),
-    heldSizes: fc.array(sizes, { minLength: 5, maxLength: 5 }),
-    wantedSizes: fc.array(sizes, { minLength: 5, maxLength: 5 }),
+    numbers: fc.uniqueArray(fc.nat(9), { minLength: 3, maxLength: 3 }),
+    heldSizes: fc.array(sizes, { minLength: 3, maxLength: 3 }),
+    wantedSizes: fc.array(sizes, { minLength: 3, maxLength: 3 }),
     mayAdd: fc.boolean(),
   })
   .map(({ held, wanted, numbers, heldSizes, wantedSizes, mayAdd }) => ({
@@ -169,6 +170,8 @@ test("a document from before tables could change is read as it was meant", () =>
     token: { epoch: 1, owner: "primary" },
     volumes: founding,
     changing: null,
+    paused: null,
+    retired: null,
     origin: { sequence: 0, chain: "00".repeat(32), dataBytesTotal: 0, timeMs: 0 },
     history: null,
     between: [],

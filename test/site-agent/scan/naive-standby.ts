@@ -16,7 +16,11 @@ import {
 } from "../../../protocol/scan-digest.ts";
 
 export class NaiveStandby {
-  readonly volumes: readonly Buffer[];
+  readonly volumes: Buffer[];
+  /** Volumes that joined with data, and the records that brought them; they are not whole. */
+  readonly partial = new Map<number, Sequence>();
+  /** Names of the volumes that joined, by number. */
+  readonly joined = new Map<number, string>();
   readonly records: BlockRecord[] = [];
   lacks: StandbyLack | undefined;
   /** Findings are not told: as if it had not got there yet. */
@@ -47,6 +51,10 @@ export class NaiveStandby {
   #apply(record: BlockRecord): void {
     this.records.push(record);
     this.#applied += record.kind === "gap" ? record.span : 1;
+    if (record.kind === "volumeChange") {
+      this.#change(record);
+      return;
+    }
     const volume = this.volumes[record.volume]!;
     const end = record.offset + record.length;
     switch (record.kind) {
@@ -67,6 +75,9 @@ export class NaiveStandby {
         if (record.mark === "end" && record.purpose === "first-sync") this.lacks = undefined;
         if (record.mark === "end" && record.purpose === "resync" && record.begin === this.#resync)
           this.lacks = undefined;
+        if (record.mark === "end" && record.purpose === "volume-sync" && this.lacks === undefined)
+          for (const [number, sequence] of this.partial)
+            if (sequence < record.begin) this.partial.delete(number);
         return;
       case "gap":
         this.lacks = "resync";
@@ -100,6 +111,22 @@ export class NaiveStandby {
         });
       }
     }
+  }
+
+  #change({
+    volume: number,
+    sizeBytes,
+    name,
+    holdsData,
+  }: Extract<BlockRecord, { kind: "volumeChange" }>): void {
+    const before = this.volumes[number];
+    if (before === undefined) {
+      this.joined.set(number, name);
+      if (holdsData) this.partial.set(number, this.#applied);
+    }
+    const after = Buffer.alloc(Math.max(sizeBytes, before?.byteLength ?? 0));
+    if (before !== undefined) after.set(before);
+    this.volumes[number] = after;
   }
 
   /** Killed: what it found is gone. */

@@ -14,7 +14,8 @@ export class MemorySource implements ShipSource {
   readonly group = "erp";
   readonly lineage = new Uint8Array(16).fill(7);
   token: Token = { epoch: 1, owner: "primary" };
-  readonly volumes = volumes;
+  readonly founding = undefined;
+  readonly volumes = () => volumes;
   readonly imagesHeldData = false;
   readonly genesis = genesisChain(this.lineage, volumes);
   readonly allFrames: Frame[] = [];

@@ -106,7 +106,10 @@ class Bench {
   /** Opens the next engine; `wrap` may put faults between it and the journal. */
   async open(wrap: (log: FrameLog) => FrameLog = (log) => log): Promise<void> {
     const before = this.#engine?.unsettled ?? null;
-    const { log, image } = await openFiles(this.#state, this.#settings);
+    const { log, image } = await openFiles(this.#state, this.#settings, {
+      settle: (state) => Promise.resolve(state),
+      configuredBytes: () => undefined,
+    });
     this.#engine = new Engine({
       log: wrap(log),
       image,
