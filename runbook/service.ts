@@ -18,6 +18,7 @@ import type { Log } from "../runtime/log.ts";
 import type { Random } from "../runtime/random.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { formatAddress } from "../runtime/settings/address.ts";
+import { keysForRestart } from "../runtime/settings/difference.ts";
 import type { Address, Settings, SiteSettings } from "../runtime/settings/types.ts";
 import type { Role } from "./admin-address.ts";
 import { adminAddress } from "./admin-address.ts";
@@ -43,6 +44,7 @@ interface AgentPart {
   readonly adminRoutes: readonly Route[];
   readonly target: HandoverTarget;
   readonly nbdAddresses: readonly Address[];
+  reload(settings: Settings): void;
   close(): Promise<void>;
 }
 
@@ -50,6 +52,7 @@ interface GatewayPart {
   statuses(): readonly GroupStatus[];
   readonly adminRoutes: readonly Route[];
   readonly wanAddress: Address;
+  reload(settings: Settings): void;
   close(): Promise<void>;
 }
 
@@ -66,6 +69,11 @@ export interface ServiceOptions {
 export interface Service {
   /** Where it is reached, for the log. */
   readonly addresses: Readonly<Record<string, unknown>>;
+  /**
+   * The configuration was read again. Volumes that grow or join are taken over while everything runs; keys that need a
+   * restart are returned, and nothing is done about them.
+   */
+  reload(settings: Settings): readonly string[];
   /** Clients first, then the line, then the journals: what was answered is kept. */
   close(): Promise<void>;
 }
@@ -112,6 +120,12 @@ export async function startService(options: ServiceOptions): Promise<Service> {
         admin: formatAddress(adminBound),
         nbd: agent?.nbdAddresses.map(formatAddress) ?? [],
         wan: gateway === undefined ? null : formatAddress(gateway.wanAddress),
+      },
+      reload(changed) {
+        // The standby first: the owner asks it whether it is ready.
+        gateway?.reload(changed);
+        agent?.reload(changed);
+        return keysForRestart(settings, changed);
       },
       close: closeAll,
     };

@@ -53,6 +53,8 @@ export interface AgentRole {
   readonly target: HandoverTarget;
   /** Addresses really bound, in the order of the configuration. */
   readonly nbdAddresses: readonly Address[];
+  /** Takes over the volumes of groups that it has; everything else needs a restart. */
+  reload(settings: Settings): void;
   close(): Promise<void>;
 }
 
@@ -174,6 +176,9 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
     adminRoutes: [...agentAdminRoutes(groups, adopt, clock), ...throttleRoutes(links)],
     target: { adopt: (record) => adopt(record.group) },
     nbdAddresses,
+    reload(changed) {
+      for (const group of changed.groups) groups.get(group.name)?.reload(group);
+    },
     async close() {
       observer.cancel();
       for (const schedule of schedules) schedule.stop();

@@ -4,12 +4,14 @@
  */
 import { ExitCode } from "../../protocol/admin.ts";
 import { OperationalError } from "../../runtime/errors.ts";
+import type { Log } from "../../runtime/log.ts";
 import { createLog } from "../../runtime/log.ts";
-import type { SiteSettings } from "../../runtime/settings/types.ts";
+import { loadSettings } from "../../runtime/settings/load.ts";
+import type { Settings, SiteSettings } from "../../runtime/settings/types.ts";
 import type { Role } from "../admin-address.ts";
 import type { Call, CommandSpec } from "../command.ts";
 import { usageFailure } from "../failure.ts";
-import type { RoleStarters } from "../service.ts";
+import type { RoleStarters, Service } from "../service.ts";
 
 const levels = ["debug", "info", "warn", "error"] as const;
 
@@ -20,7 +22,7 @@ export const run: CommandSpec = {
   path: ["run"],
   summary: "run the daemon of a site",
   detail:
-    "Starts the roles that the site has in the configuration and logs one line READY with its addresses; logs are JSON lines on stdout. SIGTERM and SIGINT end it within 10 s; a second one ends it at once (exit 130). With --role each role is a process of its own: its admin socket is then the configured one with .agent or .gateway appended (over TCP the gateway uses the next port), and commands find both.",
+    "Starts the roles that the site has in the configuration and logs one line READY with its addresses; logs are JSON lines on stdout. SIGTERM and SIGINT end it within 10 s; a second one ends it at once (exit 130). SIGHUP reads the configuration again: volumes that grow or join are taken over while everything runs; what else differs is logged by its key and needs a restart, and a file that is not valid changes nothing. With --role each role is a process of its own: its admin socket is then the configured one with .agent or .gateway appended (over TCP the gateway uses the next port), and commands find both.",
   options: [
     { flags: "--role ROLE", summary: "only this role: agent or gateway" },
     { flags: "--log LEVEL", summary: `least level that is logged: ${levels.join(", ")} (default: info)` },
@@ -80,6 +82,8 @@ async function serve(
   process.umask(0o077);
   const log = createLog(level).child({ site: site.name });
   const stopped = untilSignal(log.info.bind(log));
+  // From the first moment on: unheard it would end the process.
+  const reloads = new Reloads(call.configFile, log);
   process.on("uncaughtException", (error) => {
     // Nobody knows what state this left behind, so nothing more is written; the restart recovers.
     log.error("UNCAUGHT", "unexpected error, ending", error);
@@ -97,6 +101,7 @@ async function serve(
   });
   const signal = await Promise.race([stopped, starting.then(() => undefined)]);
   const service = await starting;
+  reloads.serve(service);
   log.info("READY", "serving", { roles, ...service.addresses });
   const received = signal ?? (await stopped);
   log.info("STOPPING", "shutting down", { signal: received });
@@ -109,6 +114,49 @@ async function serve(
   log.info("STOPPED", "shut down cleanly");
   // Nothing is left to do; a handle that a library forgot must not keep the process.
   process.exit(ExitCode.done);
+}
+
+/** SIGHUP: the configuration is read again, as often as it is asked for, one reading after another. */
+class Reloads {
+  readonly #file: string;
+  readonly #log: Log;
+  #serve: (service: Service) => void = () => {};
+  #reading: Promise<void>;
+
+  constructor(file: string, log: Log) {
+    this.#file = file;
+    this.#log = log;
+    // What is asked for before everything is started is done then.
+    const started = new Promise<Service>((resolve) => (this.#serve = resolve));
+    this.#reading = started.then(() => {});
+    process.on("SIGHUP", () => {
+      this.#reading = this.#reading.then(async () => this.#reload(await started));
+    });
+  }
+
+  serve(service: Service): void {
+    this.#serve(service);
+  }
+
+  async #reload(service: Service): Promise<void> {
+    let settings: Settings;
+    try {
+      settings = await loadSettings(this.#file);
+    } catch (error) {
+      // Whatever is wrong with the file: what runs goes on as it is.
+      const findings = error instanceof OperationalError ? error.details["findings"] : undefined;
+      this.#log.error("RELOAD_REFUSED", "the configuration is not taken, nothing has changed", error, {
+        findings,
+      });
+      return;
+    }
+    const restart = service.reload(settings);
+    if (restart.length > 0)
+      this.#log.warn("RESTART_NEEDED", "keys of the configuration differ that need a restart", {
+        keys: restart,
+      });
+    this.#log.info("RELOADED", "the configuration was read again", { file: this.#file, restart });
+  }
 }
 
 /** Settles at the first signal; the second ends the process at once. */

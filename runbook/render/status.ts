@@ -10,6 +10,7 @@ import type {
   ProtectionState,
   SiteStatus,
   StandbyStatus,
+  VolumeChangeStatus,
 } from "../../protocol/status.ts";
 import type { Style } from "../terminal.ts";
 import { bytesText, countText, durationText, plural, rateText } from "./quantities.ts";
@@ -157,7 +158,16 @@ function ownerRows(group: OwnerStatus): string[][] {
     ],
     ["sent", `${bytesText(link.wireBytes)} for ${bytesText(link.rawBytes)}${ratio}`],
     ["volumes", volumesText(group)],
+    // A daemon of before says nothing of it.
+    ...(group.volumeChange == null ? [] : [["change", changeText(group.volumeChange)]]),
   ];
+}
+
+function changeText({ state, code, message, volumes }: VolumeChangeStatus): string {
+  const what = volumes.map(({ volume, fromBytes, toBytes }) => {
+    return `${volume} ${fromBytes === null ? "new" : bytesText(fromBytes)} to ${bytesText(toBytes)}`;
+  });
+  return `${[state, ...what].join("  ")}: ${message} (${code})`;
 }
 
 function standbyRows(group: StandbyStatus): string[][] {
@@ -215,5 +225,9 @@ function pinText({ id, sequence, label, keptBytes }: PinStatus): string {
 }
 
 function volumesText(group: GroupStatus): string {
-  return group.volumes.map(({ volume, sizeBytes }) => `${volume} ${bytesText(sizeBytes)}`).join("  ");
+  return group.volumes
+    .map(({ volume, sizeBytes, wholeFrom }) => {
+      return `${volume} ${bytesText(sizeBytes)}${wholeFrom === null ? " (not whole at the standby)" : ""}`;
+    })
+    .join("  ");
 }

@@ -18,7 +18,7 @@ import type { BlockRecord } from "../../protocol/record.ts";
 import type { RetirePlan, RetireRequest } from "../../protocol/retirement.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
 import { isOutside } from "../../protocol/stretch.ts";
-import { foundingTable, foundingVolume } from "../../protocol/table-volume.ts";
+import { foundingTable, foundingVolume, isWholeAt } from "../../protocol/table-volume.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { syncNamesOf } from "../../runtime/disk.ts";
 import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
@@ -787,7 +787,15 @@ export class OwnedGroup implements RecordSink {
       past:
         image.history === undefined
           ? undefined
-          : new Past(image, settings.history, clock, log, (sequence) => isOutside(state.between, sequence)),
+          : new Past(
+              image,
+              settings.history,
+              clock,
+              log,
+              (sequence) => isOutside(state.between, sequence),
+              (volume, sequence) =>
+                state.volumes.some((row) => row.number === volume && isWholeAt(row, sequence)),
+            ),
       lineage: lineageBytes(state),
       pending: this.#pending,
       gate: this.#gate,

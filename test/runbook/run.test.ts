@@ -45,6 +45,7 @@ async function start(context: TestContext, ...words: string[]) {
     void ended.then(() => reject(new Error(output)));
   });
   return {
+    pid: child.pid!,
     output: () => output,
     signal: async (signal: NodeJS.Signals) => {
       child.kill(signal);
@@ -90,4 +91,32 @@ test("the roles as two processes are one site; a second agent is turned away", a
   await assert.rejects(start(context, "--site", "dr", "--role", "agent", "--json", ...config), /ROLE_LOCKED/);
   assert.equal(await gateway.signal("SIGTERM"), 0);
   assert.equal(await agent.signal("SIGTERM"), 0);
+});
+
+test("SIGHUP reads the configuration again; one that is wrong changes nothing, and what needs a restart is named", async (context) => {
+  const config = await freshSite(context);
+  const file = config[config.indexOf("--config") + 1]!;
+  const text = await readFile(file, "utf8");
+  const daemon = await start(context, "--site", "primary", ...config);
+  const said = async (code: string): Promise<Record<string, unknown>> => {
+    for (let tries = 0; tries < 400; tries += 1) {
+      const line = daemon
+        .output()
+        .split("\n")
+        .findLast((each) => each.includes(`"code":"${code}"`));
+      if (line !== undefined) return JSON.parse(line) as Record<string, unknown>;
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+    throw new Error(`${code} was not said:\n${daemon.output()}`);
+  };
+  await writeFile(file, text.replace("size:", "seize:"));
+  process.kill(daemon.pid, "SIGHUP");
+  await said("RELOAD_REFUSED");
+  assert.ok(!daemon.output().includes('"code":"RELOADED"'));
+  await writeFile(file, text.replace(/limit: .*/, "limit: 3Mbit/s"));
+  process.kill(daemon.pid, "SIGHUP");
+  assert.deepEqual((await said("RELOADED"))["restart"], ["links"]);
+  assert.deepEqual((await said("RESTART_NEEDED"))["keys"], ["links"]);
+  assert.equal((await cli(["status", "--json", ...config])).exit, 0, "it runs as before");
+  assert.equal(await daemon.signal("SIGTERM"), 0);
 });
