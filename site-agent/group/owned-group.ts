@@ -860,6 +860,17 @@ export class OwnedGroup implements RecordSink {
     await this.#save({ ...state, volumes });
   }
 
+  /** What the standby says that it has not whole, as after a gap that we know nothing of, is brought anew. */
+  async #notePartial(numbers: readonly VolumeNumber[]): Promise<void> {
+    const state = this.#state;
+    if (state?.role !== "owner" || state.standby === null) return;
+    const isNews = (volume: StateVolume) => numbers.includes(volume.number) && volume.wholeFrom !== null;
+    if (!state.volumes.some(isNews)) return;
+    const volumes = state.volumes.map((volume) => (isNews(volume) ? { ...volume, wholeFrom: null } : volume));
+    await this.#save({ ...state, volumes });
+    this.#scans.volumesLack();
+  }
+
   #holdReason(code: HoldCode): Reason {
     const isForTable =
       code === "JOURNAL_FULL" &&
@@ -923,9 +934,13 @@ export class OwnedGroup implements RecordSink {
       listener: {
         acknowledged: (durable, applied) => this.#standbyAdvanced(durable, applied),
         superseded: (token) => this.#superseded(token),
-        attached: (lacks, held) => {
+        attached: (lacks, held, partial) => {
           this.#stall.moved(clock.monotonicMs());
           this.#scans.attached(lacks, held);
+          void this.#step(() => this.#notePartial(partial)).catch((error: unknown) => {
+            // The next greeting tells it again.
+            log.warn("PARTIAL_NOT_NOTED", errorText(error), { reason: errorCode(error), volumes: partial });
+          });
           this.#changes.kick();
         },
         stopped: (code, message) => {

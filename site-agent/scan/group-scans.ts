@@ -187,6 +187,11 @@ export class GroupScans {
     void this.#step(() => stopped);
   }
 
+  /** A volume is not whole at the standby. */
+  volumesLack(): void {
+    this.#bringLacking();
+  }
+
   /** They are gone, or the standby is being told of it. */
   dropped(): void {
     this.#bringLacking();

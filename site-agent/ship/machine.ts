@@ -16,7 +16,7 @@
 import { strict as assert } from "node:assert";
 import type { BatchAnswer, HeartbeatAnswer, HelloAnswer, StandbyLack } from "../../protocol/control.ts";
 import { heartbeatIntervalMs, peerSilenceMs } from "../../protocol/control.ts";
-import type { Lineage, Sequence, Token } from "../../protocol/ids.ts";
+import type { Lineage, Sequence, Token, VolumeNumber } from "../../protocol/ids.ts";
 import type { SendMark, WindowState } from "./window.ts";
 import {
   batchRawBytes,
@@ -201,8 +201,13 @@ export type ShipEffect =
   /** End the request and drop the bytes; no event is wanted any more. */
   | { readonly kind: "abortBatch"; readonly id: number }
   | { readonly kind: "sendHeartbeat" }
-  /** `held`: how far the standby is durable. */
-  | { readonly kind: "reportAttached"; readonly lacks: StandbyLack | null; readonly held: Sequence }
+  /** `held`: how far the standby is durable. `partial`: volumes whose content it does not have whole. */
+  | {
+      readonly kind: "reportAttached";
+      readonly lacks: StandbyLack | null;
+      readonly held: Sequence;
+      readonly partial: readonly VolumeNumber[];
+    }
   | { readonly kind: "reportAcknowledged"; readonly acknowledged: Sequence; readonly applied: Sequence }
   | { readonly kind: "reportSuperseded"; readonly token: Token }
   | { readonly kind: "reportStopped"; readonly reason: StopReason };
@@ -606,7 +611,7 @@ function helloAnswered(turn: Turn, event: EventOf<"helloAnswered">) {
 function attach(
   turn: Turn,
   event: EventOf<"helloAnswered">,
-  { durable: theirs, applied, lacks }: Extract<HelloAnswer, { kind: "attached" }>,
+  { durable: theirs, applied, lacks, partial = [] }: Extract<HelloAnswer, { kind: "attached" }>,
 ) {
   const { state } = turn;
   const floor = Math.max(state.acknowledged, event.floor);
@@ -644,7 +649,7 @@ function attach(
     heartbeatDueMs: turn.nowMs,
     heartbeatSentMs: undefined,
   });
-  turn.order({ kind: "reportAttached", lacks: lacks ?? null, held: theirs.sequence });
+  turn.order({ kind: "reportAttached", lacks: lacks ?? null, held: theirs.sequence, partial });
   turn.set({ acknowledged: theirs.sequence });
   if (theirs.sequence > state.acknowledged) turn.set({ failures: 0 });
   turn.order({ kind: "reportAcknowledged", acknowledged: theirs.sequence, applied: turn.state.applied });

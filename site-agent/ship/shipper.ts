@@ -23,6 +23,7 @@ import type {
   Sequence,
   Token,
   VolumeEntry,
+  VolumeNumber,
 } from "../../protocol/ids.ts";
 import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
@@ -89,7 +90,8 @@ export interface ShipListener {
   superseded(token: Token): void;
   /** Nothing is shipped until `attached` is called again (a refusal that may be mended), or at all. */
   stopped(code: string, message: string): void;
-  attached(lacks: StandbyLack | null, held: Sequence): void;
+  /** `held`: how far it is durable. `partial`: volumes that it does not have whole. */
+  attached(lacks: StandbyLack | null, held: Sequence, partial: readonly VolumeNumber[]): void;
   linkChanged(up: boolean): void;
 }
 
@@ -286,7 +288,7 @@ export class Shipper {
       case "sendHeartbeat":
         return this.#run(this.#heartbeat());
       case "reportAttached":
-        return listener.attached(effect.lacks, effect.held);
+        return listener.attached(effect.lacks, effect.held, effect.partial);
       case "reportAcknowledged":
         return listener.acknowledged(effect.acknowledged, effect.applied);
       case "reportSuperseded":

@@ -10,7 +10,7 @@ export const ownerBugs: readonly PlantedBug[] = [
     id: "owner/image-identity-not-checked",
     does: "Whatever file lies under the image's path is taken for the image.",
     file: "site-agent/group/files.ts",
-    find: "  for (const volume of state.volumes) await refuseOtherImage(settings.images, volume);\n",
+    find: "    for (const volume of state.volumes)\n      await refuseOtherImage(settings.images, volume, configuredBytes(volume.name));\n",
     replace: "",
     caughtBy: [{ file: life, only: "F76" }],
     budgetSeconds: 30,
