@@ -52,15 +52,25 @@ export class DigestCollector {
   readonly #world: CollectorWorld;
   #collected: Digested[] = [];
   #timer: Timer | null = null;
+  /** Requests of clients when the last digest came. */
+  #requestsBefore: number;
 
   constructor(world: CollectorWorld) {
     this.#world = world;
+    this.#requestsBefore = world.entrance.requests;
   }
 
-  /** Takes over the watch. One that holds is put at once: a writer may be waiting for it. */
+  /**
+   * Takes over the watch. One that holds is put at once: a writer may be waiting for it. So is everything while clients write:
+   * the record goes along with theirs, and what waits is spoiled by them and read again.
+   */
   add(digested: Digested): void {
     this.#collected.push(digested);
-    if (digested.watch.manner === "hold" || this.#collected.length >= collectedChunksMax) this.flush();
+    const { requests } = this.#world.entrance;
+    const clientsWrite = requests > this.#requestsBefore;
+    this.#requestsBefore = requests;
+    const isFull = this.#collected.length >= collectedChunksMax;
+    if (digested.watch.manner === "hold" || isFull || clientsWrite) this.flush();
     else this.#timer ??= this.#world.clock.after(collectDigestsMs, () => this.flush());
   }
 
