@@ -13,7 +13,6 @@ import type { OrderNote, StandingOrder } from "../../protocol/group-life.ts";
 import { pausedReason } from "../../protocol/group-life.ts";
 import type { HandoverRecord } from "../../protocol/handover.ts";
 import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
-import { bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
 import type { RetirePlan, RetireRequest } from "../../protocol/retirement.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
@@ -31,17 +30,19 @@ import { Overflow, readNotes } from "../overflow/overflow.ts";
 import { GroupScans } from "../scan/group-scans.ts";
 import type { Line } from "../ship/line.ts";
 import { Shipper } from "../ship/shipper.ts";
-import { clientsFrames } from "../write-path/clients-frames.ts";
 import type { HoldCode } from "../write-path/committer.ts";
 import { DurableGate } from "../write-path/durable-gate.ts";
 import { Engine } from "../write-path/engine.ts";
 import { Entrance } from "../write-path/entrance.ts";
 import type { Lag } from "../write-path/lag.ts";
-import { clientsPart, LagTrail, Stall } from "../write-path/lag.ts";
+import { clientsPart, type LagTrail, Stall } from "../write-path/lag.ts";
 import { PendingWrites } from "../write-path/pending-writes.ts";
 import { AcknowledgedWait } from "./acknowledged-wait.ts";
+import { askPeer } from "./ask-peer.ts";
 import type { FilesSettings } from "./files.ts";
 import { initialContent, journalExists, lineageBytes, makeFiles, openFiles, openLog } from "./files.ts";
+import { adoptedState, createdState } from "./first-state.ts";
+import { lagTrailOf } from "./lag-trail.ts";
 import type { OrderFacts } from "./orders.ts";
 import { pausable, requireNoHistory, resumption } from "./orders.ts";
 import { changingTable, fencedReason, heldForTable, holdMessages, noLink, stopMessages } from "./reasons.ts";
@@ -58,8 +59,6 @@ import { VolumeChanges } from "./volume-changes.ts";
 import type { WantedVolume } from "./volume-decision.ts";
 import type { RecordSink } from "./volume-device.ts";
 
-/** An owner with state asks the other site at most this long before it serves, ms: fences a returned old owner. */
-const peerAskMs = 3_000;
 /** A group without state asks again this often, ms, until the other site answers or an operator creates it. */
 const peerAskAgainMs = 2_000;
 /** A journal or image that fails to open is tried again after this, ms: space or a device may come back. */
@@ -565,7 +564,7 @@ export class OwnedGroup implements RecordSink {
         createOrdered,
       });
       if (decision.kind === "ask-peer") {
-        peer = await this.#askPeer();
+        peer = await askPeer(this.name, this.#world, (late) => this.#heardLate(late));
         decision = decideStart({
           site,
           home: settings.home,
@@ -621,25 +620,6 @@ export class OwnedGroup implements RecordSink {
     }
   }
 
-  async #askPeer(): Promise<PeerAnswer> {
-    const { link, clock, log } = this.#world;
-    if (link === null) return "unreachable";
-    let timer: Timer | undefined;
-    const patience = new Promise<"unreachable">((resolve) => {
-      timer = clock.after(peerAskMs, () => resolve("unreachable"));
-    });
-    const answer = link.knowledge(this.name).catch((error: unknown) => {
-      log.warn("PEER_UNREACHABLE", `the other site does not answer: ${errorText(error)}`, {
-        reason: errorCode(error),
-      });
-      return "unreachable" as const;
-    });
-    const first = await Promise.race([answer, patience]);
-    timer?.cancel();
-    if (first === "unreachable") void answer.then((late) => this.#heardLate(late));
-    return first;
-  }
-
   /** The other site's answer came when we had begun to serve without it: a newer token counts whenever it is seen (I4). */
   #heardLate(peer: PeerAnswer): void {
     const { site, settings, log } = this.#world;
@@ -676,58 +656,13 @@ export class OwnedGroup implements RecordSink {
       imageIdentity: null,
     }));
     const initial = await initialContent(volumes, files);
-    const lineage = random.uuidBytes();
-    await this.#make({
-      role: "creating",
-      lineage: lineageToText(lineage),
-      token: { epoch: 1, owner: site },
-      volumes,
-      changing: null,
-      origin: {
-        sequence: 0,
-        chain: bytesToHex(genesisChain(lineage, volumes)),
-        dataBytesTotal: 0,
-        timeMs: 0,
-      },
-      // Nobody opens the past at the site where the disks are at home: the standby keeps it.
-      history: null,
-      between: [],
-      initial,
-      standby: settings.standby,
-      unflushedMayBeLost: false,
-      unflushedAcceptedIn: null,
-      paused: null,
-      retired: null,
-      fenced: null,
-    });
+    const { standby } = settings;
+    await this.#make(createdState({ lineage: random.uuidBytes(), site, standby, volumes, initial }));
     log.info("GROUP_CREATED", "a new history begins", { lineage: this.#state?.lineage });
   }
 
   async #adopt(handover: HandoverRecord): Promise<void> {
-    await this.#make({
-      role: "adopting",
-      lineage: handover.lineage,
-      token: handover.token,
-      volumes: handover.volumes.map((volume) => ({ ...volume, imageIdentity: null })),
-      changing: null,
-      origin: {
-        sequence: handover.sealed,
-        chain: handover.chain,
-        dataBytesTotal: handover.dataBytesTotal,
-        timeMs: handover.pointTimeMs,
-      },
-      history: handover.history,
-      between: handover.between,
-      // Those of the records before the hand-over, which this journal does not hold.
-      initial: "data",
-      // The old site is behind or gone; until there is a way home this group has no standby.
-      standby: null,
-      unflushedMayBeLost: false,
-      unflushedAcceptedIn: null,
-      paused: null,
-      retired: null,
-      fenced: null,
-    });
+    await this.#make(adoptedState(handover));
     this.#world.log.info("GROUP_ADOPTED", "this site owns the group now", {
       epoch: handover.token.epoch,
       sequence: handover.sealed,
@@ -775,7 +710,7 @@ export class OwnedGroup implements RecordSink {
       dropped: () => this.#scans.dropped(),
       log,
     });
-    const trail = await trailOf(journal, overflow);
+    const trail = await lagTrailOf(journal, overflow.note);
     this.#overflow = overflow;
     trail.acknowledged(this.#safe);
     this.#trail = trail;
@@ -1154,18 +1089,6 @@ export class OwnedGroup implements RecordSink {
     if (this.#engine === null) throw new TypeError("a serving group has an engine");
     return this.#engine;
   }
-}
-
-/** A trail of what the standby lacks, as far as the journal tells after a start. */
-async function trailOf(journal: FrameLog, { note }: Overflow): Promise<LagTrail> {
-  const { head } = journal;
-  const since = note?.since ?? { ...journal.floor, atMs: head.closedAtMs };
-  const trail = new LagTrail({ ...since, closedAtMs: since.atMs });
-  // What was dropped counts as one, as old as its oldest record.
-  if (head.sequence > since.sequence)
-    trail.answered({ ...head, last: head.sequence, openedAtMs: since.atMs });
-  for (const frame of await clientsFrames(journal)) trail.answered(frame);
-  return trail;
 }
 
 /** What a fenced owner is left with. */

@@ -122,17 +122,24 @@ async function startWriters(): Promise<Writers> {
         randomFillSync(data, 0, data.byteLength / 2);
         const at = draw.below((sizeBytes - data.byteLength) / blockBytes) * blockBytes;
         const reply = await client.write(at, data);
-        assert.equal(reply.outcome, "answered", JSON.stringify(reply));
+        assert.equal(
+          reply.outcome,
+          "answered",
+          `${JSON.stringify(reply)}\n${sites.log("primary").slice(-4_000)}`,
+        );
         count += 1;
       }
       await client.close();
     }),
   );
+  const ended = Promise.all(running);
+  // Told by `stop`; where a check fails first, its error is the one to be seen.
+  ended.catch(() => {});
   return {
     count: () => count,
     stop: async () => {
       stopped = true;
-      await Promise.all(running);
+      await ended;
       return count;
     },
   };
