@@ -154,8 +154,14 @@ class Rig {
     });
   }
 
-  trouble(code: string): Promise<true> {
-    return until(code, () => (this.group.status().reason?.code === code ? true : undefined));
+  /** Apply stops with this; what is applied instead shows at once. */
+  async trouble(code: string): Promise<void> {
+    const found = await until(code, () => {
+      const answer = this.group.heartbeat(this.source.heartbeat());
+      if (answer.kind === "alive" && answer.applied >= this.source.last) return "applied";
+      return this.group.status().reason?.code === code ? code : undefined;
+    });
+    assert.equal(found, code);
   }
 
   image(name: string): Buffer {
@@ -381,7 +387,7 @@ test("a standby opens an image that its operator has made longer for a growth th
   assert.deepEqual([data[0], data[4 * mebibyte], data[5 * mebibyte - 512]], [1, 0, 2]);
   writeFileSync(rig.paths.image("log"), Buffer.alloc(2 * mebibyte));
   await rig.restart();
-  await rig.trouble("IMAGE_SIZE");
+  await until("IMAGE_SIZE", () => (rig.group.status().reason?.code === "IMAGE_SIZE" ? true : undefined));
 });
 
 test("a standby that is made anew has the table of now, whole, and the changes that still come say nothing new", async () => {

@@ -112,8 +112,9 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/apply/applier.ts",
     find: '      if (await this.#takesTable(frames[0]!)) return "new table";\n',
     replace: "      await this.#takesTable(frames[0]!);\n",
-    caughtBy: [{ file: changes, only: "grow and join between writes" }],
-    budgetSeconds: 60,
+    caughtBy: [{ file: crashStates, only: stopped }],
+    env: { SEED: "1" },
+    budgetSeconds: 180,
   },
   {
     id: "volumes/change-in-the-midst-of-a-step",
@@ -121,8 +122,9 @@ export const volumeBugs: readonly PlantedBug[] = [
     file: "gateway/apply/next-step.ts",
     find: "    if (gapOf(frame) !== undefined || volumeChangeOf(frame) !== undefined)\n",
     replace: "    if (gapOf(frame) !== undefined)\n",
-    caughtBy: [{ file: changes, only: "grow and join between writes" }],
-    budgetSeconds: 60,
+    caughtBy: [{ file: crashStates, only: stopped }],
+    env: { SEED: "1" },
+    budgetSeconds: 180,
   },
   {
     id: "volumes/not-whole-handed-over",
