@@ -82,7 +82,7 @@ async function allShipped(world: SimWorld, group: OwnedGroup, site: ToySite): Pr
 async function sameEverywhere(world: SimWorld, group: OwnedGroup, site: ToySite): Promise<void> {
   for (const { number, sizeBytes } of group.servedVolumes) {
     const ours = await world.drive(group.read(number, 0, sizeBytes));
-    assert.ok(site.standby.volumes[number]!.equals(ours), `volume ${number} at the standby`);
+    assert.ok(site.standby.volumes[number]?.equals(ours) === true, `volume ${number} at the standby`);
   }
 }
 
@@ -137,6 +137,81 @@ test("a volume grows and two join: no write is refused, the exports are there, t
     );
   assert.equal(site.asked.at(-1)?.initial, "data", "a standby made anew would need a first sync");
   await world.drive(next.close());
+});
+
+test("a table that cannot be is refused, and the group goes on with the one that it has", async () => {
+  const world = new SimWorld(2);
+  const site = new ToySite(founding);
+  const { group } = await running(world, site);
+  const refused: readonly (readonly [Table, string])[] = [
+    [{ a: 32 * KiB, b: 64 * KiB }, "VOLUME_SMALLER"],
+    [{ a: 128 * KiB }, "VOLUME_REMOVED"],
+    [{ ...before, d: 24 * KiB }, "IMAGE_SIZE"],
+  ];
+  for (const [table, code] of refused) {
+    group.reload(settingsOf(table));
+    await passUntil(world, () => group.status().volumeChange?.code === code, code);
+    assert.equal(group.status().volumeChange?.state, "refused");
+    assert.deepEqual([group.status().io, group.status().state], ["serving", "protected"]);
+    await world.drive(write(group, 0, 0, 7));
+  }
+  group.reload(settingsOf(before));
+  await passUntil(world, () => group.status().volumeChange === null, "nothing is wanted any more");
+  await allShipped(world, group, site);
+  assert.ok(site.frames.every((frame) => volumeChangeOf(frame) === undefined));
+  await world.drive(group.close());
+});
+
+test("a change waits until the standby is ready, and is there, and nothing is paused", async () => {
+  const world = new SimWorld(3);
+  const site = new ToySite(founding);
+  site.wanted = { code: "VOLUME_NOT_CONFIGURED", message: "not there" };
+  const { group } = await running(world, site);
+  const waits = (code: string) => () => group.status().volumeChange?.code === code;
+  group.reload(settingsOf(after));
+  await passUntil(world, waits("VOLUME_NOT_CONFIGURED"), "the standby's word");
+  assert.equal(group.status().volumeChange?.state, "waiting");
+  assert.deepEqual(
+    site.asked.at(-1)?.wanted?.map(({ name, sizeBytes }) => [name, sizeBytes]),
+    Object.entries(after),
+  );
+  site.wanted = "ready";
+  site.down = true;
+  await passUntil(world, () => !waits("VOLUME_NOT_CONFIGURED")(), "nobody can be asked");
+  assert.equal(group.status().volumeChange?.state, "waiting");
+  assert.equal(group.servedVolumes.length, 2);
+  assert.equal(group.status().io, "serving");
+  site.down = false;
+  await passUntil(world, () => isDone(group), "the change comes to its end");
+  await allShipped(world, group, site);
+  await sameEverywhere(world, group, site);
+  await world.drive(group.close());
+});
+
+test("a full journal drops nothing of a change that the standby has not taken: writes wait, and go on", async () => {
+  const world = new SimWorld(4);
+  const site = new ToySite(founding);
+  const { group } = await running(world, site, { overflow: "track", journalBytesMax: 96 * KiB });
+  const clients = new Clients([128 * KiB, 64 * KiB]);
+  await world.drive(write(group, 0, 0, 1));
+  await allShipped(world, group, site);
+  site.busy = true;
+  group.reload(settingsOf({ ...before, a: 128 * KiB }));
+  await passUntil(world, () => group.servedVolumes[0]?.sizeBytes === 128 * KiB, "the new size is served");
+  const writer = clients.run(world, group, 0, 64 * KiB, 128 * KiB);
+  const isHeld = () => group.status().reason?.code === "JOURNAL_FULL_AT_VOLUME_CHANGE";
+  await passUntil(world, isHeld, "writes wait for the standby");
+  assert.equal(group.status().io, "held");
+  site.busy = false;
+  const answered = clients.answered;
+  await passUntil(world, () => clients.answered > answered + 20, "writes go on");
+  clients.stopped = true;
+  await world.drive(writer);
+  assert.equal(clients.refused, 0);
+  await passUntil(world, () => group.status().state === "protected", "all of it is protected");
+  await allShipped(world, group, site);
+  await sameEverywhere(world, group, site);
+  await world.drive(group.close());
 });
 
 interface Point {
