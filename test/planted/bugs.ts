@@ -13,6 +13,7 @@ import { overflowBugs } from "./bugs/overflow.ts";
 import { ownerBugs } from "./bugs/owner.ts";
 import { scanBugs } from "./bugs/scan.ts";
 import { shippingBugs } from "./bugs/shipping.ts";
+import { volumeOwnerBugs } from "./bugs/volume-owner.ts";
 import { volumeBugs } from "./bugs/volumes.ts";
 import { writePathBugs } from "./bugs/write-path.ts";
 import type { PlantedBug } from "./planted-bug.ts";
@@ -30,6 +31,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   ...scanBugs,
   ...dropBugs,
   ...overflowBugs,
+  ...volumeOwnerBugs,
   ...volumeBugs,
   ...evidenceBugs,
   ...failoverBugs,
