@@ -214,6 +214,40 @@ test("a full journal drops nothing of a change that the standby has not taken: w
   await world.drive(group.close());
 });
 
+test("an overflow in the midst of bringing a volume's data: a resync, and then it is brought anew", async () => {
+  const world = new SimWorld(5);
+  const site = new ToySite(founding);
+  const { group } = await running(world, site, { overflow: "track", journalBytesMax: 96 * KiB });
+  site.standby.silent = true;
+  group.reload(settingsOf(after));
+  await passUntil(world, () => group.status().scan?.purpose === "volume-sync", "the scan");
+  await passUntil(
+    world,
+    () => site.standby.records.some((record) => record.kind === "scanDigest"),
+    "its digests",
+  );
+  site.down = true;
+  const clients = new Clients([128 * KiB, 64 * KiB]);
+  const writer = clients.run(world, group, 0, 0, 128 * KiB);
+  const isBehind = () => (group.status().overflow?.through ?? 0) > site.durable.sequence + 50;
+  await passUntil(world, isBehind, "frames are dropped");
+  site.down = false;
+  site.standby.silent = false;
+  await passUntil(world, () => isDone(group) && group.status().overflow === null, "everything is whole");
+  clients.stopped = true;
+  await world.drive(writer);
+  assert.equal(clients.refused, 0);
+  await allShipped(world, group, site);
+  await sameEverywhere(world, group, site);
+  assert.equal(site.standby.partial.size, 0);
+  const marks = site.standby.records.flatMap((record) =>
+    record.kind === "gap" ? ["gap"] : record.kind === "scanMark" ? [`${record.mark} ${record.purpose}`] : [],
+  );
+  const behind = marks.slice(marks.lastIndexOf("gap"));
+  assert.deepEqual(behind, ["gap", "begin resync", "end resync", "begin volume-sync", "end volume-sync"]);
+  await world.drive(group.close());
+});
+
 interface Point {
   readonly what: string;
   readonly disk: DiskSnapshot;

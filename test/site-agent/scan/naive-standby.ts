@@ -82,6 +82,8 @@ export class NaiveStandby {
       case "gap":
         this.lacks = "resync";
         this.#resync = 0;
+        // What a scan sent before may be in it: only one that begins behind it is believed.
+        for (const number of this.partial.keys()) this.partial.set(number, this.#applied);
         return;
       case "scanDigest": {
         const ours: Uint8Array[] = [];
