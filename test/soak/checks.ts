@@ -44,6 +44,8 @@ console.log(
 );
 const random = new SeededRandom(seed, 91);
 const sites = await TwoSites.create({ volumes, limit: "unlimited" });
+// Under full load each MiB may have to be read four times.
+sites.cliMsMax = 20 * 60_000;
 try {
   await Promise.all([sites.start("dr"), sites.start("primary")]);
   await sites.waitServing("primary");

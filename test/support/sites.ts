@@ -104,6 +104,8 @@ export class TwoSites {
   readonly folder: string;
   readonly configFile: string;
   readonly volumes: readonly Volume[];
+  /** A command that takes longer is killed, ms. */
+  cliMsMax = 120_000;
   readonly #otherVolumes: ReadonlyMap<string, readonly Volume[]>;
   readonly #dataDirs: Partial<Readonly<Record<SiteName, string>>>;
   readonly #launch: (site: SiteName) => readonly string[];
@@ -351,6 +353,7 @@ export class TwoSites {
     const [command, ...first] = cliCommand();
     return runTool(command, [...first, ...args, "--config", this.configFile, "--site", site], {
       cwd: this.folder,
+      timeoutMs: this.cliMsMax,
     });
   }
 
