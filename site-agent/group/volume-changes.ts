@@ -73,9 +73,9 @@ export class VolumeChanges {
     this.#wanted = wanted;
   }
 
-  /** Null: the table is what the configuration says. */
+  /** Null: the table is what the configuration says, or is no longer this site's to change. */
   get status(): VolumeChangeStatus | null {
-    return this.#status;
+    return this.#world.state()?.role === "owner" ? this.#status : null;
   }
 
   /** Size of a volume in the configuration. */
