@@ -724,7 +724,7 @@ test("properties: in any conversation the invariants hold, and when the faults s
       assert.equal(world.play.state.acknowledged, world.durable, `SH11 from ${world.play.state.condition}`);
       gaps += world.gaps;
     }),
-    { numRuns: 500 },
+    { numRuns: 1_000 },
   );
   assert.ok(gaps > 20, `only ${gaps} gaps were sent`);
 });
