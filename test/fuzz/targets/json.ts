@@ -109,6 +109,8 @@ export const documentsTarget: FuzzTarget = {
   inputBytesMax: 64 * 1024,
   seeds: () => {
     const volumes = [{ ...volume, imagePath: "/srv/data.img" }];
+    const rows = volumes.map((row) => ({ ...row, ...foundingVolume(row) }));
+    const late = { ...rows[0]!, number: 7, name: "late", foundingBytes: null, changedAt: 5 };
     const heard = { atMs: 1, answered: 2, dataBytesTotal: 3 };
     const seal = { sequence: 7, chain, dataBytesTotal: 9, timeMs: 8 };
     const failover = { progress: "sealed", previous: token, reason: "fire", startedAtMs: 5, heard, seal };
@@ -116,7 +118,8 @@ export const documentsTarget: FuzzTarget = {
       role: "owner",
       lineage,
       token,
-      volumes: volumes.map((row) => ({ ...row, imageIdentity: "8:1:77" })),
+      volumes: rows.map((row) => ({ ...row, imageIdentity: "8:1:77" })),
+      changing: null,
       origin: { sequence: 0, chain, dataBytesTotal: 0, timeMs: 0 },
       standby: "dr",
       unflushedMayBeLost: false,
@@ -133,8 +136,6 @@ export const documentsTarget: FuzzTarget = {
     const fenced = { by: token, atMs: 1, written: 2, acknowledged: 1 };
     const standby = { version: 1, group: "erp", lineage, token, genesis: chain, volumes, phase: "standing" };
     const sealed = { sealed: 9, chain, dataBytesTotal: 1, pointTimeMs: 2 };
-    const rows = volumes.map((row) => ({ ...row, ...foundingVolume(row) }));
-    const late = { ...rows[0]!, number: 7, name: "late", foundingBytes: null, changedAt: 5 };
     const handover = { group: "erp", lineage, token, ...sealed, volumes: rows, leftOut: [] };
     return [
       state,

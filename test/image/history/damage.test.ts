@@ -7,7 +7,13 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { BlockErrno, BlockError } from "../../../block/device.ts";
 import type { GroupImage } from "../../../image/group-image.ts";
-import { chunkBytes, decodeChunkHead } from "../../../image/history/chunk.ts";
+import {
+  chunkBytes,
+  chunkHeadBytes,
+  decodeChunkBlocks,
+  decodeChunkHead,
+  runBytes,
+} from "../../../image/history/chunk.ts";
 import { openView } from "../../../image/history/view.ts";
 import { fewRanges } from "../../../protocol/history-check.ts";
 import { errorCode, OperationalError } from "../../../runtime/errors.ts";
@@ -194,7 +200,16 @@ test("reading it through tells every damaged chunk by its blocks, beside steps, 
 const spans = (ranges: readonly { volume: number; first: number; blocks: number }[]) =>
   ranges.map(({ volume, first, blocks }) => [volume, first, blocks] as const);
 
-test(`every single bit that flips in a segment is found, with its blocks (SEED=${seed})`, async () => {
+/** The blocks of a chunk, whatever its bytes are now. */
+function blocksAt(kept: KeptImages, segment: number, offset: number): Uint8Array {
+  const content = kept.world.disk.contentOf(segmentPath(segment), "cached")!.subarray(offset);
+  const head = decodeChunkHead(content);
+  const payloadAt = chunkHeadBytes + head.runs.length * runBytes;
+  return decodeChunkBlocks(head, content.subarray(payloadAt, payloadAt + head.storedBytes));
+}
+
+test(`every single bit that flips in a segment is found, with its blocks, unless they are the same (SEED=${seed})`, async () => {
+  let harmless = 0;
   const random = new SeededRandom(seed, 51);
   const kept = await made();
   const heads = chunksOf(kept);
@@ -205,8 +220,15 @@ test(`every single bit that flips in a segment is found, with its blocks (SEED=$
       // Once the history is open: what stands at its end is verified by opening already, and given up.
       kept.world.disk.flipBit(segmentPath(segment), at, bit);
       const { damaged } = await image.history!.verify(() => undefined);
-      kept.world.disk.flipBit(segmentPath(segment), at, bit);
       const what = `bit ${bit} of byte ${at - offset} in ${segment}:${offset}`;
+      // A match of LZ4 that points elsewhere may copy the same bytes: nothing was lost then.
+      const flipped = damaged.length === 0 ? blocksAt(kept, segment, offset) : undefined;
+      kept.world.disk.flipBit(segmentPath(segment), at, bit);
+      if (flipped !== undefined) {
+        assert.equal(Buffer.compare(flipped, blocksAt(kept, segment, offset)), 0, what);
+        harmless += 1;
+        return;
+      }
       assert.equal(damaged.length, 1, what);
       const { place, set, ranges } = damaged[0]!;
       assert.deepEqual(place, { segment, offset }, what);
@@ -214,6 +236,7 @@ test(`every single bit that flips in a segment is found, with its blocks (SEED=$
       assert.deepEqual(fewRanges(spans(ranges)), fewRanges(spans(head.runs)), what);
     });
   }
+  assert.ok(harmless <= 10, `${harmless} of 200 flips were not told`);
 });
 
 test("two chunks side by side whose heads are damaged are both told", async () => {
