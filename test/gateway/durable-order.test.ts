@@ -24,13 +24,14 @@ import type { Disk, DiskFile } from "../../runtime/disk.ts";
 import { systemDisk } from "../../runtime/disk.ts";
 import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
 import { observeDisk, observeImages, observeIndexes, observeStores } from "../../runtime/failpoints.ts";
-import type { HttpRequest } from "../../runtime/http.ts";
 import { silentLog } from "../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../runtime/paths.ts";
 import type { GroupSettings } from "../../runtime/settings/types.ts";
 import { Door } from "../support/door.ts";
+import { groupSettings } from "../support/group-settings.ts";
 import { diskError } from "../support/hooked-disk.ts";
 import { until } from "../support/wait.ts";
+import { batchRequest } from "./batch-request.ts";
 import { mebibyte, Source, volumes } from "./standby-site.ts";
 
 const limits = {
@@ -39,17 +40,7 @@ const limits = {
   memoryTailBytes: 4 * mebibyte,
   writeBufferBytes: mebibyte,
 };
-const settings: GroupSettings = {
-  name: "erp",
-  home: "primary",
-  standby: "dr",
-  volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
-  durability: "flush",
-  rpo: { ageMs: null, bytes: null },
-  overflow: "hold",
-  history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-  scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-};
+const settings: GroupSettings = groupSettings({ volumes });
 
 /** A standby on real files whose steps are noted, with a door before the sync of its log and of its images. */
 class Standby {
@@ -157,22 +148,7 @@ class Standby {
 
   async batch(frames: readonly Frame[]): Promise<BatchAnswer> {
     const bytes = await encodeBatch(frames, this.source.token, "none");
-    let at = 0;
-    const request: HttpRequest = {
-      method: "POST",
-      path: "",
-      params: {},
-      query: new URLSearchParams(),
-      sites: ["primary"],
-      contentLength: bytes.byteLength,
-      take: async (length) => {
-        at += length;
-        return bytes.subarray(at - length, at);
-      },
-      body: async () => bytes,
-      signal: new AbortController().signal,
-    };
-    const answer = await this.group.batch(request, "primary");
+    const answer = await this.group.batch(batchRequest(bytes, "primary"), "primary");
     assert.ok("json" in answer);
     const json = answer.json as BatchAnswer;
     this.steps.push(json.kind);

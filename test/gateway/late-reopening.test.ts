@@ -17,6 +17,7 @@ import { systemClock } from "../../runtime/clock.ts";
 import { systemDisk } from "../../runtime/disk.ts";
 import { silentLog } from "../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../runtime/paths.ts";
+import { groupSettings } from "../support/group-settings.ts";
 import { diskError } from "../support/hooked-disk.ts";
 import { mebibyte, Source, volumes } from "./standby-site.ts";
 
@@ -31,17 +32,7 @@ test("a late reopening of the intake leaves images alone that were handed over",
     new StandbyGroup({
       site: "dr",
       dataDir,
-      settings: {
-        name: "erp",
-        home: "primary",
-        standby: "dr",
-        volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
-        durability: "flush",
-        overflow: "track",
-        rpo: { ageMs: null, bytes: null },
-        history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-      },
+      settings: groupSettings({ volumes, overflow: "track" }),
       limits: {
         bytesMax: 64 * mebibyte,
         reserveBytes: 0,

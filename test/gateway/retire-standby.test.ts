@@ -27,6 +27,7 @@ import type { DiskSnapshot } from "../sim/world/disk.ts";
 import { SimWorld } from "../sim/world/driven.ts";
 import { openSimOrderedStore } from "../sim/world/ordered-store.ts";
 import type { PowerCut } from "../sim/world/tree.ts";
+import { groupSettings } from "../support/group-settings.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
 import { HandOwner } from "./scan/hand-owner.ts";
 import { volumes as realVolumes, Source, StandbySite } from "./standby-site.ts";
@@ -205,17 +206,7 @@ function simulated(world: SimWorld): StandbyGroup {
   return new StandbyGroup({
     site: "b",
     dataDir: "/b",
-    settings: {
-      name: "g",
-      home: "a",
-      standby: "b",
-      volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
-      durability: "flush",
-      rpo: { ageMs: null, bytes: null },
-      overflow: "hold",
-      history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-      scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-    },
+    settings: groupSettings({ name: "g", home: "a", standby: "b", volumes }),
     limits: { bytesMax: 2 ** 24, reserveBytes: 0, memoryTailBytes: 2 ** 16, writeBufferBytes: 2 ** 16 },
     target: { adopt: async () => [] },
     storage: {

@@ -22,6 +22,7 @@ import { silentLog } from "../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../runtime/paths.ts";
 import { systemRandom } from "../../runtime/random.ts";
 import type { GroupSettings, Settings, SiteSettings, TlsFiles } from "../../runtime/settings/types.ts";
+import { groupSettings } from "../support/group-settings.ts";
 import { scriptArguments } from "../support/tree.ts";
 import { testCa } from "./certificates.ts";
 
@@ -210,17 +211,7 @@ export class StandbySite {
         intake: { maxBytes: this.intakeBytesMax, reserveBytes: 0 },
       },
     };
-    const group: GroupSettings = {
-      name: "erp",
-      home: "primary",
-      standby: "dr",
-      volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
-      durability: "flush",
-      rpo: { ageMs: null, bytes: null },
-      overflow: "hold",
-      history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-      scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-    };
+    const group: GroupSettings = groupSettings({ volumes });
     return { settings: { file: "test", sites: [site], groups: [group], links: [] }, site };
   }
 

@@ -104,7 +104,8 @@ const plants: Readonly<
             });
           },
       ),
-    breaks: ["I2", "I4"],
+    // Seen at the standby, or at the owner that it becomes.
+    breaks: ["I1", "I2", "I4"],
   },
   "what was not compared counts as equal": {
     plant: () =>

@@ -20,7 +20,6 @@ import type { BlockRecord, ScanMark, ScanPurpose } from "../../../protocol/recor
 import { syncDirectory } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
 import { errorText } from "../../../runtime/errors.ts";
-import type { HttpRequest } from "../../../runtime/http.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
 import { FrameSource, lineage, originOf } from "../../image/frames.ts";
@@ -29,7 +28,9 @@ import type { DiskSnapshot } from "../../sim/world/disk.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
 import { openSimOrderedStore } from "../../sim/world/ordered-store.ts";
 import type { PowerCut } from "../../sim/world/tree.ts";
+import { groupSettings } from "../../support/group-settings.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
+import { batchRequest } from "../batch-request.ts";
 
 const seed = seedFromEnvironment();
 const statesMax = Number(process.env["SPLITSITE_SCAN_CRASH_STATES"] ?? 400);
@@ -169,17 +170,7 @@ class Standby {
     this.group = new StandbyGroup({
       site: "b",
       dataDir: "/b",
-      settings: {
-        name: "g",
-        home: "a",
-        standby: "b",
-        volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
-        durability: "flush",
-        rpo: { ageMs: null, bytes: null },
-        overflow: "hold",
-        history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-      },
+      settings: groupSettings({ name: "g", home: "a", standby: "b", volumes }),
       limits: {
         bytesMax: 2 ** 24,
         reserveBytes: 0,
@@ -221,22 +212,7 @@ class Standby {
 
   async batch(frame: Frame): Promise<void> {
     const bytes = await encodeBatch([frame], token, "none");
-    let at = 0;
-    const request: HttpRequest = {
-      method: "POST",
-      path: "",
-      params: {},
-      query: new URLSearchParams(),
-      sites: ["a"],
-      contentLength: bytes.byteLength,
-      take: async (length) => {
-        at += length;
-        return bytes.subarray(at - length, at);
-      },
-      body: async () => bytes,
-      signal: new AbortController().signal,
-    };
-    const answer = await this.world.drive(this.group.batch(request, "a"));
+    const answer = await this.world.drive(this.group.batch(batchRequest(bytes, "a"), "a"));
     assert.ok("json" in answer && (answer.json as { kind: string }).kind === "acknowledged");
   }
 

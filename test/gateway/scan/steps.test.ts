@@ -22,11 +22,12 @@ import { systemClock } from "../../../runtime/clock.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
 import { observeDisk } from "../../../runtime/failpoints.ts";
-import type { HttpRequest } from "../../../runtime/http.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
 import { Door } from "../../support/door.ts";
+import { groupSettings } from "../../support/group-settings.ts";
 import { until } from "../../support/wait.ts";
+import { batchRequest } from "../batch-request.ts";
 import { mebibyte, Source, volumes } from "../standby-site.ts";
 
 const mark = (of: ScanMark, purpose: ScanPurpose, begin: number): BlockRecord => ({
@@ -81,17 +82,7 @@ class Rig {
     this.group = new StandbyGroup({
       site: "dr",
       dataDir: this.dataDir,
-      settings: {
-        name: "erp",
-        home: "primary",
-        standby: "dr",
-        volumes: volumes.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
-        durability: "flush",
-        rpo: { ageMs: null, bytes: null },
-        overflow: "hold",
-        history: { windowMs: 0, bytesMax: 1 << 30 },
-        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-      },
+      settings: groupSettings({ volumes, history: { windowMs: 0, bytesMax: 1 << 30 } }),
       limits: {
         bytesMax: 64 * mebibyte,
         reserveBytes: 0,
@@ -136,22 +127,7 @@ class Rig {
 
   async send(frame: Frame): Promise<void> {
     const bytes = await encodeBatch([frame], this.source.token, "none");
-    let at = 0;
-    const request: HttpRequest = {
-      method: "POST",
-      path: "",
-      params: {},
-      query: new URLSearchParams(),
-      sites: ["primary"],
-      contentLength: bytes.byteLength,
-      take: async (length) => {
-        at += length;
-        return bytes.subarray(at - length, at);
-      },
-      body: async () => bytes,
-      signal: new AbortController().signal,
-    };
-    const answer = await this.group.batch(request, "primary");
+    const answer = await this.group.batch(batchRequest(bytes, "primary"), "primary");
     assert.ok("json" in answer && (answer.json as { kind: string }).kind === "acknowledged");
   }
 

@@ -16,11 +16,12 @@ import type { BlockRecord, ScanMark } from "../../../protocol/record.ts";
 import { chunkDigest, leafDigests, scanChunkBytes } from "../../../protocol/scan-digest.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
-import type { HttpRequest } from "../../../runtime/http.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
 import type { GroupSettings } from "../../../runtime/settings/types.ts";
+import { groupSettings } from "../../support/group-settings.ts";
 import { until } from "../../support/wait.ts";
+import { batchRequest } from "../batch-request.ts";
 import { volumes as founding, mebibyte, Source } from "../standby-site.ts";
 
 const write = (volume: number, offset: number, byte: number): BlockRecord => ({
@@ -66,17 +67,7 @@ class Rig {
   group: StandbyGroup;
 
   constructor(table: readonly VolumeEntry[]) {
-    this.settings = {
-      name: "erp",
-      home: "primary",
-      standby: "dr",
-      volumes: table.map(({ name, sizeBytes }) => ({ name, sizeBytes, image: null, standbyImage: null })),
-      durability: "flush",
-      rpo: { ageMs: null, bytes: null },
-      overflow: "hold",
-      history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-      scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-    };
+    this.settings = groupSettings({ volumes: table });
     this.group = this.#make();
   }
 
@@ -126,22 +117,7 @@ class Rig {
   async send(...frames: readonly (readonly BlockRecord[])[]): Promise<void> {
     const made: Frame[] = frames.map((records) => this.source.put(records));
     const bytes = await encodeBatch(made, this.source.token, "none");
-    let at = 0;
-    const request: HttpRequest = {
-      method: "POST",
-      path: "",
-      params: {},
-      query: new URLSearchParams(),
-      sites: ["primary"],
-      contentLength: bytes.byteLength,
-      take: async (length) => {
-        at += length;
-        return bytes.subarray(at - length, at);
-      },
-      body: async () => bytes,
-      signal: new AbortController().signal,
-    };
-    const answer = await this.group.batch(request, "primary");
+    const answer = await this.group.batch(batchRequest(bytes, "primary"), "primary");
     assert.ok("json" in answer && (answer.json as { kind: string }).kind === "acknowledged");
   }
 
