@@ -43,8 +43,14 @@ if (!(minutes > 0) || !(flips > 0) || !Number.isInteger(seed)) {
 const volumes = { data: 192 * 2 ** 20, wal: 64 * 2 ** 20 };
 type VolumeName = keyof typeof volumes;
 const names = Object.keys(volumes) as VolumeName[];
-/** Writers of each volume, each with one request in flight and no pause. */
+/** Writers of each volume, each with one request in flight and no pause but for a standby that is too far behind. */
 const writersPerVolume = 4;
+/**
+ * They rest while the standby is further behind than this, bytes: full load is what both sites can bear. A check waits while the
+ * journal is half full, so beside writers who outrun the standby for ever none would end.
+ */
+const lagBytesMax = 64 * 2 ** 20;
+const lookMs = 250;
 
 console.log(
   `checks for ${minutes} minutes, then ${flips} bits of images and ${flips} of before-images, seed ${seed}`,
@@ -122,11 +128,25 @@ async function startWriters(): Promise<Writers> {
   const clients = await sites.connect("primary", writersPerVolume);
   let stopped = false;
   let count = 0;
+  let goOn: () => void = () => {};
+  /** Settled while the standby keeps up. */
+  let mayWrite = Promise.resolve();
+  const look = async (): Promise<void> => {
+    for (let isBehind = false; !stopped; await new Promise((resolve) => setTimeout(resolve, lookMs))) {
+      const wasBehind: boolean = isBehind;
+      isBehind = (await sites.owner("primary")).lag.bytes > lagBytesMax;
+      if (isBehind === wasBehind) continue;
+      if (isBehind) mayWrite = new Promise((resolve) => (goOn = resolve));
+      else goOn();
+    }
+    goOn();
+  };
   const running = clients.flatMap((own, volume) =>
     own.map(async (client, index) => {
       const draw = new SeededRandom(seed, 100 + volume * writersPerVolume + index);
       const sizeBytes = volumes[names[volume]!];
       while (!stopped) {
+        await mayWrite;
         const data = Buffer.alloc(blockBytes * draw.pick([1, 1, 1, 2, 4, 16]));
         randomFillSync(data, 0, data.byteLength / 2);
         const at = draw.below((sizeBytes - data.byteLength) / blockBytes) * blockBytes;
@@ -141,7 +161,7 @@ async function startWriters(): Promise<Writers> {
       await client.close();
     }),
   );
-  const ended = Promise.all(running);
+  const ended = Promise.all([...running, look()]);
   // Told by `stop`; where a check fails first, its error is the one to be seen.
   ended.catch(() => {});
   return {
