@@ -14,8 +14,8 @@ PEER_TOOLS := qemu-img qemu-io nbdinfo nbdcopy nbdkit fio fusermount3 nbdfuse
 PEER_PACKAGES := qemu-utils libnbd-bin nbdkit fio fuse3 nbdfuse
 
 # Two test files at a time: each may start two sites with their clients, and small machines have two cores.
-# No file may take 20 minutes: one that hangs must fail, and not hold up the whole run.
-RUN_TESTS = node --test --test-concurrency=2 --test-timeout=1200000 \
+# No file may take 30 minutes: one that hangs must fail, and not hold up the whole run.
+RUN_TESTS = node --test --test-concurrency=2 --test-timeout=1800000 \
 	--test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination=build/tests.tap
 
 help: ## list the targets

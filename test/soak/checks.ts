@@ -10,19 +10,13 @@ import { open, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { ChunkHead } from "../../image/history/chunk.ts";
-import {
-  chunkBytes,
-  chunkHeadBytes,
-  decodeChunkBlocks,
-  decodeChunkHead,
-  runBytes,
-} from "../../image/history/chunk.ts";
+import { chunkBytes, decodeChunkHead } from "../../image/history/chunk.ts";
 import { blockBytes } from "../../protocol/ids.ts";
-import { RemoteProtocolError } from "../../protocol/remote-error.ts";
 import type { VerifyResult } from "../../protocol/status.ts";
 import { noteEvidence } from "../support/evidence.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
 import { groupName, lastJson, TwoSites } from "../support/sites.ts";
+import { isSoundChunk } from "../support/sound-chunk.ts";
 import { until } from "../support/wait.ts";
 
 const { values } = parseArgs({
@@ -248,22 +242,9 @@ async function flip(path: string, at: number, bit: number): Promise<void> {
 async function dropHarmless(damaged: Map<string, ChunkHead>): Promise<void> {
   for (const place of [...damaged.keys()]) {
     const [segment, offset] = place.split(":").map(Number) as [number, number];
-    if (!isSound((await readFile(segmentPath(segment))).subarray(offset))) continue;
+    if (!isSoundChunk((await readFile(segmentPath(segment))).subarray(offset))) continue;
     damaged.delete(place);
     console.log(`${place}: unpacks to the same blocks`);
-  }
-}
-
-function isSound(chunk: Buffer): boolean {
-  try {
-    const head = decodeChunkHead(chunk);
-    const payloadAt = chunkHeadBytes + head.runs.length * runBytes;
-    const end = payloadAt + head.storedBytes;
-    decodeChunkBlocks(head, chunk.subarray(payloadAt, end));
-    return chunk.subarray(end, chunkBytes(head.runs.length, head.storedBytes)).every((byte) => byte === 0);
-  } catch (error) {
-    if (error instanceof RemoteProtocolError) return false;
-    throw error;
   }
 }
 

@@ -14,6 +14,7 @@ import { lz4Compress } from "../../protocol/lz4.ts";
 import type { OwnerStatus, VerifyResult } from "../../protocol/status.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
 import { groupName, lastJson, TwoSites } from "../support/sites.ts";
+import { isSoundChunk } from "../support/sound-chunk.ts";
 import { until } from "../support/wait.ts";
 
 const seed = seedFromEnvironment();
@@ -99,18 +100,25 @@ async function withSites(
   }
 }
 
-/** Flips a bit in the first chunk of before-images that is not at their end; gives its offset. */
+/** Flips a bit in the first chunk with blocks of before-images that is not at their end; gives its offset. */
 async function damageHistory(sites: TwoSites, random: SeededRandom): Promise<number> {
   const path = join(sites.dataDir("dr"), "gateway", groupName, "history", "segments", "00000001");
-  const file = await open(path, "r+");
   const content = await readFile(path);
-  const head = decodeChunkHead(content);
-  const bytes = chunkBytes(head.runs.length, head.storedBytes);
-  assert.ok(bytes < content.byteLength && head.storedBytes > 0, "a chunk with blocks before the last one");
-  const at = chunkHeadBytes + random.below(bytes - chunkHeadBytes);
-  await file.write(Buffer.of(content[at]! ^ (1 << random.below(8))), 0, 1, at);
-  await file.close();
-  return 0;
+  for (let offset = 0; ; ) {
+    const head = decodeChunkHead(content.subarray(offset));
+    const next = offset + chunkBytes(head.runs.length, head.storedBytes);
+    assert.ok(next < content.byteLength, "a chunk with blocks before the last one");
+    if (head.storedBytes > 0) {
+      const chunk = content.subarray(offset, next);
+      while (isSoundChunk(chunk))
+        chunk[chunkHeadBytes + random.below(chunk.byteLength - chunkHeadBytes)]! ^= 1 << random.below(8);
+      const file = await open(path, "r+");
+      await file.write(chunk, 0, chunk.byteLength, offset);
+      await file.close();
+      return offset;
+    }
+    offset = next;
+  }
 }
 
 const synced = (sites: TwoSites): Promise<OwnerStatus> =>
