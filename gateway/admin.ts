@@ -4,8 +4,8 @@
  */
 import { pastRoutes } from "../image/past-routes.ts";
 import { adminRoutes } from "../protocol/admin.ts";
-import { orderNoteOf } from "../protocol/group-life.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import { retireRequestOf } from "../protocol/retirement.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { OperationalError } from "../runtime/errors.ts";
 import type { HttpRequest, Route } from "../runtime/http.ts";
@@ -63,10 +63,7 @@ function retireRoutes(groupOf: (request: HttpRequest) => StandbyGroup, clock: Cl
       pattern,
       run: async (request) => {
         const group = groupOf(request);
-        const value = parseJson(await request.body(requestBytesMax));
-        const isForced =
-          typeof value === "object" && value !== null && "force" in value && value.force === true;
-        const order = { ...orderNoteOf(value), force: isForced };
+        const order = retireRequestOf(parseJson(await request.body(requestBytesMax)));
         return { status: 200, lines: orderLines(long, () => group.retire(order)) };
       },
     },

@@ -21,6 +21,7 @@ import type {
   WantedAnswer,
 } from "../protocol/control.ts";
 import type { Frame } from "../protocol/frame.ts";
+import { standingOrder } from "../protocol/group-life.ts";
 import type { AdoptedExport, HandoverRecord, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
 import type { HistoryAsk, HistoryCheckAnswer } from "../protocol/history-check.ts";
@@ -748,8 +749,8 @@ export class StandbyGroup implements FailoverGround {
       if (seal === null) throw notConsistent(this.#incompleteAtEnd);
       const loss = this.retirePlan.loss;
       await this.#writeAlone(async () => {
-        const atMs = Math.max(0, Math.floor(this.#clock.wallMs()));
-        const next = { ...this.#requireDocument(), retired: { by, reason, atMs, seal, loss } };
+        const order = standingOrder({ by, reason }, this.#clock.wallMs());
+        const next = { ...this.#requireDocument(), retired: { ...order, seal, loss } };
         // Survives a crash from here on: nothing is taken from anybody, and the images end exactly there.
         await writeDocument(this.#disk, this.#paths.state, next);
         this.#document = next;

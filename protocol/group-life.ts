@@ -48,6 +48,11 @@ export function orderNoteOf(value: unknown): OrderNote {
   };
 }
 
+/** `note` as it is remembered when it is taken at `wallMs`. */
+export function standingOrder({ by, reason }: OrderNote, wallMs: number): StandingOrder {
+  return { by, reason, atMs: Math.max(0, Math.floor(wallMs)) };
+}
+
 /** Of an order that was written down, or is told by the other site: exactly as `orderNoteOf` left it. */
 export function standingOrderOf(value: unknown): StandingOrder {
   const { by, reason, atMs } = fieldsOf(value, "order");

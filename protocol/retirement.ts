@@ -2,11 +2,18 @@
  * The end of a group's life at a site: what is asked, what would be done, and what is left. Pure types, and the one rule which
  * checks stand against the order. States and tables: docs/group-life.md.
  */
+import { fieldsOf } from "./fields.ts";
 import type { OrderNote, OrderStatus } from "./group-life.ts";
+import { orderNoteOf } from "./group-life.ts";
 
 export interface RetireRequest extends OrderNote {
   /** Passes over the checks that allow it; what that loses is in the plan. */
   readonly force: boolean;
+}
+
+/** As it arrives; only `force: true` forces. RemoteProtocolError of `orderNoteOf`. */
+export function retireRequestOf(value: unknown): RetireRequest {
+  return { ...orderNoteOf(value), force: fieldsOf(value, "order")["force"] === true };
 }
 
 export interface RetireCheck {

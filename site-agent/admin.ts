@@ -12,6 +12,7 @@ import { adminRoutes, ExitCode } from "../protocol/admin.ts";
 import { orderNoteOf } from "../protocol/group-life.ts";
 import type { AdoptedExport } from "../protocol/handover.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
+import { retireRequestOf } from "../protocol/retirement.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { rfc3339 } from "../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
@@ -144,8 +145,7 @@ function retireRoutes(find: (request: HttpRequest) => OwnedGroup, clock: Clock):
       pattern,
       run: async (request) => {
         const group = find(request);
-        const fields = await order(request);
-        const wanted = { ...orderNoteOf(fields), force: fields["force"] === true };
+        const wanted = retireRequestOf(await order(request));
         const retire = async () => {
           await group.retire(wanted);
           return group.status().retired;

@@ -10,7 +10,7 @@ import type { FrameLog } from "../../journal/frame-log.ts";
 import type { CompressBatch } from "../../protocol/batch.ts";
 import { genesisChain } from "../../protocol/chain.ts";
 import type { OrderNote, StandingOrder } from "../../protocol/group-life.ts";
-import { pausedReason } from "../../protocol/group-life.ts";
+import { pausedReason, standingOrder } from "../../protocol/group-life.ts";
 import type { HandoverRecord } from "../../protocol/handover.ts";
 import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
 import type { BlockRecord } from "../../protocol/record.ts";
@@ -248,10 +248,6 @@ export class OwnedGroup implements RecordSink {
   }
 
   /** Operator's word that the guest may go on although answered, unflushed writes may be gone. */
-  async acceptUnflushed(): Promise<void> {
-    await this.#step(() => this.#acceptUnflushed());
-  }
-
   async #acceptUnflushed(): Promise<void> {
     if (this.#state === undefined) return;
     const { bootId } = this.#world.files;
@@ -262,7 +258,7 @@ export class OwnedGroup implements RecordSink {
   pause(order: OrderNote): Promise<void> {
     return this.#step(async () => {
       if (pausable(this.#orderFacts).paused !== null) return;
-      await this.#setPaused({ ...order, atMs: Math.max(0, Math.floor(this.#world.clock.wallMs())) });
+      await this.#setPaused(standingOrder(order, this.#world.clock.wallMs()));
     });
   }
 
@@ -323,8 +319,11 @@ export class OwnedGroup implements RecordSink {
     const before = this.#state;
     // Refused by whoever owns it now: that is the truth to remember, and the fence follows as the next step.
     if (this.#fencedBy !== null || before === undefined) throw shutdownError();
-    const atMs = Math.max(0, Math.floor(this.#world.clock.wallMs()));
-    const retired = { ...order, atMs, acknowledged: this.#safe };
+    const retired = {
+      ...order,
+      ...standingOrder(order, this.#world.clock.wallMs()),
+      acknowledged: this.#safe,
+    };
     try {
       await this.#save({ ...before, role: "retired", retired });
     } catch (error) {

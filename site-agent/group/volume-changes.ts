@@ -4,7 +4,6 @@
  * What it has written down is brought to its end by the next opening, which reads the journal; so a crash and the ordinary
  * way end alike. Must never let a table be served whose records are not durable.
  */
-
 import type { FrameLog } from "../../journal/frame-log.ts";
 import type { WantedAnswer } from "../../protocol/control.ts";
 import { volumeChangeOf } from "../../protocol/frame.ts";

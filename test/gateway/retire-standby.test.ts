@@ -2,9 +2,10 @@
  * The end of a standby's life on a real gateway, and on a simulated disk stopped before every step: it takes nothing any more,
  * is handed over to nobody, holds exactly its seal, and what can be opened stays (L4, L5). docs/group-life.md.
  */
+
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
-import { StandbyGroup } from "../../gateway/group.ts";
+import type { StandbyGroup } from "../../gateway/group.ts";
 import { parseStandbyDocument } from "../../gateway/state.ts";
 import type { PointList } from "../../protocol/admin.ts";
 import { encodeBatch } from "../../protocol/batch.ts";
@@ -18,18 +19,15 @@ import type { StandbyStatus } from "../../protocol/status.ts";
 import { syncDirectory, systemDisk } from "../../runtime/disk.ts";
 import { readDocument } from "../../runtime/durable-document.ts";
 import { errorCode } from "../../runtime/errors.ts";
-import type { HttpRequest } from "../../runtime/http.ts";
-import { silentLog } from "../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../runtime/paths.ts";
 import { FrameSource, lineage, originOf } from "../image/frames.ts";
-import { clockOf } from "../sim/world/clock.ts";
 import type { DiskSnapshot } from "../sim/world/disk.ts";
 import { SimWorld } from "../sim/world/driven.ts";
-import { openSimOrderedStore } from "../sim/world/ordered-store.ts";
 import type { PowerCut } from "../sim/world/tree.ts";
-import { groupSettings } from "../support/group-settings.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
+import { batchRequest } from "./batch-request.ts";
 import { HandOwner } from "./scan/hand-owner.ts";
+import { simulatedStandby } from "./simulated-standby.ts";
 import { volumes as realVolumes, Source, StandbySite } from "./standby-site.ts";
 
 const seed = seedFromEnvironment();
@@ -203,25 +201,7 @@ class Story {
 
 function simulated(world: SimWorld): StandbyGroup {
   const life = world.life();
-  return new StandbyGroup({
-    site: "b",
-    dataDir: "/b",
-    settings: groupSettings({ name: "g", home: "a", standby: "b", volumes }),
-    limits: { bytesMax: 2 ** 24, reserveBytes: 0, memoryTailBytes: 2 ** 16, writeBufferBytes: 2 ** 16 },
-    target: { adopt: async () => [] },
-    storage: {
-      disk: world.disk.view(life),
-      images: world.disk.images(life),
-      stores: {
-        open: world.disk.store(life),
-        guard: (_directory, _watermark, _bytes, open) => open(),
-      },
-      openIndex: openSimOrderedStore(world.disk.view(life)),
-      bootId: world.disk.bootId,
-    },
-    clock: clockOf(world.scheduler, life),
-    log: silentLog,
-  });
+  return simulatedStandby(world, life, volumes);
 }
 
 function helloOf(story: Story): Hello {
@@ -235,18 +215,7 @@ function helloOf(story: Story): Hello {
 
 async function batch(world: SimWorld, group: StandbyGroup, frame: Frame): Promise<string> {
   const bytes = await encodeBatch([frame], token, "none");
-  let at = 0;
-  const request: HttpRequest = {
-    ...{ method: "POST", path: "", params: {}, query: new URLSearchParams(), sites: ["a"] },
-    contentLength: bytes.byteLength,
-    take: async (length) => {
-      at += length;
-      return bytes.subarray(at - length, at);
-    },
-    body: async () => bytes,
-    signal: new AbortController().signal,
-  };
-  const answer = await world.drive(group.batch(request, "a"));
+  const answer = await world.drive(group.batch(batchRequest(bytes, "a"), "a"));
   const { kind, code } = (answer as { json: { kind: string; code?: string } }).json;
   return code ?? kind;
 }

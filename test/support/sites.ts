@@ -274,6 +274,22 @@ export class TwoSites {
     });
   }
 
+  /** Waits until the owner at `primary` says what `isIt` looks for; a failure brings its last words and both logs' ends. */
+  waitOwner(what: string, isIt: (owner: OwnerStatus) => boolean): Promise<OwnerStatus> {
+    let last: OwnerStatus | undefined;
+    return until(
+      what,
+      async () => {
+        last = await this.owner("primary");
+        return isIt(last) ? last : undefined;
+      },
+      120_000,
+    ).catch((error: unknown) => {
+      const logs = `${this.log("primary").slice(-4000)}\n${this.log("dr").slice(-4000)}`;
+      throw new Error(`${String(error)}; last: ${JSON.stringify(last)}\n${logs}`);
+    });
+  }
+
   /** Waits until everything the owner has is applied at the standby. Nothing may be writing. */
   async waitIdle(owner: SiteName, standby: SiteName, timeoutMs = 60_000, group = groupName): Promise<number> {
     let last: unknown;

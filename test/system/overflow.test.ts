@@ -6,7 +6,6 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import type { OwnerStatus } from "../../protocol/status.ts";
 import { runTool } from "../support/child.ts";
 import { NotedWriter } from "../support/noted-writer.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
@@ -37,21 +36,6 @@ async function withSites(
   }
 }
 
-const seen = (sites: TwoSites, what: string, isIt: (owner: OwnerStatus) => boolean): Promise<OwnerStatus> => {
-  let last: OwnerStatus | undefined;
-  return until(
-    what,
-    async () => {
-      last = await sites.owner("primary");
-      return isIt(last) ? last : undefined;
-    },
-    120_000,
-  ).catch((error: unknown) => {
-    const logs = `${sites.log("primary").slice(-3000)}\n${sites.log("dr").slice(-3000)}`;
-    throw new Error(`${String(error)}; last: ${JSON.stringify(last)}\n${logs}`);
-  });
-};
-
 test(`four times the journal is written while the standby is gone: nothing is refused, and it gets what it lacks (SEED=${seed})`, async (t) => {
   await withSites({}, async (sites, random, writer) => {
     await writer.write(2 * mebibyte);
@@ -72,7 +56,7 @@ test(`four times the journal is written while the standby is gone: nothing is re
         assert.ok(again.lag.bytes >= 64 * mebibyte, `${again.lag.bytes}`);
       }
       await sites.start("dr");
-      const over = await seen(sites, "the standby to be whole", ({ state }) => state === "protected");
+      const over = await sites.waitOwner("the standby to be whole", ({ state }) => state === "protected");
       assert.equal(over.overflow, null);
       await sites.waitIdle("primary", "dr");
       const wanted = writer.contentAfter(writer.writes.length);
@@ -108,8 +92,7 @@ test(`a failover in the midst of the resync opens the last point before the gap,
     await writer.write(64 * mebibyte);
     await sites.start("dr");
     const behind = 0.05 + random.below(80) / 100;
-    await seen(
-      sites,
+    await sites.waitOwner(
       `the resync to be at ${behind}`,
       ({ reason, scan }) =>
         reason?.code === "RESYNC" &&

@@ -37,21 +37,6 @@ async function configure(sites: TwoSites, table: Readonly<Record<string, Row>>):
 
 const reload = (sites: TwoSites, site: SiteName): void => sites.child(site).signal("SIGHUP");
 
-function seen(sites: TwoSites, what: string, isIt: (owner: OwnerStatus) => boolean): Promise<OwnerStatus> {
-  let last: OwnerStatus | undefined;
-  return until(
-    what,
-    async () => {
-      last = await sites.owner("primary");
-      return isIt(last) ? last : undefined;
-    },
-    120_000,
-  ).catch((error: unknown) => {
-    const logs = `${sites.log("primary").slice(-4000)}\n${sites.log("dr").slice(-4000)}`;
-    throw new Error(`${String(error)}; last: ${JSON.stringify(last)}\n${logs}`);
-  });
-}
-
 const isTable = (sizes: Readonly<Record<string, number>>) => (owner: OwnerStatus) =>
   owner.io === "serving" &&
   owner.volumeChange === null &&
@@ -130,10 +115,16 @@ test(`one volume grows and two join under load, one of them with data (SEED=${se
 
     await configure(sites, { ...rows, log: { sizeBytes: 4 * mebibyte } });
     reload(sites, "primary");
-    await seen(sites, "smaller to be refused", ({ volumeChange }) => volumeChange?.code === "VOLUME_SMALLER");
+    await sites.waitOwner(
+      "smaller to be refused",
+      ({ volumeChange }) => volumeChange?.code === "VOLUME_SMALLER",
+    );
     await configure(sites, { data: rows.data });
     reload(sites, "primary");
-    await seen(sites, "gone to be refused", ({ volumeChange }) => volumeChange?.code === "VOLUME_REMOVED");
+    await sites.waitOwner(
+      "gone to be refused",
+      ({ volumeChange }) => volumeChange?.code === "VOLUME_REMOVED",
+    );
 
     const image = await imageWithData(sites, "old", 16 * mebibyte);
     await configure(sites, {
@@ -142,20 +133,20 @@ test(`one volume grows and two join under load, one of them with data (SEED=${se
       old: { sizeBytes: 16 * mebibyte, image },
     });
     reload(sites, "primary");
-    const waiting = await seen(sites, "the standby to be waited for", ({ volumeChange }) => {
+    const waiting = await sites.waitOwner("the standby to be waited for", ({ volumeChange }) => {
       return volumeChange?.state === "waiting" && volumeChange.code !== "NOT_ATTACHED";
     });
     assert.match(waiting.volumeChange!.code, /^VOLUME_(NOT_CONFIGURED|SIZE)$/);
     assert.equal(waiting.volumes.length, 2);
     reload(sites, "dr");
     const grown = { data: 32 * mebibyte, log: 8 * mebibyte, fresh: 8 * mebibyte, old: 16 * mebibyte };
-    await seen(sites, "the new table", isTable(grown));
+    await sites.waitOwner("the new table", isTable(grown));
 
     const data = await open(sites, "primary", "data");
     assert.equal((await data.write(31 * mebibyte, Buffer.alloc(4096, 7))).outcome, "answered");
     const fresh = new NotedWriter(random, await open(sites, "primary", "fresh"), 8 * mebibyte);
     await fresh.write(2 * mebibyte);
-    await seen(sites, "everything to be whole", ({ volumes }) =>
+    await sites.waitOwner("everything to be whole", ({ volumes }) =>
       volumes.every(({ wholeFrom }) => wholeFrom !== null),
     );
     resting = true;
@@ -189,7 +180,10 @@ test(`one volume grows and two join under load, one of them with data (SEED=${se
       await sites.stop(site);
       await sites.start(site);
     }
-    await seen(sites, "the new table again", (owner) => isTable(grown)(owner) && owner.state === "protected");
+    await sites.waitOwner(
+      "the new table again",
+      (owner) => isTable(grown)(owner) && owner.state === "protected",
+    );
     const verified = await sites.cli("primary", "verify", "erp", "--json");
     assert.equal(verified.code, 0, verified.output);
     const result = await sites.failover("dr");
@@ -217,15 +211,13 @@ test(`a failover while a volume's data is brought hands over the others, whole, 
     });
     reload(sites, "dr");
     reload(sites, "primary");
-    await seen(
-      sites,
+    await sites.waitOwner(
       "the new table",
       isTable({ data: 28 * mebibyte, log: 8 * mebibyte, old: 48 * mebibyte }),
     );
     await writer.write(mebibyte);
     const { position } = await sites.owner("primary");
-    await seen(
-      sites,
+    await sites.waitOwner(
       "the volume's data to be on its way",
       (owner) =>
         owner.scan?.purpose === "volume-sync" &&
@@ -278,7 +270,7 @@ for (const [site, role] of Object.entries(killed) as [SiteName, string][])
         kills.push(/VOLUME_CHANGED(?![\s\S]*READY)/.test(sites.log(site)) ? "after" : "before");
         await sites.start(site);
         await sites.waitServing("primary");
-        await seen(sites, "the new table", isTable(table));
+        await sites.waitOwner("the new table", isTable(table));
         const client = await open(sites, "primary", `v${round}`);
         assert.equal((await client.write(round * mebibyte, Buffer.alloc(4096, 9))).outcome, "answered");
       }

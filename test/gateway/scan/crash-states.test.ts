@@ -4,9 +4,10 @@
  * images, and so is what the started standby says, until the rest of the history makes both sites equal. A failover from there
  * opens the newest position that is whole, and one that is stopped in any step of taking the images back is finished.
  */
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { StandbyGroup } from "../../../gateway/group.ts";
+import type { StandbyGroup } from "../../../gateway/group.ts";
 import { isOpenable } from "../../../gateway/scan/completeness.ts";
 import { parseStandbyDocument } from "../../../gateway/state.ts";
 import { Marker } from "../../../image/marker.ts";
@@ -20,17 +21,14 @@ import type { BlockRecord, ScanMark, ScanPurpose } from "../../../protocol/recor
 import { syncDirectory } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
 import { errorText } from "../../../runtime/errors.ts";
-import { silentLog } from "../../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
 import { FrameSource, lineage, originOf } from "../../image/frames.ts";
-import { clockOf } from "../../sim/world/clock.ts";
 import type { DiskSnapshot } from "../../sim/world/disk.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
-import { openSimOrderedStore } from "../../sim/world/ordered-store.ts";
 import type { PowerCut } from "../../sim/world/tree.ts";
-import { groupSettings } from "../../support/group-settings.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 import { batchRequest } from "../batch-request.ts";
+import { simulatedStandby } from "../simulated-standby.ts";
 
 const seed = seedFromEnvironment();
 const statesMax = Number(process.env["SPLITSITE_SCAN_CRASH_STATES"] ?? 400);
@@ -167,30 +165,7 @@ class Standby {
     const life = world.life();
     this.world = world;
     this.story = story;
-    this.group = new StandbyGroup({
-      site: "b",
-      dataDir: "/b",
-      settings: groupSettings({ name: "g", home: "a", standby: "b", volumes }),
-      limits: {
-        bytesMax: 2 ** 24,
-        reserveBytes: 0,
-        memoryTailBytes: 2 ** 16,
-        writeBufferBytes: 2 ** 16,
-      },
-      target: { adopt: async () => [] },
-      storage: {
-        disk: world.disk.view(life),
-        images: world.disk.images(life),
-        stores: {
-          open: world.disk.store(life),
-          guard: (_directory, _watermark, _bytes, open) => open(),
-        },
-        openIndex: openSimOrderedStore(world.disk.view(life)),
-        bootId: world.disk.bootId,
-      },
-      clock: clockOf(world.scheduler, life),
-      log: silentLog,
-    });
+    this.group = simulatedStandby(world, life, volumes);
   }
 
   async greet() {

@@ -3,9 +3,10 @@
  * kill and by each loss of power: the started standby has the owner's table and content, its points hold exactly the volumes
  * that were whole there, with what they held, and a failover hands over exactly those.
  */
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { StandbyGroup } from "../../../gateway/group.ts";
+import type { StandbyGroup } from "../../../gateway/group.ts";
 import { parseStandbyDocument } from "../../../gateway/state.ts";
 import { Marker } from "../../../image/marker.ts";
 import { encodeBatch } from "../../../protocol/batch.ts";
@@ -18,17 +19,14 @@ import { isWholeAt } from "../../../protocol/table-volume.ts";
 import { syncDirectory } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
 import { errorCode, errorText } from "../../../runtime/errors.ts";
-import { silentLog } from "../../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
 import { lineage } from "../../image/frames.ts";
-import { clockOf } from "../../sim/world/clock.ts";
 import type { DiskSnapshot } from "../../sim/world/disk.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
-import { openSimOrderedStore } from "../../sim/world/ordered-store.ts";
 import type { PowerCut } from "../../sim/world/tree.ts";
-import { groupSettings } from "../../support/group-settings.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 import { batchRequest } from "../batch-request.ts";
+import { simulatedStandby } from "../simulated-standby.ts";
 import { founding, Story } from "./story.ts";
 
 const seed = seedFromEnvironment();
@@ -48,31 +46,8 @@ class Standby {
     const life = world.life();
     this.world = world;
     this.story = story;
-    this.group = new StandbyGroup({
-      site: "b",
-      dataDir: "/b",
-      settings: groupSettings({
-        name: "g",
-        home: "a",
-        standby: "b",
-        // As it is to be in the end: a configuration is ahead of its table.
-        volumes: story.tableAt(story.last),
-      }),
-      limits: { bytesMax: 2 ** 24, reserveBytes: 0, memoryTailBytes: 2 ** 16, writeBufferBytes: 2 ** 16 },
-      target: { adopt: async () => [] },
-      storage: {
-        disk: world.disk.view(life),
-        images: world.disk.images(life),
-        stores: {
-          open: world.disk.store(life),
-          guard: (_directory, _watermark, _bytes, open) => open(),
-        },
-        openIndex: openSimOrderedStore(world.disk.view(life)),
-        bootId: world.disk.bootId,
-      },
-      clock: clockOf(world.scheduler, life),
-      log: silentLog,
-    });
+    // As it is to be in the end: a configuration is ahead of its table.
+    this.group = simulatedStandby(world, life, story.tableAt(story.last));
   }
 
   /** `sequence`: how far the owner's journal has got. */

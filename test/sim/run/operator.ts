@@ -136,7 +136,7 @@ export class Operator {
         this.#trace(`operator accepts the loss of ${group} at ${name}`);
         const book = this.#truth.group(group).books.get(name);
         if (book !== undefined) book.lostAnswered = false;
-        owned.acceptUnflushed().catch(() => undefined);
+        owned.resume(true).catch(() => undefined);
       }
     }
   }

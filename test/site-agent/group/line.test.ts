@@ -302,7 +302,7 @@ test("a write under way when the newer token is seen is never answered with succ
     const outcomes = Promise.allSettled([written, rig.group.flush()]);
     // A step under way keeps the fence from going further than the knowledge of it.
     rig.stateSync.close();
-    const busy = rig.group.acceptUnflushed();
+    const busy = rig.group.resume(true);
     await until("the step", () => (rig.stateSync.waiting > 0 ? true : undefined));
     rig.line.batches.open();
     await until("the news", () => (rig.group.fenced ? true : undefined));

@@ -1,4 +1,5 @@
 /** The life of one owned group on real files: what it refuses to start on, and what it survives while it serves. */
+
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { copyFile, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
@@ -23,6 +24,7 @@ import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { mayPass } from "../../../site-agent/group/reopen-rule.ts";
 import { parseAgentGroupState } from "../../../site-agent/group/state.ts";
 import type { Line } from "../../../site-agent/ship/line.ts";
+import { groupSettings } from "../../support/group-settings.ts";
 import { until } from "../../support/wait.ts";
 
 const volumeBytes = 1024 * 1024;
@@ -43,22 +45,9 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
   const paths = agentGroupPaths(dataDir, "erp");
   return new OwnedGroup({
     site: "primary",
-    settings: {
-      name: "erp",
-      home: "primary",
-      standby: "dr",
-      volumes: ["data", "log"].map((name) => ({
-        name,
-        sizeBytes: volumeBytes,
-        image: null,
-        standbyImage: null,
-      })),
-      durability: "flush",
-      rpo: { ageMs: null, bytes: null },
-      overflow: "hold",
-      history: { windowMs: 86_400_000, bytesMax: 1 << 30 },
-      scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-    },
+    settings: groupSettings({
+      volumes: ["data", "log"].map((name) => ({ name, sizeBytes: volumeBytes })),
+    }),
     paths,
     files: {
       disk: systemDisk,
@@ -139,7 +128,7 @@ test("a group created by order while it waits for the other site is not started 
       const created = group.create();
       for (const run of timers.splice(0)) run();
       await created;
-      await group.acceptUnflushed();
+      await group.resume(true);
       assert.equal(group.status().io, "serving");
       await group.close("abandon");
     }),
@@ -225,7 +214,7 @@ test("after a power loss TCP clients wait for an operator, through restarts, unt
     }
     const accepted = groupIn(dataDir, { boot: nextBoot });
     await accepted.start();
-    await accepted.acceptUnflushed();
+    await accepted.resume(true);
     assert.equal(accepted.unflushedMayBeLost, false);
     await accepted.close();
     const after = groupIn(dataDir, { boot: nextBoot });

@@ -2,6 +2,7 @@
  * An owned group on real files whose standby is one in memory at the other end of its line: it takes batches, keeps what the
  * volume holds, and answers honestly. A test opens as many lives of the group on one folder as it likes. Judges nothing.
  */
+
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,6 +29,7 @@ import { systemRandom } from "../../../runtime/random.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import type { Line } from "../../../site-agent/ship/line.ts";
 import { Door } from "../../support/door.ts";
+import { groupSettings } from "../../support/group-settings.ts";
 
 export const volumeBytes = 1024 * 1024;
 export const blockBytes = 4096;
@@ -148,17 +150,7 @@ export class OwnerRig {
     const history = { windowMs: 86_400_000, bytesMax: 1 << 30 };
     const group = new OwnedGroup({
       site,
-      settings: {
-        name: "erp",
-        home: "primary",
-        standby: "dr",
-        volumes: [{ name: "data", sizeBytes: volumeBytes, image: null, standbyImage: null }],
-        durability: "flush",
-        rpo: { ageMs: null, bytes: null },
-        overflow: "hold",
-        history,
-        scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-      },
+      settings: groupSettings({ volumes: [{ name: "data", sizeBytes: volumeBytes }], history }),
       paths: this.paths,
       files: {
         disk,

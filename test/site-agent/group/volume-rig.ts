@@ -2,6 +2,7 @@
  * An owned group on a simulated machine whose volume table changes, and a standby as simple as can be at the end of a line in
  * memory: a test kills the group at any step of its disk, and holds what comes back against what was promised.
  */
+
 import assert from "node:assert/strict";
 import type { CompressBatch } from "../../../protocol/batch.ts";
 import { batchHeaderBytes, decodeBatchHeader, decodeBatchPayload } from "../../../protocol/batch.ts";
@@ -20,6 +21,7 @@ import { clockOf, randomOf } from "../../sim/world/clock.ts";
 import type { SimWorld } from "../../sim/world/driven.ts";
 import type { Life } from "../../sim/world/life.ts";
 import { openSimOrderedStore } from "../../sim/world/ordered-store.ts";
+import { groupSettings } from "../../support/group-settings.ts";
 import { NaiveStandby } from "../scan/naive-standby.ts";
 
 export const KiB = 1024;
@@ -29,22 +31,8 @@ export const paths = agentGroupPaths("/site", "erp");
 export type Table = Readonly<Record<string, number>>;
 
 export function settingsOf(table: Table, overflow: "track" | "hold" = "hold"): GroupSettings {
-  return {
-    name: "erp",
-    home: "primary",
-    standby: "dr",
-    volumes: Object.entries(table).map(([name, sizeBytes]) => ({
-      name,
-      sizeBytes,
-      image: null,
-      standbyImage: null,
-    })),
-    durability: "flush",
-    rpo: { ageMs: null, bytes: null },
-    overflow,
-    history: { windowMs: 0, bytesMax: 1 << 30 },
-    scan: { bytesPerSecond: null, verifyCron: null, onMismatch: "report" },
-  };
+  const volumes = Object.entries(table).map(([name, sizeBytes]) => ({ name, sizeBytes }));
+  return groupSettings({ volumes, overflow, history: { windowMs: 0, bytesMax: 1 << 30 } });
 }
 
 const notCompressed: CompressBatch = (_codec, raw) => Promise.resolve(raw);

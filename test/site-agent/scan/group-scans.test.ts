@@ -3,6 +3,7 @@
  * sync of images that held data, a verify with planted differences and its repair, kills in the middle, and the operator's
  * orders.
  */
+
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
@@ -33,6 +34,7 @@ import { agentAdminRoutes } from "../../../site-agent/admin.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { Link } from "../../../site-agent/ship/link.ts";
 import { testCa } from "../../gateway/certificates.ts";
+import { groupSettings } from "../../support/group-settings.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 import { until } from "../../support/wait.ts";
 import { FakeGateway } from "../ship/fake-gateway.ts";
@@ -165,22 +167,11 @@ class Rig {
     const paths = agentGroupPaths(this.dataDir, "erp");
     this.group = new OwnedGroup({
       site: "primary",
-      settings: {
-        name: "erp",
-        home: "primary",
-        standby: "dr",
-        volumes: names.map((name, index) => ({
-          name,
-          sizeBytes: sizes[index]!,
-          image: null,
-          standbyImage: null,
-        })),
-        durability: "flush",
-        rpo: { ageMs: null, bytes: null },
-        overflow: "hold",
+      settings: groupSettings({
+        volumes: names.map((name, index) => ({ name, sizeBytes: sizes[index]! })),
         history: { windowMs: 0, bytesMax: 1 << 30 },
         scan: { bytesPerSecond: 64 * 1024 * 1024, verifyCron: null, onMismatch: this.onMismatch },
-      },
+      }),
       paths,
       files: {
         disk: this.disk,
