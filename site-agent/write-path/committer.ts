@@ -26,8 +26,8 @@ export interface CommitterWorld {
   readonly durability: "flush" | "write";
   /** False while too much waits for the image: memory stays bounded, and the writer feels the disk's speed. */
   readonly hasRoomInMemory: () => boolean;
-  /** The frame is in the journal; called before its writes are answered. `urgent`: somebody waits for its sync. */
-  readonly appended: (frame: Frame, urgent: boolean) => void;
+  /** The frame is in the journal; called before its writes are answered. `awaited`: somebody waits for its sync. */
+  readonly appended: (frame: Frame, awaited: boolean) => void;
   readonly held: (code: HoldCode | null) => void;
   readonly failed: (error: unknown, unsettled: InFlight) => void;
 }

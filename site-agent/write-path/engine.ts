@@ -118,11 +118,11 @@ export class Engine {
       clock: world.clock,
       durability: world.durability,
       hasRoomInMemory: () => this.#applier.hasRoom && this.#overlay.rangeCount < unappliedRangesMax,
-      appended: (frame, urgent) => {
+      appended: (frame, awaited) => {
         this.#overlay.insert(frame);
         this.#applier.appended(frame);
         world.listener.answered(frame);
-        this.#syncer.kick(urgent);
+        this.#syncer.appended(awaited);
       },
       held: (code) => this.#held(code),
       failed: (error, unsettled) => {
@@ -139,7 +139,7 @@ export class Engine {
     if (code === "JOURNAL_FULL" && dropBehind !== null) {
       this.#applier.dropSoon();
       // Only what is durable can be applied, and only what is applied can go.
-      this.#syncer.kick(true);
+      this.#syncer.hurry();
       // Room is a matter of milliseconds, unless a disk hangs: then it is said that writes wait.
       this.#shortTimer = clock.after(shortMsMax, () => listener.held(code));
       return;
@@ -157,12 +157,9 @@ export class Engine {
   /** Answers `request` once everything answered before this call is durable. */
   flush(request: Pick<WriteRequest, "resolve" | "reject">): void {
     const target = this.log.tail.sequence;
-    if (target <= this.log.durable.sequence) {
-      request.resolve();
-      return;
-    }
-    this.#world.gate.add(target, request);
-    this.#syncer.kick(true);
+    if (target > this.log.durable.sequence) this.#world.gate.add(target, request);
+    else request.resolve();
+    this.#syncer.flushed();
   }
 
   /**

@@ -1,11 +1,12 @@
 /**
  * The sync loop behind the journal: makes appended frames durable, and only durable frames go on to the image and
- * the line. At once when somebody waits for it, else at a pace that keeps the line's lag small and the disk's
- * sync count low. Must never call a position durable before the journal said so.
+ * the line. At once when somebody waits for it or is about to, else at a pace that keeps the line's lag small and the
+ * disk's sync count low. Must never call a position durable before the journal said so.
  */
 import type { FrameLog, LogPosition } from "../../journal/frame-log.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import type { DurableGate } from "./durable-gate.ts";
+import { FlushHabit } from "./flush-habit.ts";
 
 /** Without a waiter, frames are synced at most this often, ms: adds to the lag, saves 9 of 10 syncs under load. */
 const syncPaceMs = 20;
@@ -20,6 +21,7 @@ export interface SyncerWorld {
 
 export class Syncer {
   readonly #world: SyncerWorld;
+  readonly #habit = new FlushHabit();
   #running: Promise<void> | null = null;
   #timer: Timer | null = null;
   #stopped = false;
@@ -28,14 +30,23 @@ export class Syncer {
     this.#world = world;
   }
 
-  /** Frames were appended, or (`urgent`) somebody waits for durability. */
-  kick(urgent: boolean): void {
-    if (this.#stopped || this.#running !== null) return;
-    if (urgent) {
-      this.#start();
-    } else {
-      this.#timer ??= this.#world.clock.after(syncPaceMs, () => this.#start());
-    }
+  /** A frame was appended; `awaited`: one of its writes is answered when it is durable. */
+  appended(awaited: boolean): void {
+    const expected = this.#habit.appended();
+    if (awaited || expected) this.#start();
+    else this.#startSoon();
+  }
+
+  /** A FLUSH came; it waits, unless what was appended last is durable already. */
+  flushed(): void {
+    const { log } = this.#world;
+    this.#habit.flushed();
+    if (log.durable.sequence < log.tail.sequence) this.#start();
+  }
+
+  /** Somebody needs what is appended to be durable. */
+  hurry(): void {
+    this.#start();
   }
 
   /** Stops after the sync in flight. */
@@ -43,6 +54,11 @@ export class Syncer {
     this.#stopped = true;
     this.#timer?.cancel();
     await this.#running;
+  }
+
+  #startSoon(): void {
+    if (this.#stopped || this.#running !== null) return;
+    this.#timer ??= this.#world.clock.after(syncPaceMs, () => this.#start());
   }
 
   #start(): void {
@@ -61,7 +77,7 @@ export class Syncer {
         this.#world.durable(position);
       } while (!this.#stopped && gate.count > 0 && log.durable.sequence < log.tail.sequence);
       this.#running = null;
-      if (log.durable.sequence < log.tail.sequence) this.kick(false);
+      if (log.durable.sequence < log.tail.sequence) this.#startSoon();
     } catch (error) {
       this.#stopped = true;
       this.#running = null;

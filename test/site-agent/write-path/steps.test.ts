@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { genesisChain } from "../../../protocol/chain.ts";
+import type { Clock } from "../../../runtime/clock.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { DurableGate } from "../../../site-agent/write-path/durable-gate.ts";
 import { Engine } from "../../../site-agent/write-path/engine.ts";
@@ -29,6 +30,9 @@ const hastyClock = {
   },
 };
 
+/** Timers never fire: what happens was begun by somebody. */
+const patientClock = { ...systemClock, after: () => ({ cancel: () => {} }) };
+
 class Rig {
   readonly doors = newDoors();
   readonly steps: string[] = [];
@@ -39,7 +43,7 @@ class Rig {
   readonly shipped: number[] = [];
   readonly #pending = new PendingWrites();
 
-  constructor(durability: "flush" | "write") {
+  constructor(durability: "flush" | "write", clock: Clock = hastyClock) {
     const chain = genesisChain(lineage, [{ number: 0, name: "data", sizeBytes }]);
     this.log = new HeldLog({ sequence: 0, chain, dataBytesTotal: 0, closedAtMs: 0 }, this.doors, this.steps);
     const origin = { sequence: 0, chain, dataBytesTotal: 0, timeMs: 0 };
@@ -51,7 +55,7 @@ class Rig {
       lineage,
       pending: this.#pending,
       gate: new DurableGate(),
-      clock: hastyClock,
+      clock,
       durability,
       unappliedBytesMax: 1024 * 1024,
       dropBehind: null,
@@ -127,6 +131,47 @@ test("FLUSH, FUA and every write of durability write wait for a sync that began 
   await settled();
   assert.deepEqual(strict.answered, ["b"]);
   await strict.engine.close("abandon");
+});
+
+test("where each write was followed by its FLUSH, the next sync begins with the write; the FLUSH still waits for it", async () => {
+  const rig = new Rig("flush", patientClock);
+  const syncs = () => rig.steps.filter((step) => step.startsWith("sync")).length;
+  for (let commit = 0; commit < 8; commit += 1) {
+    rig.write(`write ${commit}`, commit * 4096, 1);
+    await settled();
+    rig.flush(`flush ${commit}`);
+    await settled();
+    assert.equal(rig.answered.at(-1), `flush ${commit}`);
+  }
+  const before = syncs();
+  rig.doors.sync.close();
+  rig.write("write", 0, 2);
+  await settled();
+  assert.equal(rig.doors.sync.waiting, 1, "the sync is under way");
+  assert.equal(rig.answered.at(-1), "write");
+  rig.flush("flush");
+  await settled();
+  assert.equal(rig.answered.at(-1), "write", "the sync has not ended");
+  rig.doors.sync.open();
+  await settled();
+  assert.equal(rig.answered.at(-1), "flush");
+  assert.equal(syncs(), before + 1, "one sync for both");
+  await rig.engine.close("abandon");
+});
+
+test("writes that no FLUSH follows are left to the pace of the sync loop", async () => {
+  const rig = new Rig("flush", patientClock);
+  for (let commit = 0; commit < 8; commit += 1) {
+    for (const part of [0, 1]) {
+      rig.write(`write ${commit}.${part}`, part * 4096, 1);
+      await settled();
+    }
+    rig.flush(`flush ${commit}`);
+    await settled();
+  }
+  const syncs = rig.steps.filter((step) => step.startsWith("sync"));
+  assert.equal(syncs.length, 8, "one a FLUSH");
+  await rig.engine.close("abandon");
 });
 
 test("a frame that was appended while a sync ran is not durable by it", async () => {
