@@ -92,10 +92,7 @@ class LevelStore implements FrameStore {
 
   /** Deletes frames by their first sequences, one LevelDB batch. */
   deleteFrames(firsts: readonly Sequence[]): Promise<void> {
-    return this.#db.batch(
-      firsts.map((first) => ({ type: "del", key: frameKey(first) }) as const),
-      { sync: false },
-    );
+    return this.#change(firsts.map((first) => [frameKey(first), null] as const));
   }
 
   /** The head value; undefined when there is none. */
