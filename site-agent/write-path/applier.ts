@@ -10,8 +10,11 @@ import type { Frame } from "../../protocol/frame.ts";
 import type { Sequence } from "../../protocol/ids.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 
-/** One apply step takes at most this many body bytes: bounds the time a step holds the image. */
-const applyBytesMax = 16 * 1024 * 1024;
+/**
+ * One apply step takes at most this many body bytes: bounds the time a step holds the image, and the memory for what the
+ * blocks held before.
+ */
+const applyBytesMax = 8 * 1024 * 1024;
 /** Enough durable bytes to make folding worth a step at once. */
 const applyBytesTarget = 4 * 1024 * 1024;
 /** Durable frames wait at most this long for more, ms. */
