@@ -7,6 +7,7 @@
  * are dropped and every shipper is told; what is in flight then was never acknowledged, so nothing is lost but time.
  */
 import { readFile } from "node:fs/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { GroupKnowledge } from "../../protocol/control.ts";
 import { controlBytesMax, parseGroupKnowledge, peerSilenceMs, wanRoutes } from "../../protocol/control.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
@@ -222,6 +223,8 @@ export class Link implements Line {
     count(head);
     for (let at = 0; at < bytes.byteLength; ) {
       upload.idle = true;
+      // Requests of clients that came meanwhile are served between two pieces: encrypting holds the main thread.
+      await nextTurn();
       const length = await throttle.take(Math.min(bytes.byteLength - at, this.#pieceBytesMax()), ended);
       const piece = bytes.subarray(at, at + length);
       at += length;
