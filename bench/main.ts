@@ -15,6 +15,7 @@ import { measure as s3 } from "./s3.ts";
 import { measure as s4 } from "./s4.ts";
 import { measure as s5 } from "./s5.ts";
 import { measure as s6 } from "./s6.ts";
+import { measure as s9 } from "./s9.ts";
 import { measure as s10 } from "./s10.ts";
 import { measure as s11 } from "./s11.ts";
 import type { Benchmark, Section } from "./section.ts";
@@ -28,6 +29,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   s4,
   s5,
   s6,
+  s9,
   s10,
   s11,
   "first-sync": firstSync,
