@@ -46,8 +46,10 @@ import {
   type GatewayGroupPaths,
   gatewayGroupPaths,
 } from "../runtime/paths.ts";
+import { requireRetirable } from "../runtime/require-retirable.ts";
 import type { GroupSettings } from "../runtime/settings/types.ts";
 import { createStandby, imagePathOf } from "./create.ts";
+import { handoverOf } from "./failover/handover.ts";
 import { isRunning, phaseFromDisk } from "./failover/machine.ts";
 import { leftOutAt, planFailover, stateLoss } from "./failover/plan.ts";
 import { type FailoverGround, FailoverRunner, type StepTiming } from "./failover/runner.ts";
@@ -57,7 +59,7 @@ import type { IntakeLimits } from "./intake-options.ts";
 import { OpenStandby } from "./open-standby.ts";
 import { refuseForeignToken } from "./receive/admission.ts";
 import { judgeToken } from "./receive/machine.ts";
-import { planRetire, requireRetirable, retiredRefusal, retiredStatus } from "./retire.ts";
+import { planRetire, retireAdvice, retiredRefusal, retiredStatus } from "./retire.ts";
 import {
   afterFrames,
   describeIncomplete,
@@ -65,7 +67,6 @@ import {
   isOpenable,
   lackOf,
   sameCompleteness,
-  stretchesUpTo,
 } from "./scan/completeness.ts";
 import type { FailoverDocument, HeardRecord, Seal, StandbyDocument } from "./state.ts";
 import { parseHeardRecord, parseStandbyDocument } from "./state.ts";
@@ -734,7 +735,7 @@ export class StandbyGroup implements FailoverGround {
 
   async #sealForEver({ by, reason, force }: RetireRequest): Promise<void> {
     const open = this.#open;
-    requireRetirable(this.retirePlan, force);
+    requireRetirable(this.retirePlan, force, retireAdvice);
     if (open === undefined) throw new TypeError("checked as open");
     // Between this look and the document no failover begins.
     this.#retiring = true;
@@ -744,7 +745,7 @@ export class StandbyGroup implements FailoverGround {
       await open.receiver.appendEnded();
       await open.intake.sync();
       // The last batch may have brought the begin of a scan, or a gap.
-      requireRetirable(this.retirePlan, force);
+      requireRetirable(this.retirePlan, force, retireAdvice);
       const { seal } = await this.#sealedEnd(open);
       if (seal === null) throw notConsistent(this.#incompleteAtEnd);
       const loss = this.retirePlan.loss;
@@ -858,21 +859,7 @@ export class StandbyGroup implements FailoverGround {
     const document = this.#requireDocument();
     const seal = this.#requireSeal();
     const why = { code: "FAILOVER_RUNNING", message: "the group is handed over" };
-    const record: HandoverRecord = {
-      group: this.name,
-      lineage: document.lineage,
-      token: document.token,
-      sealed: seal.sequence,
-      chain: seal.chain,
-      dataBytesTotal: seal.dataBytesTotal,
-      pointTimeMs: seal.timeMs,
-      volumes: document.volumes.filter((volume) => isWholeAt(volume, seal.sequence)),
-      leftOut: document.volumes
-        .filter((volume) => !isWholeAt(volume, seal.sequence))
-        .map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes })),
-      history: this.#paths.history,
-      between: stretchesUpTo(document.incomplete, seal.sequence),
-    };
+    const record = handoverOf(document, seal, this.#paths.history);
     await this.#exclusive(async () => {
       // Closed before the record exists, and not opened in between: from then on the images are the agent's alone.
       await this.#closeOpen("clean", why);

@@ -5,9 +5,8 @@
 import type { Refusal } from "../protocol/control.ts";
 import { orderStatus, orderText } from "../protocol/group-life.ts";
 import type { RetireCheck, RetiredStatus, RetirePlan } from "../protocol/retirement.ts";
-import { failed, passed, retireObstacle, warned } from "../protocol/retirement.ts";
+import { failed, passed, warned } from "../protocol/retirement.ts";
 import type { Reason } from "../protocol/status.ts";
-import { OperationalError } from "../runtime/errors.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
 import type { HistorySettings } from "../runtime/settings/types.ts";
 import { ownerSilentMs } from "./heard.ts";
@@ -105,19 +104,9 @@ function checkOwner({ silenceMs, document }: RetireFacts): RetireCheck {
   return warned(id, `${owner} is heard: it has no standby any more from then on`);
 }
 
-/** OperationalError (`refuse`) of the first check that forbids it. */
-export function requireRetirable(plan: RetirePlan, force: boolean): void {
-  const obstacle = retireObstacle(plan, force);
-  if (obstacle === undefined) return;
-  throw new OperationalError({
-    code: obstacle.id,
-    message: obstacle.message,
-    reaction: "refuse",
-    hint: obstacle.forcible
-      ? "Wait until status says that the standby is whole; or add --force and keep the older point."
-      : "Nothing was changed. See: splitsite group retire GROUP --dry-run.",
-  });
-}
+/** What an operator does whom only what `--force` passes over stops. */
+export const retireAdvice =
+  "Wait until status says that the standby is whole; or add --force and keep the older point.";
 
 function leftOf(document: StandbyDocument | undefined, paths: RetirePaths) {
   const { intake, intakeWatermark, history, marker, heard, state } = paths;

@@ -19,6 +19,17 @@ export function isWholeAt({ wholeFrom }: Pick<TableVolume, "wholeFrom">, point: 
   return wholeFrom !== null && wholeFrom <= point;
 }
 
+/** `table` parted into what a point holds and what it leaves out, each in the order of the table. */
+export function partedAt<V extends Pick<TableVolume, "wholeFrom">>(
+  table: readonly V[],
+  point: Sequence,
+): { readonly whole: V[]; readonly partial: V[] } {
+  return {
+    whole: table.filter((volume) => isWholeAt(volume, point)),
+    partial: table.filter((volume) => !isWholeAt(volume, point)),
+  };
+}
+
 /** A volume that a history began with. */
 export function foundingVolume(entry: VolumeEntry): TableVolume {
   const { number, name, sizeBytes } = entry;

@@ -4,7 +4,7 @@
  */
 import type { FailoverPlan, LossStatement } from "../../protocol/admin.ts";
 import type { Reason } from "../../protocol/status.ts";
-import { isWholeAt } from "../../protocol/table-volume.ts";
+import { partedAt } from "../../protocol/table-volume.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
 import { ownerSilentMs } from "../heard.ts";
 import { describeIncomplete, type Incomplete, isOpenable } from "../scan/completeness.ts";
@@ -156,7 +156,7 @@ export function leftOutAt(
   point: { readonly sequence: number } | undefined,
 ): string[] {
   if (point === undefined) return [];
-  return table.filter((volume) => !isWholeAt(volume, point.sequence)).map(({ name }) => name);
+  return partedAt(table, point.sequence).partial.map(({ name }) => name);
 }
 
 /** What is lost with a volume is the operator's to weigh: it is said, and refuses nothing. */

@@ -103,7 +103,7 @@ export async function verifySegments(
 }
 
 /** Sectors that the disk cannot read are damage like any other; what else keeps a file from being read is not. */
-function isUnreadable(error: unknown): boolean {
+function isSegmentUnreadable(error: unknown): boolean {
   return error instanceof OperationalError && errorCode(error.cause) === "EIO";
 }
 
@@ -111,7 +111,7 @@ async function headAt(segments: Segments, place: ChunkPlace): Promise<WalkedChun
   try {
     return await segments.chunkAt(place);
   } catch (error) {
-    if (isUnreadable(error)) return undefined;
+    if (isSegmentUnreadable(error)) return undefined;
     throw error;
   }
 }
@@ -120,7 +120,7 @@ async function damagedPart(segments: Segments, chunk: WalkedChunk): Promise<Dama
   try {
     await segments.read(chunk.place);
   } catch (error) {
-    if (errorCode(error) === "HISTORY_DAMAGED" || isUnreadable(error)) return "blocks";
+    if (errorCode(error) === "HISTORY_DAMAGED" || isSegmentUnreadable(error)) return "blocks";
     throw error;
   }
   return (await segments.isPaddingZero(chunk)) ? undefined : "padding";

@@ -5,10 +5,11 @@
  */
 import { orderStatus, orderText } from "../../protocol/group-life.ts";
 import type { RetireCheck, RetiredStatus, RetirePlan, RetireRequest } from "../../protocol/retirement.ts";
-import { failed, passed, retireObstacle, warned } from "../../protocol/retirement.ts";
+import { failed, passed, warned } from "../../protocol/retirement.ts";
 import type { Reason } from "../../protocol/status.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import { requireRetirable } from "../../runtime/require-retirable.ts";
 import type { OrderFacts } from "./orders.ts";
 import type { AgentGroupState, RetiredOwner } from "./state.ts";
 
@@ -16,6 +17,9 @@ import type { AgentGroupState, RetiredOwner } from "./state.ts";
 const settleMs = 3_000;
 /** No client is served while the standby takes the last of it, so this is short, ms. */
 const acknowledgeMs = 10_000;
+/** What an operator does whom only what `--force` passes over stops. */
+const retireAdvice =
+  "Stop the clients and wait until status says that nothing is behind; or add --force and leave the standby without it.";
 
 export interface RetireFacts extends OrderFacts {
   readonly site: string;
@@ -125,7 +129,7 @@ export async function retireOwner(ground: RetireGround, order: RetireRequest): P
   const { by, reason, force } = order;
   if (!force) await ground.acknowledged(settleMs);
   // Between this look and the end of service nothing is waited for.
-  requireNothingAgainst(planRetire(ground.facts()), force);
+  requireRetirable(planRetire(ground.facts()), force, retireAdvice);
   try {
     await ground.stopServing();
     await caughtUp(ground, force);
@@ -150,21 +154,9 @@ export async function retireOwner(ground: RetireGround, order: RetireRequest): P
 
 async function caughtUp(ground: RetireGround, force: boolean): Promise<void> {
   if (!force && !(await ground.acknowledged(acknowledgeMs)))
-    requireNothingAgainst(
+    requireRetirable(
       { ...planRetire(ground.facts()), checks: [checkAcknowledged(ground.facts())] },
       false,
+      retireAdvice,
     );
-}
-
-function requireNothingAgainst(plan: RetirePlan, force: boolean): void {
-  const obstacle = retireObstacle(plan, force);
-  if (obstacle === undefined) return;
-  throw new OperationalError({
-    code: obstacle.id,
-    message: obstacle.message,
-    reaction: "refuse",
-    hint: obstacle.forcible
-      ? "Stop the clients and wait until status says that nothing is behind; or add --force and leave the standby without it."
-      : "Nothing was changed. See: splitsite group retire GROUP --dry-run.",
-  });
 }

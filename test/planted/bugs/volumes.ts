@@ -129,9 +129,9 @@ export const volumeBugs: readonly PlantedBug[] = [
   {
     id: "volumes/not-whole-handed-over",
     does: "A failover hands over every volume of the table.",
-    file: "gateway/group.ts",
-    find: "      volumes: document.volumes.filter((volume) => isWholeAt(volume, seal.sequence)),\n",
-    replace: "      volumes: document.volumes,\n",
+    file: "gateway/failover/handover.ts",
+    find: "    volumes: whole,\n",
+    replace: "    volumes: document.volumes,\n",
     caughtBy: [{ file: crashStates, only: failover }],
     env: { SEED: "1" },
     budgetSeconds: 120,
