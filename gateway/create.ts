@@ -8,13 +8,13 @@ import { dirname } from "node:path";
 import type { AppliedPosition } from "../image/marker.ts";
 import { openFrameLog } from "../journal/open.ts";
 import type { Hello } from "../protocol/control.ts";
+import type { VolumeEntry } from "../protocol/ids.ts";
 import { bytesFromHex, lineageFromText } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import { foundingVolume } from "../protocol/table-volume.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { syncDirectory, syncNamesOf } from "../runtime/disk.ts";
 import { writeDocument } from "../runtime/durable-document.ts";
-
 import { OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
@@ -48,6 +48,17 @@ export function imagePathOf(
   const settings = group.volumes.find((each) => each.name === volume);
   const configured = group.home === owner ? settings?.standbyImage : settings?.image;
   return configured ?? paths.image(volume);
+}
+
+/** Where the image of a volume of `document` lies, or will. */
+export function heldImagePath(
+  document: StandbyDocument,
+  { number, name }: Pick<VolumeEntry, "number" | "name">,
+  group: GroupSettings,
+  paths: GatewayGroupPaths,
+): string {
+  const held = document.volumes.find((each) => each.number === number);
+  return held?.imagePath ?? imagePathOf(group, document.token.owner, name, paths);
 }
 
 /** The document of the finished standby, durable. OperationalError `IMAGE_HOLDS_DATA`, `STANDBY_LEFTOVERS` and those of the parts. */

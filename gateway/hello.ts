@@ -6,6 +6,7 @@ import { genesisChain } from "../protocol/chain.ts";
 import type { Hello, HelloAnswer, Refusal, StandbyLack, WantedAnswer } from "../protocol/control.ts";
 import type { ChainPosition, Sequence, VolumeEntry } from "../protocol/ids.ts";
 import { bytesToHex, lineageFromText } from "../protocol/ids.ts";
+import type { Reason } from "../protocol/status.ts";
 import { judgeToken } from "./receive/machine.ts";
 import { retiredRefusal } from "./retire.ts";
 import type { StandbyDocument } from "./state.ts";
@@ -69,6 +70,26 @@ export function judgeHello(facts: HelloFacts): HelloVerdict {
     ...(facts.lacks === undefined ? {} : { lacks: facts.lacks }),
     ...partialOf(facts.held ?? document.volumes),
   });
+}
+
+/** What an answer says against the owner's history or table: null settles a dispute, undefined leaves it as it is. */
+export function disputeIn(answer: HelloAnswer): Reason | null | undefined {
+  switch (answer.kind) {
+    case "attached":
+      return null;
+    case "diverged": {
+      const message = `the owner's history is not lineage ${answer.lineage} at sequence ${answer.durable.sequence}`;
+      return { code: "DIVERGED", message };
+    }
+    case "conflict":
+      return { code: "OWNER_CONFLICT", message: `two owners claim epoch ${answer.token.epoch}` };
+    case "refused":
+      // What was retired has no history to dispute about any more.
+      return answer === retiredRefusal ? undefined : { code: answer.code, message: answer.message };
+    case "superseded":
+    case "unknown":
+      return undefined;
+  }
 }
 
 /** An owner that believes them whole would never bring them. */

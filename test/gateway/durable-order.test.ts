@@ -305,7 +305,7 @@ test("frames that are not synced are not applied, although the log can give them
 
 test("a failover has its higher token on disk before it does anything else", async () => {
   await standby.batch(standby.source.write(2));
-  await standby.group.raiseToken("test");
+  await standby.group.failover.raiseToken("test");
   const document = await standby.document();
   assert.deepEqual(document.token, { epoch: 2, owner: "dr" });
   assert.equal(document.failover?.progress, "fenced");
@@ -317,14 +317,14 @@ test("what the owner says while the token is written counts as lost when it is n
   await standby.batch(standby.source.write(2));
   const received = standby.source.last;
   standby.stateRename.close();
-  const raised = standby.group.raiseToken("test");
+  const raised = standby.group.failover.raiseToken("test");
   await until("the token's document", () => (standby.stateRename.waiting > 0 ? true : undefined));
   standby.source.write(5);
   assert.equal(standby.group.heartbeat(standby.source.heartbeat()).kind, "alive");
   standby.stateRename.open();
   await raised;
   assert.equal(standby.group.plan().loss.writesMin, standby.source.last - received);
-  await standby.group.drainAndSeal();
+  await standby.group.failover.drainAndSeal();
   assert.equal((await standby.document()).failover?.heard?.answered, standby.source.last);
 });
 
@@ -333,8 +333,8 @@ test("the seal is written when the intake is synced up to it, and takes in what 
   standby.logSync.close();
   const late = standby.batch(standby.source.write(2));
   await until("the sync", () => (standby.logSync.waiting > 0 ? true : undefined));
-  await standby.group.raiseToken("test");
-  const sealed = standby.group.drainAndSeal();
+  await standby.group.failover.raiseToken("test");
+  const sealed = standby.group.failover.drainAndSeal();
   await settled();
   assert.equal((await standby.document()).failover?.progress, "fenced");
   assert.equal((await late).kind, "superseded", "inside the seal, and never acknowledged");
@@ -348,10 +348,10 @@ test("the seal is written when the intake is synced up to it, and takes in what 
 test("a seal counts as applied when the images are synced up to it, and not before", async () => {
   standby.imageSync.close();
   await standby.batch(standby.source.write(2));
-  await standby.group.raiseToken("test");
-  await standby.group.drainAndSeal();
+  await standby.group.failover.raiseToken("test");
+  await standby.group.failover.drainAndSeal();
   let done = false;
-  const applying = standby.group
+  const applying = standby.group.failover
     .applyToSeal(() => {})
     .then(() => {
       done = true;
@@ -365,11 +365,11 @@ test("a seal counts as applied when the images are synced up to it, and not befo
 
 test("the hand-over record exists only when the gateway has closed images and intake", async () => {
   await standby.batch(standby.source.write(2));
-  await standby.group.raiseToken("test");
-  await standby.group.drainAndSeal();
-  await standby.group.applyToSeal(() => {});
+  await standby.group.failover.raiseToken("test");
+  await standby.group.failover.drainAndSeal();
+  await standby.group.failover.applyToSeal(() => {});
   standby.steps.length = 0;
-  await standby.group.recordHandover();
+  await standby.group.failover.recordHandover();
   const recorded = standby.steps.indexOf("handover.rename");
   const closes = standby.steps.filter((step) => step === "image.close").length;
   assert.equal(closes, volumes.length);
@@ -379,7 +379,7 @@ test("the hand-over record exists only when the gateway has closed images and in
 
 test("a fence that was raised before a restart stands from the first instant", async () => {
   await standby.batch(standby.source.write(2));
-  await standby.group.raiseToken("test");
+  await standby.group.failover.raiseToken("test");
   await standby.group.close();
   const document = await standby.document();
   const open = await OpenStandby.open({

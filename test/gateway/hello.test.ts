@@ -2,10 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type HelloFacts, judgeHello, judgeWanted } from "../../gateway/hello.ts";
+import { disputeIn, type HelloFacts, judgeHello, judgeWanted } from "../../gateway/hello.ts";
+import { retiredRefusal } from "../../gateway/retire.ts";
 import type { StandbyDocument } from "../../gateway/state.ts";
 import { genesisChain } from "../../protocol/chain.ts";
-import type { Hello } from "../../protocol/control.ts";
+import type { Hello, HelloAnswer } from "../../protocol/control.ts";
 import { bytesToHex, lineageFromText, type VolumeEntry } from "../../protocol/ids.ts";
 import { foundingVolume } from "../../protocol/table-volume.ts";
 
@@ -173,4 +174,21 @@ test("any two tables: attached exactly where every held volume is offered, by nu
       assert.equal(judged === "attached", isCovered, judged);
     }),
   );
+});
+
+test("an answer begins a dispute, settles it, or says nothing of it", () => {
+  const at = { sequence: 3, chain: bytesToHex(chain) };
+  const table: readonly (readonly [HelloAnswer, string | null | undefined])[] = [
+    [{ kind: "attached", durable: at, applied: 3, token }, null],
+    [{ kind: "diverged", lineage, durable: at }, "DIVERGED"],
+    [{ kind: "conflict", token }, "OWNER_CONFLICT"],
+    [{ kind: "refused", code: "VOLUME_TABLE", message: "" }, "VOLUME_TABLE"],
+    [retiredRefusal, undefined],
+    [{ kind: "superseded", token }, undefined],
+    [{ kind: "unknown" }, undefined],
+  ];
+  for (const [answer, code] of table) {
+    const dispute = disputeIn(answer);
+    assert.equal(dispute == null ? dispute : dispute.code, code, answer.kind);
+  }
 });

@@ -73,7 +73,7 @@ test("a late reopening of the intake leaves images alone that were handed over",
     await first.start();
     const answer = await first.hello(new Source(5).hello());
     assert.equal(answer.kind, "attached");
-    await first.raiseToken("the building is gone");
+    await first.failover.raiseToken("the building is gone");
     await first.close();
 
     // A second one that cannot open the intake: not for itself, and not for the failover that it resumes.

@@ -263,13 +263,13 @@ test("a scan that begins while the token is being written is not sealed in its m
   await rig.batch([write(1)]);
   await rig.applied();
   rig.stateRename.close();
-  const raised = rig.group.raiseToken("test");
+  const raised = rig.group.failover.raiseToken("test");
   await until("the token", () => (rig.stateRename.waiting > 0 ? true : undefined));
   await rig.batch([mark("begin", "resync", 0), write(2)]);
   rig.stateRename.open();
   await raised;
-  await rig.group.drainAndSeal();
-  await rig.group.applyToSeal(() => {});
+  await rig.group.failover.drainAndSeal();
+  await rig.group.failover.applyToSeal(() => {});
   assert.deepEqual([...readFileSync(rig.paths.image("data")).subarray(0, 2)], [1, 1]);
   // Both wrote the document, and neither took back what the other wrote.
   const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
@@ -290,11 +290,11 @@ test("a gap that was received and not reached by apply is not applied by a failo
   const plan = rig.group.plan();
   assert.deepEqual([plan.point?.sequence, plan.toApply.records], [3, 2]);
   assert.deepEqual([plan.loss.writesMin, plan.loss.bytesMin], [101, 4_096 + 512]);
-  await rig.group.raiseToken("test");
-  const sealed = rig.group.drainAndSeal();
+  await rig.group.failover.raiseToken("test");
+  const sealed = rig.group.failover.drainAndSeal();
   rig.imageSync.open();
   await sealed;
-  await rig.group.applyToSeal(() => {});
+  await rig.group.failover.applyToSeal(() => {});
   assert.equal(readFileSync(rig.paths.image("data"))[0], 3);
   assert.equal(await rig.incomplete(), null, "no step went beyond");
   const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
@@ -310,8 +310,8 @@ test("without a point before them incomplete images are opened nowhere, and the 
   assert.equal(plan.point, null);
   assert.equal(plan.checks.find(({ id }) => id === "NOT_CONSISTENT")?.outcome, "fail");
   assert.equal(rig.group.status().consistent, null);
-  await rig.group.raiseToken("test");
-  await assert.rejects(rig.group.drainAndSeal(), { code: "NOT_CONSISTENT" });
+  await rig.group.failover.raiseToken("test");
+  await assert.rejects(rig.group.failover.drainAndSeal(), { code: "NOT_CONSISTENT" });
 });
 
 test("what a step cut short beyond the point has left in the images is taken back before they are handed over", async () => {
@@ -321,8 +321,8 @@ test("what a step cut short beyond the point has left in the images is taken bac
   await rig.batch([mark("begin", "resync", 0), write(2)]);
   await until("the sync of the images", () => (rig.imageSync.waiting > 0 ? true : undefined));
   assert.equal(readFileSync(rig.paths.image("data"))[0], 2);
-  await rig.group.raiseToken("test");
-  const drained = rig.group.drainAndSeal();
+  await rig.group.failover.raiseToken("test");
+  const drained = rig.group.failover.drainAndSeal();
   // Until it waits for the step under way it waits for nothing outside of this process.
   for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
   // The step under way is waited for and fails: nothing is sealed, and no step goes beyond the point any more.
@@ -335,8 +335,8 @@ test("what a step cut short beyond the point has left in the images is taken bac
       ? true
       : undefined,
   );
-  await rig.group.drainAndSeal();
-  await rig.group.applyToSeal(() => {});
+  await rig.group.failover.drainAndSeal();
+  await rig.group.failover.applyToSeal(() => {});
   assert.equal(readFileSync(rig.paths.image("data"))[0], 1);
   const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
   assert.equal(document?.failover?.seal?.sequence, 1);

@@ -85,8 +85,8 @@ export const lifeBugs: readonly PlantedBug[] = [
   {
     id: "life/retired-standby-takes-batches",
     does: "A standby that was retired takes batches after a restart.",
-    file: "gateway/group.ts",
-    find: "    if (document?.retired != null) return judgeToken(header.token, document.token) ?? retiredRefusal;\n",
+    file: "gateway/receive/answers.ts",
+    find: "  if (document?.retired != null) return judgeToken(sent, document.token) ?? retiredRefusal;\n",
     replace: "",
     caughtBy: [{ file: standby, only: "takes nothing" }],
     env,

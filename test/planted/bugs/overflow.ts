@@ -36,9 +36,9 @@ export const overflowBugs: readonly PlantedBug[] = [
   {
     id: "overflow/pin-moved-by-second-gap",
     does: "A second gap pins what the images hold then, in the midst of a resync.",
-    file: "gateway/group.ts",
-    find: "    if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();\n",
-    replace: "    if (incomplete?.until === null) await pin();\n",
+    file: "gateway/scan/declare-content.ts",
+    find: "  if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();\n",
+    replace: "  if (incomplete?.until === null) await pin();\n",
     caughtBy: [{ file: overflow, only: "a gap, a second one" }],
     budgetSeconds: 60,
   },
@@ -55,14 +55,14 @@ export const overflowBugs: readonly PlantedBug[] = [
   {
     id: "overflow/pinned-after-the-document",
     does: "The document says that the images are incomplete before the point is pinned.",
-    file: "gateway/group.ts",
-    find: "    if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();\n",
+    file: "gateway/scan/declare-content.ts",
+    find: "  if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();\n",
     replace: "",
     also: [
       {
-        find: '      await writeDocument(this.#disk, this.#paths.state, next);\n      this.#document = next;\n    });\n    this.#log.info("COMPLETENESS"',
+        find: '  log.info("COMPLETENESS"',
         replace:
-          '      await writeDocument(this.#disk, this.#paths.state, next);\n      this.#document = next;\n    });\n    if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();\n    this.#log.info("COMPLETENESS"',
+          '  if (isOpenable(before, frames[0]!.first - 1) && incomplete?.until === null) await pin();\n  log.info("COMPLETENESS"',
       },
     ],
     caughtBy: [{ file: crashStates, only: "before every step of document and marker, from empty" }],

@@ -60,9 +60,9 @@ export const scanBugs: readonly PlantedBug[] = [
   {
     id: "scan/failover-in-its-midst",
     does: "A failover takes over images in the middle of a scan that copies content.",
-    file: "gateway/group.ts",
-    find: "    if (isOpenable(incompleteAtEnd, end.sequence)) return { seal: end, received: null };\n",
-    replace: "    if (isOpenable(null, end.sequence)) return { seal: end, received: null };\n",
+    file: "gateway/seal.ts",
+    find: "  if (isOpenable(incompleteAtEnd, end.sequence)) return { seal: end, received: null };\n",
+    replace: "  if (isOpenable(null, end.sequence)) return { seal: end, received: null };\n",
     caughtBy: [{ file: steps, only: "not sealed in its middle" }],
     budgetSeconds: 60,
   },

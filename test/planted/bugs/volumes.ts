@@ -75,14 +75,14 @@ export const volumeBugs: readonly PlantedBug[] = [
   {
     id: "volumes/document-before-the-image",
     does: "The document with the new table is written before the image is made, extended and synced.",
-    file: "gateway/group.ts",
-    find: "    await makeImageOfChange(change, { images: this.#options.storage.images, path: imagePath, requireGoing });\n",
+    file: "gateway/volumes/change-table.ts",
+    find: "  await makeImageOfChange(change, { images, path: imagePath, requireGoing });\n",
     replace: "",
     also: [
       {
-        find: '    this.#log.info("VOLUME_CHANGED"',
+        find: '  log.info("VOLUME_CHANGED"',
         replace:
-          '    await makeImageOfChange(change, { images: this.#options.storage.images, path: imagePath, requireGoing });\n    this.#log.info("VOLUME_CHANGED"',
+          '  await makeImageOfChange(change, { images, path: imagePath, requireGoing });\n  log.info("VOLUME_CHANGED"',
       },
     ],
     caughtBy: [{ file: crashStates, only: stopped }],
