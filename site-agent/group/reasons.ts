@@ -1,6 +1,9 @@
 /** The words for what an owned group says of itself while it does not simply serve. Pure. */
+import type { StandingOrder } from "../../protocol/group-life.ts";
+import { pausedReason } from "../../protocol/group-life.ts";
 import type { Token } from "../../protocol/ids.ts";
 import type { OwnerStatus, Reason } from "../../protocol/status.ts";
+import type { ShipperStatus } from "../ship/shipper.ts";
 import type { HoldCode } from "../write-path/committer.ts";
 
 /** Of a group that has no line to the other site. */
@@ -15,7 +18,7 @@ export const noLink: OwnerStatus["link"] = {
 };
 
 /** Why writes wait. */
-export const holdMessages = {
+const holdMessages = {
   JOURNAL_FULL: "the journal is full and the standby has not taken its frames: writes wait",
   JOURNAL_RESERVE: "the file system of the journal is nearly full: writes wait for space",
 } as const satisfies Record<HoldCode, string>;
@@ -38,7 +41,7 @@ export function fencedReason(by: Token | null): Reason {
 }
 
 /** A full journal in which nothing may be dropped. */
-export const heldForTable: Reason = {
+const heldForTable: Reason = {
   code: "JOURNAL_FULL_AT_VOLUME_CHANGE",
   message:
     "the journal is full behind a change of the volume table that the standby has not taken: writes wait",
@@ -49,3 +52,28 @@ export const changingTable: Reason = {
   code: "VOLUME_CHANGE",
   message: "the volume table changes: requests wait for a moment",
 };
+
+/** Why nothing may be put into the write order by a scan now, whatever it waits for itself; null: it may. */
+export function noRoomForScan(
+  paused: StandingOrder | null,
+  shipping: ShipperStatus | undefined,
+  hold: Reason | null,
+): Reason | null {
+  if (paused !== null) return pausedReason(paused);
+  if (shipping?.state !== "attached") return { code: "NOT_ATTACHED", message: "no standby is attached" };
+  if (!shipping.link.up) return { code: "LINK_DOWN", message: "the standby does not answer" };
+  return hold;
+}
+
+/** `isForTable`: nothing may be dropped because of a change of the volume table. */
+export function holdReason(code: HoldCode, isForTable: boolean): Reason {
+  return code === "JOURNAL_FULL" && isForTable ? heldForTable : { code, message: holdMessages[code] };
+}
+
+/** Of a group without a history that has not heard from the other site. */
+export function waitingReason(code: string, group: string): Reason {
+  return {
+    code,
+    message: `the other site must be running and say that it does not know this group; only if it is lost for good, run: splitsite group create ${group}`,
+  };
+}

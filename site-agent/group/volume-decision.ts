@@ -3,6 +3,8 @@
  * is told by its name, for life; it never gets smaller, and never goes away by being left out of a file.
  */
 import type { VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
+import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import type { GroupSettings } from "../../runtime/settings/types.ts";
 
 /** A volume as the configuration has it at this site. */
 export interface WantedVolume {
@@ -10,6 +12,19 @@ export interface WantedVolume {
   readonly sizeBytes: number;
   /** Absolute path for an image that is yet to be taken in; a known volume keeps its own. */
   readonly imagePath: string;
+}
+
+/** The volumes of a configuration as `site` has them: with images of its own where the group is at home, else of a standby. */
+export function wantedVolumes(
+  { home, volumes }: Pick<GroupSettings, "home" | "volumes">,
+  site: string,
+  paths: Pick<AgentGroupPaths, "image">,
+): WantedVolume[] {
+  return volumes.map(({ name, sizeBytes, image, standbyImage }) => ({
+    name,
+    sizeBytes,
+    imagePath: (site === home ? image : standbyImage) ?? paths.image(name),
+  }));
 }
 
 export interface HeldVolume extends VolumeEntry {

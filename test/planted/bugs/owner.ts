@@ -54,9 +54,9 @@ export const ownerBugs: readonly PlantedBug[] = [
   {
     id: "owner/fenced-answers-what-was-under-way",
     does: "A write that was under way when the newer token was seen is answered with success.",
-    file: "site-agent/group/owned-group.ts",
-    find: "      const settle = () => (this.#fencedBy === null ? resolve() : reject(shutdownError()));\n      this.#entrance.enter(",
-    replace: "      const settle = () => resolve();\n      this.#entrance.enter(",
+    file: "site-agent/group/requests.ts",
+    find: "      const settle = () => (this.#ground.isSuperseded ? reject(shutdownError()) : resolve());\n      this.entrance.enter(",
+    replace: "      const settle = () => resolve();\n      this.entrance.enter(",
     caughtBy: [{ file: line, only: "under way" }],
     budgetSeconds: 30,
   },
@@ -71,11 +71,10 @@ export const ownerBugs: readonly PlantedBug[] = [
   },
   {
     id: "owner/trimmed-at-send",
-    does: "Frames leave the journal when they were sent, not when they are durable at the standby.",
-    file: "site-agent/group/owned-group.ts",
-    find: "this.#state?.standby === null ? Number.POSITIVE_INFINITY : this.#acknowledged,",
-    replace:
-      "this.#state?.standby === null ? Number.POSITIVE_INFINITY : (this.#shipper?.status().shipped ?? 0),",
+    does: "Frames leave the journal when they may be sent, not when they are durable at the standby.",
+    file: "site-agent/group/open-engine.ts",
+    find: "kept.now?.standby === null ? Number.POSITIVE_INFINITY : view.acknowledged,",
+    replace: "kept.now?.standby === null ? Number.POSITIVE_INFINITY : journal.durable.sequence,",
     caughtBy: [{ file: line, only: "acknowledged" }],
     budgetSeconds: 30,
   },
