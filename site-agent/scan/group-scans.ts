@@ -1,26 +1,16 @@
 /**
  * The scans of one owned group, across engines and restarts: which one is under way, who ordered it, and what the last ones
- * found. One at a time. Owns `scan.json` and `verify.json`. A standby that lacks content gets its first sync or its resync
+ * found. One at a time. A standby that lacks content gets its first sync or its resync
  * from here by itself; nothing here ever stops the group.
  */
-import { dirname } from "node:path";
-import type { ScanAnswer, ScanAsk, StandbyLack } from "../../protocol/control.ts";
-import { parseScanAnswer, wanRoutes } from "../../protocol/control.ts";
-import { fieldsOf } from "../../protocol/fields.ts";
-import type { HistoryAsk, HistoryCheckAnswer } from "../../protocol/history-check.ts";
-import { parseHistoryCheckAnswer } from "../../protocol/history-check.ts";
-import type { Lineage, Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
-import { scanChunkBytes } from "../../protocol/scan-digest.ts";
-import type { StandbyPinAsk } from "../../protocol/standby-pin.ts";
-import { parseStandbyPinAnswer } from "../../protocol/standby-pin.ts";
+import type { ScanAnswer, StandbyLack } from "../../protocol/control.ts";
+import type { HistoryCheckAnswer } from "../../protocol/history-check.ts";
+import type { Lineage, Sequence, Token, VolumeNumber } from "../../protocol/ids.ts";
 import type { HistoryFollowStatus, Reason, ScanStatus, VerifyResult } from "../../protocol/status.ts";
 import type { TableVolume } from "../../protocol/table-volume.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { rfc3339 } from "../../runtime/clock.ts";
 import type { Disk } from "../../runtime/disk.ts";
-import { syncDirectory } from "../../runtime/disk.ts";
-import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
-import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
+import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
 import type { OverflowNote } from "../overflow/notes.ts";
@@ -28,14 +18,15 @@ import type { Overflow } from "../overflow/overflow.ts";
 import type { Line } from "../ship/line.ts";
 import type { Engine } from "../write-path/engine.ts";
 import type { Entrance } from "../write-path/entrance.ts";
+import { askFindings, askHistory, askPin } from "./ask-standby.ts";
 import { HistoryFollow } from "./history-follow.ts";
 import { provenRanges } from "./owner-proof.ts";
-import { windowChunks } from "./plan.ts";
-import type { Repairs } from "./repairs.ts";
-import { afterOrder, afterVerify, noRepairs, parseRepairs, policyIsBarred } from "./repairs.ts";
+import { afterOrder, afterVerify, policyIsBarred } from "./repairs.ts";
 import type { BlockRange, ScanDocument } from "./scan-document.ts";
-import { newScan, parseScanDocument, parseVerifyResults, withResult } from "./scan-document.ts";
+import { newScan, withResult } from "./scan-document.ts";
+import { ScanDocuments } from "./scan-documents.ts";
 import { Scanner } from "./scanner.ts";
+import { resultOf } from "./verify-result.ts";
 
 /** A step that failed is tried again after this, ms: space comes back. It ends with the engine. */
 const stepAgainMs = 5_000;
@@ -79,11 +70,8 @@ export interface ScanGround {
 
 export class GroupScans {
   readonly #world: GroupScansWorld;
+  readonly #documents: ScanDocuments;
   #ground: ScanGround | null = null;
-  #document: ScanDocument | null = null;
-  #results: readonly VerifyResult[] = [];
-  #repairs: Repairs = noRepairs;
-  #read = false;
   #scanner: Scanner | null = null;
   #follow: HistoryFollow | null = null;
   /** What the standby said that it lacks; null: nothing, or not met yet. */
@@ -96,8 +84,6 @@ export class GroupScans {
   #applied: Sequence = 0;
   /** Steps that change documents or scanner run one after another. */
   #steps: Promise<void> = Promise.resolve();
-
-  #saves: Promise<void> = Promise.resolve();
   /** Scanners that were stopped, and may still be reading. */
   #stopping: Promise<void> = Promise.resolve();
   /** A resync waits for its turn, or for room to begin. */
@@ -105,11 +91,12 @@ export class GroupScans {
 
   constructor(world: GroupScansWorld) {
     this.#world = world;
+    this.#documents = new ScanDocuments(world.disk, world.paths, world.log);
   }
 
   /** True until the standby has everything: before that nothing there can be opened. */
   get firstSync(): boolean {
-    if (this.#document?.purpose === "first-sync") return true;
+    if (this.#documents.scan?.purpose === "first-sync") return true;
     // What a resync brings is told by the overflow; without one nobody knows what that would be (OV6).
     return this.#lack !== null && !(this.#lack === "resync" && this.#note !== null);
   }
@@ -125,14 +112,14 @@ export class GroupScans {
 
   /** What was repaired differs again, until an operator orders another repair; null: nothing does. */
   get mismatch(): Reason | null {
-    const { recurred } = this.#repairs;
+    const { recurred } = this.#documents.repairs;
     if (recurred.length === 0) return null;
     const message = `blocks of the standby differ again after they were repaired; look at its disk, then: splitsite verify ${this.#world.group} --repair`;
     return { code: "MISMATCH_RECURRED", message };
   }
 
   get results(): readonly VerifyResult[] {
-    return this.#results;
+    return this.#documents.results;
   }
 
   /** Null: none is under way. */
@@ -144,11 +131,13 @@ export class GroupScans {
   opened(ground: ScanGround): void {
     this.#ground = ground;
     this.#alone("open", async () => {
-      await this.#readDocuments();
+      await this.#documents.read();
       await this.#forgetOtherTerm(ground.token.epoch);
       // Its end was applied, and then nothing was left to do but to forget it.
-      if (this.#document?.purpose === "resync" && ground.overflow.note === null) await this.#forget();
-      if (this.#document?.purpose === "volume-sync" && !hasPartial(ground)) await this.#forget();
+      if (this.#documents.scan?.purpose === "resync" && ground.overflow.note === null)
+        await this.#documents.forget();
+      if (this.#documents.scan?.purpose === "volume-sync" && !hasPartial(ground))
+        await this.#documents.forget();
       // A volume with data has joined: what it held is brought before anything else is compared.
       if (!(hasPartial(ground) && this.#isOfComparing)) this.#scan();
       this.#followHistory();
@@ -235,7 +224,7 @@ export class GroupScans {
   repair(): Promise<void> {
     return this.#step(async () => {
       const ground = this.#requireIdle();
-      const found = this.#results[0]?.differences ?? [];
+      const found = this.#documents.results[0]?.differences ?? [];
       const listed: BlockRange[] = [];
       for (const { volume, offset, length } of found) {
         const number = ground.volumes.find(({ name }) => name === volume)?.number;
@@ -254,32 +243,26 @@ export class GroupScans {
 
   /** What is repaired is remembered before anything is sent: a difference there is none of chance any more. */
   async #repair(ground: ScanGround, listed: readonly BlockRange[], by: "operator" | "policy"): Promise<void> {
-    this.#repairs = afterOrder(this.#repairs, listed, by);
-    await this.#saveResults();
+    await this.#documents.note({ repairs: afterOrder(this.#documents.repairs, listed, by) });
     await this.#begin(
       newScan("repair", "listed", ground.token.epoch, this.#world.clock.wallMs(), null, listed),
     );
-  }
-
-  #saveResults(): Promise<void> {
-    const { disk, paths } = this.#world;
-    return writeDocument(disk, paths.verify, { results: this.#results, repairs: this.#repairs });
   }
 
   /** What the policy makes of a verify's differences, and of a repair that has ended. Does nothing where it may not. */
   async #mend(document: ScanDocument): Promise<void> {
     const ground = this.#ground;
     const { group, clock, log } = this.#world;
-    if (ground === null || this.#document !== null || this.#lack !== null || hasPartial(ground)) return;
+    if (ground === null || this.#documents.scan !== null || this.#lack !== null || hasPartial(ground)) return;
     if (document.purpose === "repair") {
       // A repair by policy is not over before a verify has found nothing there.
-      if (this.#repairs.awaitsProof)
+      if (this.#documents.repairs.awaitsProof)
         await this.#begin(newScan("verify", "compare", ground.token.epoch, clock.wallMs(), null));
       return;
     }
     const { begin, differences } = document;
     if (this.#world.onMismatch !== "repair" || differences.length === 0 || begin === null) return;
-    const barred = policyIsBarred(this.#repairs);
+    const barred = policyIsBarred(this.#documents.repairs);
     const left = (code: string, message: string) => log.warn(code, message, { group, verify: begin });
     if (barred !== null) return left(barred, "what differs at the standby is only reported from here on");
     const proven = await provenRanges(differences, {
@@ -301,7 +284,8 @@ export class GroupScans {
     if (this.#ground !== ground) return;
     if (proven.length === 0)
       return left("REPAIR_NOT_PROVEN", "nothing proves that the owner is right: only reported");
-    const refused = await this.#pinStandby(ground, begin);
+    const { link } = this.#world;
+    const refused = await askPin(link, group, { lineage: ground.lineage, token: ground.token, after: begin });
     if (refused !== null)
       return left("REPAIR_NOT_PINNED", `not repaired: ${refused.message} (${refused.code})`);
     log.warn("MISMATCH_REPAIRED", "blocks of the standby that differ are sent again, by policy", {
@@ -309,23 +293,6 @@ export class GroupScans {
       ranges: proven.length,
     });
     await this.#repair(ground, proven, "policy");
-  }
-
-  /** Keeps what a repair replaces, where the standby keeps a history; else why it did not. */
-  async #pinStandby(ground: ScanGround, after: Sequence): Promise<Reason | null> {
-    const { link, group } = this.#world;
-    if (link === null) return { code: "LINK_DOWN", message: "the standby cannot be asked" };
-    try {
-      const ask: StandbyPinAsk = { lineage: ground.lineage, token: ground.token, after };
-      const answer = parseStandbyPinAnswer(
-        (await link.control("POST", wanRoutes.standbyPin(group), ask)).body,
-      );
-      if (answer.kind === "pinned" || answer.kind === "none") return null;
-      if (answer.kind === "refused") return { code: answer.code, message: answer.message };
-      return { code: "STANDBY_UNKNOWN", message: `the other site answered ${answer.kind}` };
-    } catch (error) {
-      return { code: errorCode(error), message: errorText(error) };
-    }
   }
 
   /** OperationalError `NO_SCAN`, and those of the document, when it cannot be made durable. */
@@ -367,10 +334,10 @@ export class GroupScans {
     if (ground === null) throw refusal("NOT_SERVING", `group ${group} is not served here`, "See: status.");
     if (!ground.hasStandby)
       throw refusal("NO_STANDBY", `group ${group} has no standby to compare with`, "See: status.");
-    const isIdle = this.#document === null && this.#lack === null && this.#note === null;
+    const isIdle = this.#documents.scan === null && this.#lack === null && this.#note === null;
     if (isIdle && !hasPartial(ground)) return ground;
     const bringing = this.firstSync ? "first-sync" : isIdle ? "volume-sync" : "resync";
-    const purpose = this.#document?.purpose ?? bringing;
+    const purpose = this.#documents.scan?.purpose ?? bringing;
     throw refusal(
       "SCAN_UNDER_WAY",
       `a scan of group ${group} is under way: ${purpose}`,
@@ -392,7 +359,7 @@ export class GroupScans {
     }
     // A standby that lacks dropped records may hold anything where they were, also zeroes that nobody sends.
     const walk = this.#lack === "empty" && note === null ? "allocated" : "compare";
-    const present = this.#document;
+    const present = this.#documents.scan;
     if (this.#held !== null && this.#held < (present?.begin ?? 0)) this.#isUnknownThere = true;
     this.#held = null;
     const isPresent =
@@ -422,7 +389,7 @@ export class GroupScans {
 
   /** What volumes held that were added with data, unless that is under way; else whatever was, which lost nothing. */
   async #bringVolumes(ground: ScanGround): Promise<void> {
-    if (hasPartial(ground) && this.#document?.purpose !== "volume-sync") {
+    if (hasPartial(ground) && this.#documents.scan?.purpose !== "volume-sync") {
       const scanner = this.#scanner;
       this.#scanner = null;
       await scanner?.stop();
@@ -435,7 +402,7 @@ export class GroupScans {
 
   /** A scan that changes nothing the standby needs: it gives way. */
   get #isOfComparing(): boolean {
-    const purpose = this.#document?.purpose;
+    const purpose = this.#documents.scan?.purpose;
     return purpose === "verify" || purpose === "repair";
   }
 
@@ -462,24 +429,14 @@ export class GroupScans {
   /** Durable before its begin can be in the order: a begin that nobody remembers would never be ended. */
   async #begin(document: ScanDocument): Promise<void> {
     this.#isUnknownThere = false;
-    await this.#save(document);
+    await this.#documents.save(document);
     this.#scan();
-  }
-
-  /** One after another, in the order of the calls: the newest is what stays. */
-  #save(document: ScanDocument): Promise<void> {
-    const saved = this.#saves.then(async () => {
-      await writeDocument(this.#world.disk, this.#world.paths.scan, document);
-      this.#document = document;
-    });
-    this.#saves = saved.catch(() => {});
-    return saved;
   }
 
   #scan(): void {
     const { group, clock, log, entrance, superseded } = this.#world;
     const ground = this.#ground;
-    const document = this.#document;
+    const document = this.#documents.scan;
     if (ground === null || !ground.hasStandby || document === null || this.#scanner !== null) return;
     if (this.#isOvertaken(document)) return;
     const scanner: Scanner = new Scanner({
@@ -494,7 +451,7 @@ export class GroupScans {
       rateBytesPerSecond: this.#world.bytesPerSecond,
       room: () => this.#room(ground),
       ask: (after) => this.#ask(ground, after),
-      save: (next) => this.#save(next),
+      save: (next) => this.#documents.save(next),
       superseded,
       over: (last, how, end) => {
         if (this.#scanner === scanner) this.#scanner = null;
@@ -522,19 +479,7 @@ export class GroupScans {
   async #ask(ground: ScanGround, after: Sequence): Promise<ScanAnswer | null> {
     const { link, group, room } = this.#world;
     if (link === null || room()?.code === "NOT_ATTACHED") return null;
-    const ask: ScanAsk = { lineage: ground.lineage, token: ground.token, after };
-    const reply = await link.control("POST", wanRoutes.scan(group), ask);
-    try {
-      return parseScanAnswer(reply.body);
-    } catch (error) {
-      if (reply.status === 200) throw error;
-      throw new OperationalError({
-        code: "PEER_REFUSED",
-        message: `the other site answered ${reply.status} when it was asked for findings`,
-        reaction: "retry",
-        cause: error,
-      });
-    }
+    return askFindings(link, group, { lineage: ground.lineage, token: ground.token, after });
   }
 
   /** The result first: a crash in between ends the scan once more, and tells the same result once. */
@@ -564,20 +509,20 @@ export class GroupScans {
       log.info("VOLUME_SYNC_OVER", "the standby has what was added with data", { numbers, end });
     }
     if (purpose === "verify") {
-      this.#results = withResult(this.#results, resultOf(ground.volumes, document, how, end));
-      const before = this.#repairs;
-      if (how === "done") this.#repairs = afterVerify(before, document.differences);
-      if (this.#repairs.recurred.length > before.recurred.length)
+      const results = withResult(this.#documents.results, resultOf(ground.volumes, document, how, end));
+      const before = this.#documents.repairs;
+      const repairs = how === "done" ? afterVerify(before, document.differences) : before;
+      if (repairs.recurred.length > before.recurred.length)
         log.error(
           "MISMATCH_RECURRED",
           "blocks of the standby differ again after they were repaired",
           undefined,
-          { recurred: this.#repairs.recurred },
+          { recurred: repairs.recurred },
         );
-      await this.#saveResults();
+      await this.#documents.note({ results, repairs });
       this.#followHistory();
     }
-    await this.#forget();
+    await this.#documents.forget();
     if (how === "done") this.#alone("repair", () => this.#mend(document));
     if (brings) this.#lack = null;
     if (purpose !== "verify" && hasPartial(ground)) this.#bringLacking();
@@ -586,7 +531,7 @@ export class GroupScans {
   /** What the newest verify left to be known of the standby's before-images is asked for, until it is. */
   #followHistory(): void {
     const ground = this.#ground;
-    const [newest] = this.#results;
+    const [newest] = this.#documents.results;
     if (ground === null || !ground.hasStandby || newest?.history.state !== "pending") return;
     if (this.#follow?.verify === newest.begin) return;
     // The one before is for a result that nobody waits for any more.
@@ -610,68 +555,35 @@ export class GroupScans {
     const { link, group, room } = this.#world;
     if (link === null || room()?.code === "NOT_ATTACHED") return null;
     const digestAt = this.#world.digestsPoints === true ? this.#cleanEndOf(after) : null;
-    const ask: HistoryAsk = {
+    return askHistory(link, group, {
       ...{ lineage: ground.lineage, token: ground.token, after },
       ...(digestAt === null ? {} : { digestAt }),
-    };
-    const reply = await link.control("POST", wanRoutes.historyCheck(group), ask);
-    return reply.status === 404 ? "absent" : parseHistoryCheckAnswer(reply.body);
+    });
   }
 
   /** Where the verify named so ended without a difference; null: it did not. */
   #cleanEndOf(verify: Sequence): Sequence | null {
-    const result = this.#results.find(({ begin }) => begin === verify);
+    const result = this.#documents.results.find(({ begin }) => begin === verify);
     if (result === undefined || result.differingBlocks + result.unreadableBlocks > 0) return null;
     return result.end;
   }
 
   async #historyKnown(verify: Sequence, history: VerifyResult["history"]): Promise<void> {
-    this.#results = this.#results.map((result) =>
-      result.begin === verify ? { ...result, history } : result,
-    );
-    await this.#saveResults();
+    await this.#documents.note({
+      results: this.#documents.results.map((result) =>
+        result.begin === verify ? { ...result, history } : result,
+      ),
+    });
   }
 
   /** The group was given away and came back: what the earlier term had begun stands in no journal of this one. */
   async #forgetOtherTerm(epoch: number): Promise<void> {
-    const document = this.#document;
+    const document = this.#documents.scan;
     if (document === null || document.epoch === epoch) return;
     this.#world.log.warn("SCAN_FORGOTTEN", `the scan for ${document.purpose} was begun in an earlier epoch`, {
       epoch: document.epoch,
     });
-    await this.#forget();
-  }
-
-  async #forget(): Promise<void> {
-    const { disk, paths } = this.#world;
-    // A place that was being saved when the scan ended must not bring the document back.
-    await this.#saves;
-    await disk.remove(paths.scan);
-    await syncDirectory(disk, dirname(paths.scan));
-    this.#document = null;
-  }
-
-  /** Once in a life. A document that cannot be believed is told and left behind: a first sync begins anew by itself. */
-  async #readDocuments(): Promise<void> {
-    if (this.#read) return;
-    const { disk, paths, log } = this.#world;
-    const read = async <T>(path: string, parse: (value: unknown) => T): Promise<T | undefined> => {
-      try {
-        return await readDocument(disk, path, parse);
-      } catch (error) {
-        if (errorCode(error) !== "DOCUMENT_DAMAGED") throw error;
-        log.error("SCAN_DOCUMENT_DAMAGED", errorText(error), error);
-        return undefined;
-      }
-    };
-    this.#document = (await read(paths.scan, parseScanDocument)) ?? null;
-    const kept = await read(paths.verify, (value) => ({
-      results: parseVerifyResults(value),
-      repairs: parseRepairs(fieldsOf(value, "verify")["repairs"]),
-    }));
-    this.#results = kept?.results ?? [];
-    this.#repairs = kept?.repairs ?? noRepairs;
-    this.#read = true;
+    await this.#documents.forget();
   }
 
   /** A step nobody waits for, and which may be done twice: what it could not do is told, and tried again. */
@@ -711,47 +623,4 @@ function isHalfFull({ engine, journalBytesMax }: ScanGround): boolean {
 
 function refusal(code: string, message: string, hint: string): OperationalError {
   return new OperationalError({ code, message, reaction: "refuse", hint });
-}
-
-/** What is confirmed: all of a verify that was given up that can be called checked. */
-function bytesBefore(volumes: readonly VolumeEntry[], place: ScanDocument["place"]): number {
-  let bytes = 0;
-  for (let index = 0; index < Math.min(place.volume, volumes.length); index += 1)
-    bytes += volumes[index]!.sizeBytes;
-  const volume = volumes[place.volume];
-  if (volume === undefined) return bytes;
-  return bytes + Math.min(volume.sizeBytes, place.window * windowChunks * scanChunkBytes);
-}
-
-/** What a verify found, by names. */
-function resultOf(
-  volumes: readonly VolumeEntry[],
-  document: ScanDocument,
-  how: "done" | "given-up",
-  end: Sequence | null,
-): VerifyResult {
-  const { begin, startedAtMs, elapsedMs, place, differingBlocks, overwrittenChunks } = document;
-  const name = (number: number) => volumes.find((volume) => volume.number === number)?.name ?? `${number}`;
-  const named = ({ volume, start, end: stop }: BlockRange) => ({
-    volume: name(volume),
-    offset: start,
-    length: stop - start,
-  });
-  const total = volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  const checkedBytes = how === "done" ? total : bytesBefore(volumes, place);
-  return {
-    begin: begin ?? 0,
-    end,
-    outcome: how,
-    startedAt: rfc3339(startedAtMs),
-    durationMs: elapsedMs,
-    checkedBytes,
-    uncheckedBytes: total - checkedBytes,
-    differingBlocks,
-    overwrittenChunks,
-    differences: document.differences.map(named),
-    unreadableBlocks: document.unreadableBlocks,
-    unreadable: document.unreadable.map(named),
-    history: { state: how === "done" ? "pending" : "unknown", check: null },
-  };
 }

@@ -39,7 +39,7 @@ export const dropBugs: readonly PlantedBug[] = [
     also: [
       {
         find: "    this.#scanner = null;\n    const stopped = scanner.stop();\n",
-        replace: "    if (this.#document !== null) return;\n    const stopped = scanner.stop();\n",
+        replace: "    if (this.#documents.scan !== null) return;\n    const stopped = scanner.stop();\n",
       },
       {
         find: "if (dropped === null || !(await ground.overflow.clear(dropped))) {",
