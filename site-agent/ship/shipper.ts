@@ -37,9 +37,10 @@ import type { LineCodec } from "../../runtime/settings/types.ts";
 import type { CodecState } from "./codec-choice.ts";
 import { chooseCodec, codecStart, noteCodec, sampleShrinks } from "./codec-choice.ts";
 import type { Line } from "./line.ts";
-import type { Condition, ShipContext, ShipEffect, ShipEvent, ShipState, StopReason } from "./machine.ts";
-import { shipStart, step, wakeAtMs } from "./machine.ts";
+import { step, wakeAtMs } from "./machine.ts";
 import { packBatch } from "./packing.ts";
+import type { Condition, ShipContext, ShipEffect, ShipEvent, ShipState, StopReason } from "./state.ts";
+import { shipStart } from "./state.ts";
 
 /** Position of the journal with the counter that lag is computed from. */
 export interface ShipPosition extends ChainPosition {

@@ -19,7 +19,7 @@ export const lifeBugs: readonly PlantedBug[] = [
   {
     id: "life/paused-ships-what-comes",
     does: "A pause gives up what is on its way, and the next record is shipped all the same.",
-    file: "site-agent/ship/machine.ts",
+    file: "site-agent/ship/turn.ts",
     find: "    if (this.state.paused || this.nowMs < this.state.pausedUntilMs) return this.noteWaiting();\n",
     replace: "    if (this.nowMs < this.state.pausedUntilMs) return this.noteWaiting();\n",
     caughtBy: [{ file: "test/site-agent/ship/machine.test.ts", only: "SH13" }],

@@ -46,7 +46,7 @@ export const shippingBugs: readonly PlantedBug[] = [
   {
     id: "shipping/standby-ahead-believed",
     does: "An acknowledgement beyond our own journal is believed.",
-    file: "site-agent/ship/machine.ts",
+    file: "site-agent/ship/turn.ts",
     find: "    if (durable > this.state.durable) {\n",
     replace: "    if (durable > Number.MAX_SAFE_INTEGER) {\n",
     caughtBy: [{ file: machine, only: "SH5" }],

@@ -6,6 +6,7 @@ import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { BatchAnswer } from "../../../protocol/control.ts";
+import { step, wakeAtMs } from "../../../site-agent/ship/machine.ts";
 import type {
   Condition,
   ShipContext,
@@ -14,8 +15,9 @@ import type {
   ShipEventKind,
   ShipState,
   Step,
-} from "../../../site-agent/ship/machine.ts";
-import { backOffMsMax, refusedRetryMs, shipStart, step, wakeAtMs } from "../../../site-agent/ship/machine.ts";
+} from "../../../site-agent/ship/state.ts";
+import { shipStart } from "../../../site-agent/ship/state.ts";
+import { backOffMsMax, refusedRetryMs } from "../../../site-agent/ship/turn.ts";
 
 const lineage = "00000000-0000-4000-8000-000000000001";
 const token = { epoch: 3, owner: "primary" };
