@@ -27,7 +27,8 @@ import { leftBehind, leftInJournal } from "./left-behind.ts";
 import { openEngine } from "./open-engine.ts";
 import type { OrderFacts } from "./orders.ts";
 import { pausable, requireNoHistory, resumption } from "./orders.ts";
-import { positionAndLag } from "./positions.ts";
+import type { OwnerParts } from "./owner-facts.ts";
+import { retireFacts, statusFacts } from "./owner-facts.ts";
 import {
   changingTable,
   fencedReason,
@@ -39,8 +40,8 @@ import {
 import { mayPass, Reopens } from "./reopen-rule.ts";
 import { shutdownError, stoppedError } from "./request-refusal.ts";
 import { Requests } from "./requests.ts";
-import type { RetireFacts, RetireGround } from "./retire.ts";
-import { planRetire, retiredReason, retiredStatus, retireOwner } from "./retire.ts";
+import type { RetireGround } from "./retire.ts";
+import { planRetire, retiredReason, retireOwner } from "./retire.ts";
 import { Shipping } from "./shipping.ts";
 import { StandbyView } from "./standby-view.ts";
 import type { PeerAnswer } from "./start-decision.ts";
@@ -247,7 +248,7 @@ export class OwnedGroup implements RecordSink {
 
   /** What `retire` would do, and what stands against it. */
   get retirePlan(): RetirePlan {
-    return planRetire(this.#retireFacts);
+    return planRetire(retireFacts(this.#parts));
   }
 
   /** Operator's order to end the group's life here (docs/group-life.md). What is retired already is taken as done. */
@@ -257,24 +258,19 @@ export class OwnedGroup implements RecordSink {
     });
   }
 
-  get #retireFacts(): RetireFacts {
-    const { site, paths } = this.#world;
-    const written = this.#engine?.log.tail.sequence ?? 0;
-    const { writes, bytes } = this.#view.lag ?? { writes: 0, bytes: 0 };
-    // A scan's records are nobody's loss, but they have to arrive like all others.
-    const lacking = { writes: Math.max(writes, written - this.#view.safe), bytes };
-    const hasStandby = this.#kept.now?.standby != null;
+  get #parts(): OwnerParts {
+    const { site, settings, paths, files } = this.#world;
     return {
-      ...this.#orderFacts,
-      ...{ site, paths, written, firstSync: hasStandby && this.#scans.firstSync },
-      lacking: hasStandby ? lacking : null,
+      ...{ site, settings, paths, journalBytesMax: files.journalBytesMax },
+      ...{ phase: this.#phase, hold: this.#hold, state: this.#kept.now, engine: this.#engine },
+      ...{ view: this.#view, shipping: this.#shipping, scans: this.#scans, changes: this.#changes },
     };
   }
 
   #retireGround(): RetireGround {
-    const isThere = (): boolean => (this.#retireFacts.lacking?.writes ?? 0) === 0;
+    const isThere = (): boolean => (retireFacts(this.#parts).lacking?.writes ?? 0) === 0;
     return {
-      facts: () => this.#retireFacts,
+      facts: () => retireFacts(this.#parts),
       acknowledged: (patienceMs) => this.#view.until(isThere, patienceMs),
       stopServing: async () => {
         this.#enter({ kind: "retiring" });
@@ -346,48 +342,9 @@ export class OwnedGroup implements RecordSink {
   }
 
   status(): OwnerStatus {
-    const { clock, settings, log } = this.#world;
+    const { clock, log } = this.#world;
     const nowMs = clock.wallMs();
-    const state = this.#kept.now;
-    const engine = this.#engine;
-    const view = this.#view;
-    const shipping = this.#shipping.status;
-    const facts = ownerStatus(
-      {
-        group: settings.name,
-        lineage: state?.lineage ?? null,
-        token: state?.token ?? null,
-        phase: this.#phase,
-        hold: this.#hold,
-        unflushedMayBeLost: this.unflushedMayBeLost,
-        standby: state?.standby ?? null,
-        paused: state?.paused ?? null,
-        retired: retiredStatus(state, this.#world.paths),
-        shipStopped: shipping?.state === "stopped" || shipping?.state === "waiting" ? shipping.reason : null,
-        attached: shipping?.state === "attached",
-        firstSync: this.#scans.firstSync,
-        scan: this.#scans.status(),
-        overflow: view.overflowStatus,
-        mismatch: this.#scans.mismatch,
-        link: shipping?.link ?? this.#shipping.lineAlone,
-        durability: settings.durability,
-        rpo: settings.rpo,
-        ...positionAndLag({
-          state,
-          journal: engine && { written: engine.log.tail.sequence, durable: engine.log.durable.sequence },
-          shipped: shipping?.shipped,
-          acknowledged: view.acknowledged,
-          applied: view.applied,
-          lag: view.lag,
-        }),
-        noProgressMs: view.noProgressMs,
-        journal: { bytes: engine?.log.bytes ?? 0, maxBytes: this.#world.files.journalBytesMax },
-        history: engine?.past?.status ?? null,
-        volumeChange: this.#changes.status,
-        volumes: state?.volumes ?? [],
-      },
-      nowMs,
-    );
+    const facts = ownerStatus(statusFacts(this.#parts), nowMs);
     const { since, changed } = this.#since.observe(
       `${facts.state} ${facts.io} ${facts.reason?.code ?? ""}`,
       nowMs,
