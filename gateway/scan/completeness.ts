@@ -103,22 +103,21 @@ export function stretchesUpTo(state: Incomplete | null, position: Sequence): rea
   return earlierOf(state, position).earlier ?? [];
 }
 
+/** `before`: what cannot be opened where the scan begins. */
 function afterBegin(
   before: Incomplete | null,
   purpose: Incomplete["purpose"],
   sequence: Sequence,
 ): Incomplete {
-  // Its end was seen, though the images are not there yet: what it brought is complete where this one begins.
-  const open = before?.until === null ? before : undefined;
   return {
-    purpose: open?.purpose === "first-sync" ? "first-sync" : purpose,
+    purpose: before?.purpose === "first-sync" ? "first-sync" : purpose,
     // What could not be opened before cannot be now.
     since: before?.since ?? sequence,
     until: null,
     scan: sequence,
     seen: sequence,
     // A resync says that frames were dropped: the images then lack what the history wrote.
-    holds: purpose === "first-sync" ? (open?.holds ?? "unknown") : "unknown",
+    holds: purpose === "first-sync" ? (before?.holds ?? "unknown") : "unknown",
   };
 }
 

@@ -13,7 +13,7 @@ export const overflowBugs: readonly PlantedBug[] = [
     find: "    if (after !== before) yield change(frame.first, after);\n    return;\n",
     replace: "    if (after === null) yield change(frame.first, after);\n    return;\n",
     caughtBy: [{ file: completeness }],
-    budgetSeconds: 30,
+    budgetSeconds: 60,
   },
   {
     id: "overflow/scan-outlives-a-gap",

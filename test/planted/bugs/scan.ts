@@ -33,13 +33,13 @@ export const scanBugs: readonly PlantedBug[] = [
     budgetSeconds: 30,
   },
   {
-    id: "scan/end-before-its-begin",
-    does: "The end of the scan before stands when the next one begins.",
+    id: "scan/resync-for-first-sync",
+    does: "A resync that begins where a first sync has not ended takes its place.",
     file: "gateway/scan/completeness.ts",
-    find: "    until: null,\n    scan: sequence,\n",
-    replace: "    until: before?.until ?? null,\n    scan: sequence,\n",
+    find: `    purpose: before?.purpose === "first-sync" ? "first-sync" : purpose,\n    // What`,
+    replace: "    purpose,\n    // What",
     caughtBy: [{ file: "test/gateway/scan/completeness.test.ts" }],
-    budgetSeconds: 30,
+    budgetSeconds: 60,
   },
   {
     id: "scan/completeness-after-the-step",
