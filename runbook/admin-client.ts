@@ -9,7 +9,6 @@ import { adminRoutes, ExitCode } from "../protocol/admin.ts";
 import type { SiteStatus } from "../protocol/status.ts";
 import { errorCode, OperationalError } from "../runtime/errors.ts";
 import type { HttpClient } from "../runtime/http-client.ts";
-import { createHttpClient } from "../runtime/http-client.ts";
 import { formatAddress } from "../runtime/settings/address.ts";
 import type { Address, SiteSettings } from "../runtime/settings/types.ts";
 import type { Role } from "./admin-address.ts";
@@ -160,6 +159,8 @@ export class AdminClient {
   }
 
   async #connect(address: Address): Promise<HttpClient> {
+    // Loaded here: commands that ask no daemon start without it.
+    const { createHttpClient } = await import("../runtime/http-client.ts");
     if (address.kind === "unix") return createHttpClient({ socketPath: address.path, connections: 1 });
     const { tls, name } = this.#site;
     const [ca, cert, key] = await Promise.all([readFile(tls.ca), readFile(tls.cert), readFile(tls.key)]);

@@ -4,7 +4,6 @@
  */
 import { Command, CommanderError, Option } from "commander";
 import { ExitCode } from "../protocol/admin.ts";
-import { loadSettings } from "../runtime/settings/load.ts";
 import type { Settings } from "../runtime/settings/types.ts";
 import { parseDuration, timeForm } from "../runtime/settings/units.ts";
 import type { Call, CommandSpec, OptionSpec } from "./command.ts";
@@ -198,7 +197,10 @@ class ParsedCall implements Call {
   }
 
   settings() {
-    this.#settings ??= loadSettings(this.configFile);
+    // Loaded here: help and a few commands read no configuration.
+    this.#settings ??= import("../runtime/settings/load.ts").then(({ loadSettings }) =>
+      loadSettings(this.configFile),
+    );
     return this.#settings;
   }
 

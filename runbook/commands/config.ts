@@ -1,8 +1,6 @@
 /** `config check/show/schema`: the configuration file as the program understands it. Reads only. */
 import { ExitCode } from "../../protocol/admin.ts";
 import { describeSettings } from "../../runtime/settings/describe.ts";
-import { configJsonSchema } from "../../runtime/settings/schema.ts";
-import { renderSource } from "../../runtime/settings/source.ts";
 import type { CommandSpec } from "../command.ts";
 import { answer } from "../command.ts";
 import { plural } from "../render/quantities.ts";
@@ -35,6 +33,7 @@ export const configShow: CommandSpec = {
   changes: false,
   async run(call) {
     const settings = await call.settings();
+    const { renderSource } = await import("../../runtime/settings/source.ts");
     answer(call, settings, () => renderSource(describeSettings(settings)));
     return ExitCode.done;
   },
@@ -46,6 +45,7 @@ export const configSchema: CommandSpec = {
   examples: ["splitsite config schema > splitsite.schema.json"],
   changes: false,
   async run(call) {
+    const { configJsonSchema } = await import("../../runtime/settings/schema.ts");
     call.terminal.out(`${JSON.stringify(configJsonSchema(), null, call.json ? 0 : 2)}\n`);
     return ExitCode.done;
   },

@@ -49,7 +49,7 @@ export const failoverRun: CommandSpec = {
       `Group ${plan.group} moves from ${plan.oldOwner} to ${plan.newOwner}. Make sure that nothing goes on writing at ${plan.oldOwner}.`,
     );
     const body: FailoverRunRequest = { reason: call.reason ?? "" };
-    const progress = createProgress(terminal, call.json);
+    const progress = await createProgress(terminal, call.json);
     let result: FailoverResult;
     try {
       result = await client.follow<FailoverResult>(

@@ -89,7 +89,7 @@ async function follow(
   force: boolean,
 ): Promise<RetiredStatus> {
   const body: RetireRequest = { by: operatorName(call.terminal.env), reason: call.reason ?? "", force };
-  const progress = createProgress(call.terminal, call.json);
+  const progress = await createProgress(call.terminal, call.json);
   try {
     return await client.follow<RetiredStatus>(role, { method: "POST", path, body }, (line) =>
       progress.show(line),

@@ -21,7 +21,7 @@ export const historyVerify: CommandSpec = {
     const { name } = await configuredGroup(call);
     const client = new AdminClient(await call.site(), call.timeoutMs);
     const role = await pastHolder(client, name);
-    const progress = createProgress(call.terminal, call.json);
+    const progress = await createProgress(call.terminal, call.json);
     let verdict: HistoryVerdict;
     try {
       verdict = await client.follow<HistoryVerdict>(

@@ -68,7 +68,7 @@ export const imageExport: CommandSpec = {
       method: "GET",
       path: `${adminRoutes.pointContent(role, group.name)}?${query}`,
     } as const;
-    const progress = createProgress(call.terminal, call.json);
+    const progress = await createProgress(call.terminal, call.json);
     let result: ExportedPoint;
     try {
       result = await writeWhole(path, async (file) =>

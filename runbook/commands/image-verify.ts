@@ -4,7 +4,6 @@
  */
 import type { FileHandle } from "node:fs/promises";
 import { open } from "node:fs/promises";
-import { endOffset, nextData } from "../../block/libc.ts";
 import { ExitCode } from "../../protocol/admin.ts";
 import { parsePoint } from "../../protocol/point.ts";
 import type { PointRecord, VolumeDigest } from "../../protocol/point-digest.ts";
@@ -67,7 +66,7 @@ export const imageVerify: CommandSpec = {
       const names = record.volumes.map((each) => each.name).join(", ");
       throw usageFailure(`the record has no volume \`${name}\``, `Name one of: ${names}.`);
     }
-    const progress = createProgress(call.terminal, call.json);
+    const progress = await createProgress(call.terminal, call.json);
     let verdict: ImageVerdict;
     try {
       verdict = judge(path, record, volume, await digestFile(path, volume, progress));
@@ -112,12 +111,16 @@ function requireDigest(call: Call, { digest }: PointRecord): void {
   });
 }
 
+type Libc = typeof import("../../block/libc.ts");
+
 /** Undefined: the file has another size than the volume. */
 async function digestFile(
   path: string,
   volume: VolumeDigest,
   progress: Progress,
 ): Promise<string | undefined> {
+  // Loaded here: no other command calls the system's library.
+  const libc = await import("../../block/libc.ts");
   let file: FileHandle;
   try {
     file = await open(path, "r");
@@ -125,14 +128,14 @@ async function digestFile(
     throw usageFailure(`${path} cannot be read: ${errorCode(error)}`, "Name a file that exists.");
   }
   try {
-    if ((await sizeOf(file)) !== volume.sizeBytes) return undefined;
+    if ((await sizeOf(libc, file)) !== volume.sizeBytes) return undefined;
     const digester = new VolumeDigester(volume.sizeBytes);
     let shown = Number.NEGATIVE_INFINITY;
     // Where the next data begins, as far as it is known.
     let data = 0;
     while (digester.nextBytes > 0) {
       const { offset, nextBytes } = digester;
-      if (data <= offset) data = dataFrom(file.fd, offset);
+      if (data <= offset) data = dataFrom(libc, file.fd, offset);
       if (data >= offset + nextBytes) digester.addZeroes();
       else digester.add(await readAll(file, offset, nextBytes));
       if (offset - shown < progressBytes) continue;
@@ -155,7 +158,7 @@ async function digestFile(
 }
 
 /** A block device says its size only by its end. */
-async function sizeOf(file: FileHandle): Promise<number> {
+async function sizeOf({ endOffset }: Libc, file: FileHandle): Promise<number> {
   const { size } = await file.stat();
   if (size > 0) return size;
   const end = endOffset(file.fd);
@@ -163,7 +166,7 @@ async function sizeOf(file: FileHandle): Promise<number> {
 }
 
 /** Where the first byte that may not be zero lies; a file system that cannot tell is read whole. */
-function dataFrom(fd: number, offset: number): number {
+function dataFrom({ nextData }: Libc, fd: number, offset: number): number {
   const found = nextData(fd, offset);
   if (found === "none") return Number.POSITIVE_INFINITY;
   return found === "unsupported" ? offset : found;

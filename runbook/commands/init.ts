@@ -5,7 +5,6 @@
 import { join, resolve } from "node:path";
 import { ExitCode } from "../../protocol/admin.ts";
 import { isName } from "../../protocol/ids.ts";
-import { parseSettings } from "../../runtime/settings/load.ts";
 import { parseRate, parseSize, rateForm, sizeForm } from "../../runtime/settings/units.ts";
 import { authorityFiles, authorityFolder, fileExists, writeNew } from "../certificates/files.ts";
 import type { Call, CommandSpec } from "../command.ts";
@@ -42,6 +41,7 @@ export const init: CommandSpec = {
     const folder = resolve(call.argument("DIR") ?? "");
     const file = join(folder, "splitsite.yaml");
     const text = renderFirstConfig(choices(call));
+    const { parseSettings } = await import("../../runtime/settings/load.ts");
     const settings = parseSettings(file, text);
     const authority = authorityFiles(authorityFolder(file));
     const planned = [

@@ -49,7 +49,7 @@ export const journalVerify: CommandSpec = {
   async run(call) {
     const { name } = await configuredGroup(call);
     const client = new AdminClient(await call.site(), call.timeoutMs);
-    const progress = createProgress(call.terminal, call.json);
+    const progress = await createProgress(call.terminal, call.json);
     let verdict: JournalVerdict;
     try {
       verdict = await client.follow<JournalVerdict>(

@@ -64,7 +64,7 @@ export async function makeDigest(
   group: string,
   point: string,
 ): Promise<PointDigest> {
-  const progress = createProgress(call.terminal, call.json);
+  const progress = await createProgress(call.terminal, call.json);
   const path = `${adminRoutes.pointDigest(role, group)}?${new URLSearchParams({ point })}`;
   try {
     return await client.follow<PointDigest>(role, { method: "POST", path, body: {} }, (line) =>

@@ -5,8 +5,6 @@
 import { ExitCode } from "../../protocol/admin.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
-import { createLog } from "../../runtime/log.ts";
-import { loadSettings } from "../../runtime/settings/load.ts";
 import type { Settings, SiteSettings } from "../../runtime/settings/types.ts";
 import type { Role } from "../admin-address.ts";
 import type { Call, CommandSpec } from "../command.ts";
@@ -80,6 +78,7 @@ async function serve(
 ): Promise<ExitCode> {
   // Journals, images and sockets are this user's alone.
   process.umask(0o077);
+  const { createLog } = await import("../../runtime/log.ts");
   const log = createLog(level).child({ site: site.name });
   const stopped = untilSignal(log.info.bind(log));
   // From the first moment on: unheard it would end the process.
@@ -141,6 +140,7 @@ class Reloads {
   async #reload(service: Service): Promise<void> {
     let settings: Settings;
     try {
+      const { loadSettings } = await import("../../runtime/settings/load.ts");
       settings = await loadSettings(this.#file);
     } catch (error) {
       // Whatever is wrong with the file: what runs goes on as it is.

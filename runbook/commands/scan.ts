@@ -125,7 +125,7 @@ export const verify: CommandSpec = {
       answer(call, seen, () => `would compare every block of ${name}\n${reportText(seen)}`);
       return ExitCode.done;
     }
-    const progress = createProgress(call.terminal, call.json);
+    const progress = await createProgress(call.terminal, call.json);
     try {
       let result = await verifyToEnd(client, name, progress);
       if (result.differingBlocks > 0 && call.flag("repair")) {

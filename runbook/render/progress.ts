@@ -1,21 +1,23 @@
 /**
- * Progress of long work, always on stderr: a bar that redraws on a terminal, plain lines with their time otherwise.
- * The only importer of cli-progress. Silent with --json: its readers want the result.
+ * Progress of long work, always on stderr: a bar that redraws on a terminal (progress-bar.ts), plain lines with their time
+ * otherwise. Silent with --json: its readers want the result.
  */
-import { Presets, SingleBar } from "cli-progress";
 import type { AdminLine } from "../../protocol/admin.ts";
 import type { Terminal } from "../terminal.ts";
 
-type ProgressLine = Extract<AdminLine, { type: "progress" }>;
+export type ProgressLine = Extract<AdminLine, { type: "progress" }>;
 
 export interface Progress {
   show(line: ProgressLine): void;
   stop(): void;
 }
 
-export function createProgress(terminal: Terminal, json: boolean): Progress {
+export async function createProgress(terminal: Terminal, json: boolean): Promise<Progress> {
   if (json) return { show: () => undefined, stop: () => undefined };
-  return terminal.progressRedraws ? new BarProgress(terminal) : new LineProgress(terminal);
+  if (!terminal.progressRedraws) return new LineProgress(terminal);
+  // Loaded here: most commands show no bar.
+  const { BarProgress } = await import("./progress-bar.ts");
+  return new BarProgress(terminal);
 }
 
 class LineProgress implements Progress {
@@ -30,39 +32,6 @@ class LineProgress implements Progress {
   }
 
   stop(): void {}
-}
-
-/** A bar while a step counts; a step that does not count is one line. */
-class BarProgress implements Progress {
-  readonly #terminal: Terminal;
-  #bar: SingleBar | undefined;
-  #step = "";
-
-  constructor(terminal: Terminal) {
-    this.#terminal = terminal;
-  }
-
-  show(line: ProgressLine): void {
-    if (line.step !== this.#step) this.stop();
-    this.#step = line.step;
-    if (line.done === undefined || line.total === undefined) {
-      this.#terminal.err(`${line.step}: ${line.message}\n`);
-      return;
-    }
-    if (this.#bar === undefined) {
-      this.#bar = new SingleBar(
-        { format: "{step} {bar} {percentage}% {value}/{total}", hideCursor: true },
-        Presets.shades_classic,
-      );
-      this.#bar.start(line.total, line.done, { step: line.step });
-    }
-    this.#bar.update(line.done);
-  }
-
-  stop(): void {
-    this.#bar?.stop();
-    this.#bar = undefined;
-  }
 }
 
 function share(line: ProgressLine): string {
