@@ -3,8 +3,8 @@
  * ports from the kernel, started, watched, killed, restarted and removed. Talks to them only as a user could: through
  * the CLI, the admin socket and NBD.
  */
-import { readFileSync } from "node:fs";
-import { access, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { readFileSync, rmSync } from "node:fs";
+import { access, cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import type { AddressInfo, Server } from "node:net";
 import { createServer } from "node:net";
@@ -80,6 +80,20 @@ function cliCommand(): readonly [string, ...string[]] {
     : [process.execPath, main];
 }
 
+/**
+ * What `splitsite init` makes. Once for all sites of a test process, each of which gets a copy: the command takes as long as
+ * the start of a site, and no test looks for two certificates being different.
+ */
+let firstMade: Promise<string> | undefined;
+
+async function makeFirst(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "splitsite-made-"));
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  const [command, ...args] = cliCommand();
+  await mustRun(command, [...args, "init", join(folder, "made")]);
+  return join(folder, "made");
+}
+
 /** Free ports of the loopback, all different because all are held until the last is known. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers: Server[] = [];
@@ -133,8 +147,8 @@ export class TwoSites {
   /** Writes the configuration and certificates; starts nothing. */
   static async create(options: TwoSitesOptions): Promise<TwoSites> {
     const folder = await mkdtemp(join(options.parent ?? tmpdir(), "splitsite-"));
-    const [command, ...args] = cliCommand();
-    await mustRun(command, [...args, "init", join(folder, "made")]);
+    firstMade ??= makeFirst();
+    await cp(await firstMade, join(folder, "made"), { recursive: true });
     const [nbd1, nbd2, gateway1, gateway2] = (await freePorts(4)) as [number, number, number, number];
     const dialled = (await options.line?.(gateway2, join(folder, "made", "tls"))) ?? gateway2;
     const ports = { primary: { nbd: nbd1, gateway: gateway1 }, dr: { nbd: nbd2, gateway: gateway2 } };
