@@ -1,22 +1,29 @@
 /**
  * Many seeds of the whole pair, faults and all, with no invariant broken. A failure prints the seed, the fewest faults
- * that still break it and the end of its trace; `node dist/test/sim/main.js --seed N` shows it again.
+ * that still break it and the end of its trace; `node dist/test/sim/main.js --seed N` shows it again. And the same seed
+ * gives the same run, event for event: without that a failure could not be looked at twice.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { noteEvidence, nothingLost } from "../support/evidence.ts";
 import { describeFault, faultKinds } from "./run/faults.ts";
+import type { Outcome } from "./run/run.ts";
 import { shrink, simulate } from "./run/run.ts";
 import { Tally } from "./run/tally.ts";
 
 const seeds = Number(process.env["SPLITSITE_SIM_SEEDS"] ?? 2_000);
 const first = Number(process.env["SPLITSITE_SIM_FIRST"] ?? 1);
+/** So many of the seeds are run a second time. */
+const repeats = Math.min(seeds, Number(process.env["SPLITSITE_SIM_REPEATS"] ?? 100));
+/** How these went the first time. */
+const earlier: Pick<Outcome, "seed" | "hash" | "counts">[] = [];
 
 test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
   const tally = new Tally();
   for (let seed = first; seed < first + seeds; seed += 1) {
     const outcome = await simulate(seed);
     tally.add(outcome);
+    if (earlier.length < repeats) earlier.push({ seed, hash: outcome.hash, counts: outcome.counts });
     if (outcome.violation === undefined) continue;
     const least = await shrink(outcome);
     const faults = least.faults.map(describeFault).join("\n  ");
@@ -59,4 +66,20 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
     "runs that proved too little": tally.invalid.length,
     ...nothingLost,
   });
+});
+
+// Against the runs of the first test, so with all its other seeds between the two: nothing may be left over from one run
+// that another one sees.
+test(`${repeats} seeds run twice give the same traces`, async () => {
+  assert.equal(earlier.length, repeats, "they were run once");
+  for (const { seed, hash, counts } of earlier) {
+    const again = await simulate(seed);
+    assert.equal(again.hash, hash, `seed ${seed}`);
+    assert.deepEqual(again.counts, counts, `seed ${seed}`);
+  }
+  assert.equal(
+    new Set(earlier.map(({ hash }) => hash)).size,
+    repeats,
+    "and different seeds give different ones",
+  );
 });
