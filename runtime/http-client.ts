@@ -5,10 +5,7 @@
  * decision, and all our requests are idempotent.
  */
 import type { PeerCertificate } from "node:tls";
-// The two parts of undici that are used: the whole of it is 111 files, fetch and web sockets among them, and reading those
-// took a tenth of the start of every process. Declared in undici-parts.d.ts.
-import sendRequest from "undici/lib/api/api-request.js";
-import Pool from "undici/lib/dispatcher/pool.js";
+import { Pool } from "undici";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import { errorCode, OperationalError } from "./errors.ts";
 import type { HttpReply } from "./http.ts";
@@ -147,7 +144,7 @@ class UndiciClient implements HttpClient {
   #send(request: Omit<ClientRequest, "answerBytesMax">, bodyTimeoutMs: number) {
     const headers: Record<string, string> = { ...request.headers };
     if (request.contentLength !== undefined) headers["content-length"] = String(request.contentLength);
-    return sendRequest.call(this.#pool, {
+    return this.#pool.request({
       method: request.method,
       path: request.path,
       headers,
