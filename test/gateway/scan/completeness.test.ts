@@ -235,7 +235,8 @@ test("nothing is called openable that is not, in steps of any length, with crash
           const { whole } = moments[applied - 1]!;
           if (isOpenable(document, applied)) assert.ok(whole, `${JSON.stringify(document)} at ${applied}`);
           // Where a crash cut a longer step short it may know of a later end only.
-          else if (document?.seen !== undefined && document.seen <= applied) assert.ok(!whole, `at ${applied}`);
+          else if (document?.seen !== undefined && document.seen <= applied)
+            assert.ok(!whole, `at ${applied}`);
           if (lackOf(document) === "empty") assert.ok(moments[applied - 1]!.pure, `at ${applied}`);
         }
       },
