@@ -55,7 +55,11 @@ export async function startQemuNbd(
 }
 
 /** Our NBD server on memory, alone or with a LevelDB put before each answer: what no write path of ours can beat. */
-export async function startFloor(folder: string, mode: "memory" | "put", sizeBytes: number): Promise<Peer> {
+export async function startFloor(
+  folder: string,
+  mode: "memory" | "put" | "synced",
+  sizeBytes: number,
+): Promise<Peer> {
   const path = join(folder, `floor-${mode}.sock`);
   const script = fileURLToPath(new URL("./floor-server.js", import.meta.url));
   const child = new Child(`floor ${mode}`, process.execPath, [script, mode, path, `${sizeBytes}`, folder]);

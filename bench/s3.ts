@@ -18,6 +18,8 @@ interface Latency {
 
 const bare = "raw append + fdatasync";
 const beside = "raw append + fdatasync, beside both sites at work";
+const floor = "floor: the same, and two syncs";
+const floorBeside = "floor: the same, and two syncs, beside both sites at work";
 const title = "latency of 4 KiB writes at depth 1";
 
 export async function measure(options: BenchOptions): Promise<Section> {
@@ -27,6 +29,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
   const plain = await startQemuNbd(folder, "plain", volumeBytes);
   const server = await startFloor(folder, "memory", volumeBytes);
   const put = await startFloor(folder, "put", volumeBytes);
+  const synced = await startFloor(folder, "synced", volumeBytes);
   const safe = await startShipping(folder, { durability: "write" });
   const cached = await startShipping(folder, { durability: "flush" });
   const alone = await startJournalOnly(folder, { durability: "write" });
@@ -42,12 +45,16 @@ export async function measure(options: BenchOptions): Promise<Section> {
     await rm(path, { force: true });
     return runFio({ target: { path }, rw: "write", ...common, extra: ["--sync=dsync", "--overwrite=0"] });
   };
+  const besideWork = async (measured: Promise<Latency>): Promise<Latency> =>
+    (await Promise.all([measured, nbd(unixUri(safe, "primary", "data"))]))[0];
   const systems: Record<string, () => Promise<Latency>> = {
     [bare]: raw,
-    [beside]: async () => (await Promise.all([raw(), nbd(unixUri(safe, "primary", "data"))]))[0],
+    [beside]: () => besideWork(raw()),
     "qemu-nbd, plain write": () => nbd(plain.uri),
     "floor: our NBD server on memory": () => nbd(server.uri),
     "floor: the same and one LevelDB put": () => nbd(put.uri),
+    [floor]: () => nbd(synced.uri),
+    [floorBeside]: () => besideWork(nbd(synced.uri)),
     "durability write, plain write": () => nbd(unixUri(safe, "primary", "data")),
     "durability write, journal only": () => nbd(unixUri(alone, "primary", "data")),
     "durability flush, plain write": () => nbd(unixUri(cached, "primary", "data")),
@@ -109,7 +116,9 @@ export async function measure(options: BenchOptions): Promise<Section> {
       notes: [
         `beside both sites at work, which share two cores and the disk with it, a raw append has ${figure(
           ratio(beside, bare, "p99"),
-        )} x its own p99; durability write has ${figure(ratio("durability write, plain write", beside, "p99"))} x that`,
+        )} x its own p99, and a server that does nothing but a LevelDB put and the two syncs ${figure(
+          ratio(floorBeside, bare, "p99"),
+        )} x; alone the latter has ${figure(ratio(floor, bare, "p99"))} x`,
         `no write answered after a LevelDB put can be faster than the second floor: ${figure(
           ratio("floor: the same and one LevelDB put", "qemu-nbd, plain write", "p50"),
         )} x qemu-nbd's plain write, which only copies into the page cache`,
@@ -125,6 +134,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
     await plain.stop();
     await server.stop();
     await put.stop();
+    await synced.stop();
     await rm(folder, { recursive: true, force: true });
   }
 }
