@@ -44,6 +44,32 @@ test("every link in the documents leads somewhere", () => {
   assert.equal(shown(checkLinks(documents, (path) => existsSync(join(root, path)))), "");
 });
 
+test("every file that the program starts beside its own is bundled under its name", () => {
+  const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+    scripts: { bundle: string };
+  };
+  const entries = new Set(scripts.bundle.split(" "));
+  const started: string[] = [];
+  for (const folder of [
+    "block",
+    "gateway",
+    "image",
+    "journal",
+    "protocol",
+    "runbook",
+    "runtime",
+    "site-agent",
+  ])
+    for (const [path, text] of filesOf([".ts"], folder))
+      for (const [, name] of text.matchAll(/new URL\(["`]\.\/([\w-]+)/g))
+        started.push(`${name}=${path.slice(0, path.lastIndexOf("/"))}/${name}.ts`);
+  assert.ok(started.length > 2, "the search finds them");
+  assert.deepEqual(
+    started.filter((entry) => !entries.has(entry)),
+    [],
+  );
+});
+
 const opening = "/** Owns a thing; never does another. */\n";
 const planted: readonly { readonly code: Finding["code"]; readonly file: string; readonly text: string }[] = [
   {
