@@ -3,6 +3,7 @@ import type { ScanAnswer, ScanAsk } from "../../protocol/control.ts";
 import { parseScanAnswer, wanRoutes } from "../../protocol/control.ts";
 import type { HistoryAsk, HistoryCheckAnswer } from "../../protocol/history-check.ts";
 import { parseHistoryCheckAnswer } from "../../protocol/history-check.ts";
+import type { Token } from "../../protocol/ids.ts";
 import type { StandbyPinAsk } from "../../protocol/standby-pin.ts";
 import { parseStandbyPinAnswer } from "../../protocol/standby-pin.ts";
 import type { Reason } from "../../protocol/status.ts";
@@ -35,13 +36,22 @@ export async function askHistory(
   return reply.status === 404 ? "absent" : parseHistoryCheckAnswer(reply.body);
 }
 
-/** Has kept what a repair replaces, where the standby keeps a history; else why it did not. `link` null: there is none. */
-export async function askPin(link: Line | null, group: string, ask: StandbyPinAsk): Promise<Reason | null> {
+/**
+ * Has kept what a repair replaces, where the standby keeps a history; else why it did not. `link` null: there is none.
+ * `superseded`: told of a newer token.
+ */
+export async function askPin(
+  link: Line | null,
+  group: string,
+  ask: StandbyPinAsk,
+  superseded: (token: Token) => void,
+): Promise<Reason | null> {
   if (link === null) return { code: "LINK_DOWN", message: "the standby cannot be asked" };
   try {
     const answer = parseStandbyPinAnswer((await link.control("POST", wanRoutes.standbyPin(group), ask)).body);
     if (answer.kind === "pinned" || answer.kind === "none") return null;
     if (answer.kind === "refused") return { code: answer.code, message: answer.message };
+    if (answer.kind === "superseded") superseded(answer.token);
     return { code: "STANDBY_UNKNOWN", message: `the other site answered ${answer.kind}` };
   } catch (error) {
     return { code: errorCode(error), message: errorText(error) };

@@ -284,8 +284,9 @@ export class GroupScans {
     if (this.#ground !== ground) return;
     if (proven.length === 0)
       return left("REPAIR_NOT_PROVEN", "nothing proves that the owner is right: only reported");
-    const { link } = this.#world;
-    const refused = await askPin(link, group, { lineage: ground.lineage, token: ground.token, after: begin });
+    const { link, superseded } = this.#world;
+    const ask = { lineage: ground.lineage, token: ground.token, after: begin };
+    const refused = await askPin(link, group, ask, superseded);
     if (refused !== null)
       return left("REPAIR_NOT_PINNED", `not repaired: ${refused.message} (${refused.code})`);
     log.warn("MISMATCH_REPAIRED", "blocks of the standby that differ are sent again, by policy", {

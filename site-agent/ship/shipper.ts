@@ -313,11 +313,13 @@ export class Shipper {
    * those of the machine, which changes nothing of what is under way. OperationalErrors of the line.
    */
   async askForTable(wanted: readonly VolumeEntry[]): Promise<WantedAnswer | null> {
-    const { source, link } = this.#options;
+    const { source, link, listener } = this.#options;
     if (this.#state.condition !== "attached") return null;
     const hello = this.#greeting(false, wanted);
     const reply = await link.control("POST", wanRoutes.hello(source.group), hello);
     const answer = parseReply(reply, parseHelloAnswer);
+    // Asked for something else, it counts all the same: no other request may get through for a long time (SH12).
+    if (answer.kind === "superseded") listener.superseded(answer.token);
     if (answer.kind === "refused") return { code: answer.code, message: answer.message };
     if (answer.kind !== "attached") return null;
     const notAnswered = {

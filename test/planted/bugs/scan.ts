@@ -5,6 +5,15 @@ const steps = "test/gateway/scan/steps.test.ts";
 
 export const scanBugs: readonly PlantedBug[] = [
   {
+    id: "scan/superseded-at-a-pin",
+    does: "An owner passes over a newer token in the answer to its order to pin a point before a repair.",
+    file: "site-agent/scan/ask-standby.ts",
+    find: '    if (answer.kind === "superseded") superseded(answer.token);\n',
+    replace: "",
+    caughtBy: [{ file: "test/site-agent/scan/group-scans.test.ts", only: "to pin that names a newer token" }],
+    budgetSeconds: 120,
+  },
+  {
     id: "scan/compared-with-the-whole-step",
     does: "Digests are compared with what the images hold after the whole step.",
     file: "gateway/apply/applier.ts",

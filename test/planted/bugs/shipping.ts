@@ -6,6 +6,16 @@ const packing = "test/site-agent/ship/packing.test.ts";
 
 export const shippingBugs: readonly PlantedBug[] = [
   {
+    id: "shipping/superseded-at-a-question",
+    does: "An owner passes over a newer token in the answer to its question about the volume table.",
+    file: "site-agent/ship/shipper.ts",
+    find: '    if (answer.kind === "superseded") listener.superseded(answer.token);\n',
+    replace:
+      '    if (answer.kind === "superseded" && wanted.length < 0) listener.superseded(answer.token);\n',
+    caughtBy: [{ file: "test/site-agent/ship/shipper.test.ts", only: "about the volume table" }],
+    budgetSeconds: 60,
+  },
+  {
     id: "shipping/unsynced-frames-sent",
     does: "Frames of the journal's memory tail are sent although they are not synced.",
     file: "site-agent/ship/packing.ts",

@@ -715,6 +715,22 @@ test("by policy what differs is repaired once its point is pinned, and proven; w
   assert.equal(rig.group.status().reason, null, "the operator's order answers the alarm");
 });
 
+test("an answer to the order to pin that names a newer token fences, though nothing else is heard (I4)", async (t) => {
+  const rig = await Rig.make(t, "empty");
+  await fillImages(rig);
+  rig.onMismatch = "repair";
+  await rig.start();
+  await rig.ended("first-sync");
+  await rig.idle();
+  rig.gateway.faults.pin = () => {
+    rig.gateway.faults.heartbeat = () => "hang";
+    return { kind: "superseded", token: { epoch: 2, owner: "dr" } };
+  };
+  rig.standby.volumes[0]![5 * blockBytes]! ^= 1;
+  await rig.group.scans.verify();
+  await until("the fence", () => (rig.group.fenced ? true : undefined), 30_000);
+});
+
 test("what the standby cannot read is told as that, the verify comes to its end, and a repair writes it anew", async (t) => {
   const rig = await Rig.make(t);
   await rig.start();

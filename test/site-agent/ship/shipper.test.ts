@@ -269,6 +269,17 @@ test("superseded ends shipping and names the token", async (t) => {
   assert.equal(all.heard.acknowledged, 0);
 });
 
+test("SH12: the answer to a question about the volume table names the newer token as well", async (t) => {
+  const all = await rig(t);
+  all.source.append(5, 4096);
+  all.shipper.start();
+  await caughtUp(all);
+  all.gateway.faults.heartbeat = () => "hang";
+  all.gateway.faults.hello = () => ({ kind: "superseded", token: { epoch: 2, owner: "dr" } });
+  assert.equal(await all.shipper.askForTable([{ number: 0, name: "data", sizeBytes: 4096 }]), null);
+  assert.deepEqual(all.heard.supersededBy, { epoch: 2, owner: "dr" });
+});
+
 test("a standby of another history stops shipping and is not touched (F77)", async (t) => {
   const all = await rig(t);
   all.source.append(5, 4096);
