@@ -47,6 +47,12 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
     assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
   assert.ok(tally.sum("gaps") > seeds / 10 && tally.sum("takenBack") > seeds / 200, "journals overflowed");
   assert.ok(tally.sum("found") > seeds / 40, "verifies had something to find");
+  for (const name of ["changesBegun", "volumeRecords"] as const)
+    assert.ok(tally.sum(name) > seeds / 8, `${name} happened`);
+  assert.ok(tally.sum("leftOut") > seeds / 400, "failovers left a volume out");
+  for (const name of ["pauses", "retired"] as const)
+    assert.ok(tally.sum(name) > seeds / 20, `${name} happened`);
+  assert.ok(tally.sum("retiresRefused") > seeds / 200, "orders to retire were refused");
   noteEvidence("simulation", {
     seeds,
     crashes: tally.sum("crashes"),
@@ -61,6 +67,11 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
     "gaps taken by standbys": tally.sum("gaps"),
     "failovers that went back behind a gap": tally.sum("takenBack"),
     "first syncs": tally.sum("firstSyncs"),
+    "changes of volumes begun": tally.sum("changesBegun"),
+    "volumes that joined or grew": tally.sum("volumeRecords"),
+    "failovers that left a volume out": tally.sum("leftOut"),
+    "pauses by order": tally.sum("pauses"),
+    "sites at which a group was retired": tally.sum("retired"),
     "verifies judged": tally.sum("verified"),
     "bits turned over at rest and found": tally.sum("found"),
     "runs that proved too little": tally.invalid.length,

@@ -35,7 +35,7 @@ export interface ExactQuestion {
   readonly history: History;
   readonly volume: number;
   readonly seed: number;
-  /** All bytes of the volume. */
+  /** All bytes of the volume, or those that it had at `sequence` and as many more as there are: these are zeroes then. */
   readonly bytes: Uint8Array;
   /** Exactly these entries happened. */
   readonly sequence: number;
@@ -43,11 +43,18 @@ export interface ExactQuestion {
   readonly rot?: Rot | undefined;
 }
 
+function sectorsOf({ what, invariant, history, volume, bytes, sequence }: ExactQuestion): number {
+  const least = history.sizeAt(volume, sequence);
+  require(invariant, bytes.byteLength >= least, () =>
+    `${what}, volume ${volume}, has ${bytes.byteLength} bytes at ${sequence}, where it must have ${least}`);
+  return bytes.byteLength / modelSectorBytes;
+}
+
 /** Throws a Violation that names the first wrong sectors. */
 export function requireExact(question: ExactQuestion): void {
   const { what, invariant, history, volume, seed, bytes, sequence, rot } = question;
   const wrong: string[] = [];
-  const sectors = history.volumeBytes[volume]! / modelSectorBytes;
+  const sectors = sectorsOf(question);
   for (let sector = 0; sector < sectors && wrong.length < 5; sector += 1) {
     const found = contentOf(bytes, sector * modelSectorBytes, seed, volume, sector);
     const expected = history.contentAt(volume, sector, sequence);
@@ -61,7 +68,7 @@ export function requireExact(question: ExactQuestion): void {
 /** For images that lack entries: a sector that differs from what it should show must lie where `mayDiffer`. */
 export function requireElsewhereExact(question: ExactQuestion, mayDiffer: (sector: number) => boolean): void {
   const { what, invariant, history, volume, seed, bytes, sequence, rot } = question;
-  const sectors = history.volumeBytes[volume]! / modelSectorBytes;
+  const sectors = sectorsOf(question);
   for (let sector = 0; sector < sectors; sector += 1) {
     const found = contentOf(bytes, sector * modelSectorBytes, seed, volume, sector);
     const expected = history.contentAt(volume, sector, sequence);
@@ -106,7 +113,7 @@ function name(history: History, content: number | string): string {
   if (content === zeroContent) return "zeroes";
   const at = history.entries.findIndex((entry) => isOp(entry) && entry.number === content);
   if (at >= 0) return `write #${content} (${at + 1})`;
-  return history.held.some((range) => range.number === content)
+  return history.isOfBefore(content)
     ? `#${content} of before the first write`
     : `write #${content}, which is not in this history`;
 }

@@ -1,11 +1,11 @@
 /**
  * One history of a group as a child would keep it: the list of entries in the order in which they were journalled, and
  * for every sector which of them changed it when. Sequence n is simply the n-th entry. An entry is a mutation that a
- * client asked for, or something that a scan put there, which changes no sector. It knows nothing of frames, journals or
+ * client asked for, or something that a scan put there, which changes no sector, or a change of the volume table. It knows nothing of frames, journals or
  * images, and shares no code with the product. After a crash somebody says how many entries exist; whether that number is
  * allowed is `owner-book.ts`'s to judge, and what every sector must then show follows from here alone.
  */
-import type { JournalledScan } from "./journalled.ts";
+import type { JournalledScan, JournalledTable } from "./journalled.ts";
 
 export const modelSectorBytes = 512;
 /** What a sector shows when it was never written, or zeroed last. */
@@ -42,6 +42,16 @@ export interface ScanEntry {
 
 export type Entry = Op | ScanEntry;
 
+/** A change of the volume table, and its place. */
+export interface TableChange extends JournalledTable {
+  readonly sequence: number;
+}
+
+export interface VolumeBytes {
+  readonly volume: number;
+  readonly sizeBytes: number;
+}
+
 export function isOp(entry: Entry): entry is Op {
   return "number" in entry;
 }
@@ -55,21 +65,64 @@ interface Version {
   readonly content: number;
 }
 
+/** What volumes hold that will join: it is there from their change on. */
+export type JoiningRanges = readonly HeldRange[];
+
 export class History {
-  readonly volumeBytes: readonly number[];
+  /** What each volume had when the history began, or was taken over, bytes; 0: no such volume. */
+  #begunBytes: readonly number[];
+  #begunAt = 0;
   readonly entries: Entry[] = [];
   /** What the disks held before the first entry. */
   readonly held: readonly HeldRange[];
-  /** Per volume and sector, oldest first. */
-  readonly #versions: Version[][][];
+  readonly #joining: JoiningRanges;
+  /** Changes of the table among the entries, oldest first. */
+  #changes: TableChange[] = [];
+  /** Per volume and sector, oldest first; absent: never written. */
+  readonly #versions: Version[][][] = [];
 
-  constructor(volumeBytes: readonly number[], held: readonly HeldRange[] = []) {
-    this.volumeBytes = volumeBytes;
+  constructor(volumeBytes: readonly number[], held: readonly HeldRange[] = [], joining: JoiningRanges = []) {
+    this.#begunBytes = volumeBytes;
     this.held = held;
-    this.#versions = volumeBytes.map((bytes) =>
-      Array.from({ length: bytes / modelSectorBytes }, (): Version[] => []),
-    );
+    this.#joining = joining;
     for (const range of held) this.#lay(range, { sequence: 0, content: range.number });
+  }
+
+  /** The volumes after exactly `sequence` entries; by default after all. */
+  volumes(sequence = this.last): VolumeBytes[] {
+    const bytes = [...this.#begunBytes];
+    for (const change of this.#changes)
+      if (change.sequence > this.#begunAt && change.sequence <= sequence)
+        bytes[change.volume] = Math.max(change.sizeBytes, bytes[change.volume] ?? 0);
+    return bytes.flatMap((sizeBytes, volume) => (sizeBytes > 0 ? [{ volume, sizeBytes }] : []));
+  }
+
+  /** Bytes of a volume after exactly `sequence` entries; 0: it was not there. */
+  sizeAt(volume: number, sequence: number): number {
+    return this.volumes(sequence).find((each) => each.volume === volume)?.sizeBytes ?? 0;
+  }
+
+  /** What was changed of the table up to `sequence`. */
+  tableChanges(sequence = this.last): readonly TableChange[] {
+    return this.#changes.filter((change) => change.sequence <= sequence);
+  }
+
+  /** The disks held data before, of the beginning or of a volume that joined. */
+  get heldData(): boolean {
+    return this.held.length > 0 || this.#changes.some(({ holdsData }) => holdsData);
+  }
+
+  /** The range was there before anything was written to its volume. */
+  isOfBefore(number: number): boolean {
+    return [...this.held, ...this.#joining].some((range) => range.number === number);
+  }
+
+  /** From here on the volumes are these: what a new owner got. */
+  handedOver(volumes: readonly VolumeBytes[]): void {
+    const bytes: number[] = [];
+    for (const { volume, sizeBytes } of volumes) bytes[volume] = sizeBytes;
+    this.#begunBytes = Array.from(bytes, (each) => each ?? 0);
+    this.#begunAt = this.last;
   }
 
   /** Sequence of the newest entry. */
@@ -86,6 +139,15 @@ export class History {
 
   placeScan(scan: JournalledScan, atMs: number): void {
     this.entries.push({ scan, atMs });
+    if (scan.kind === "table") this.#change(scan, this.last);
+  }
+
+  #change(change: JournalledTable, sequence: number): void {
+    const isNew = this.sizeAt(change.volume, sequence) === 0;
+    this.#changes.push({ ...change, sequence });
+    if (!isNew || !change.holdsData) return;
+    for (const range of this.#joining)
+      if (range.volume === change.volume) this.#lay(range, { sequence, content: range.number });
   }
 
   #layOp(op: Op): void {
@@ -93,31 +155,44 @@ export class History {
   }
 
   #lay(range: Pick<HeldRange, "volume" | "offset" | "length">, version: Version): void {
+    this.#versions[range.volume] ??= [];
     const sectors = this.#versions[range.volume]!;
     const end = (range.offset + range.length) / modelSectorBytes;
-    for (let sector = range.offset / modelSectorBytes; sector < end; sector += 1)
-      sectors[sector]!.push(version);
+    for (let sector = range.offset / modelSectorBytes; sector < end; sector += 1) {
+      const versions = sectors[sector];
+      if (versions === undefined) sectors[sector] = [version];
+      else versions.push(version);
+    }
+  }
+
+  #unlay(range: Pick<HeldRange, "volume" | "offset" | "length">, sequence: number): void {
+    const sectors = this.#versions[range.volume] ?? [];
+    const end = (range.offset + range.length) / modelSectorBytes;
+    for (let sector = range.offset / modelSectorBytes; sector < end; sector += 1) {
+      const versions = sectors[sector] ?? [];
+      while (versions.length > 0 && versions[versions.length - 1]!.sequence > sequence) versions.pop();
+    }
   }
 
   /** Everything after `sequence` never was. Returns the clients' part of it, in order. */
   truncate(sequence: number): Op[] {
     const gone = this.entries.splice(sequence).filter(isOp);
-    for (const op of gone) {
-      const sectors = this.#versions[op.volume]!;
-      const end = (op.offset + op.length) / modelSectorBytes;
-      for (let sector = op.offset / modelSectorBytes; sector < end; sector += 1) {
-        const versions = sectors[sector]!;
-        while (versions.length > 0 && versions[versions.length - 1]!.sequence > sequence) versions.pop();
-      }
+    for (const op of gone) this.#unlay(op, sequence);
+    const kept = this.tableChanges(sequence);
+    if (kept.length < this.#changes.length) {
+      this.#changes = [...kept];
+      for (const range of this.#joining) this.#unlay(range, sequence);
     }
     return gone;
   }
 
   /** A history of its own that begins with the first `sequence` entries of this one. */
   fork(sequence: number): History {
-    const forked = new History(this.volumeBytes, this.held);
+    const forked = new History(this.#begunBytes, this.held, this.#joining);
+    forked.#begunAt = this.#begunAt;
     for (const [index, entry] of this.entries.slice(0, sequence).entries()) {
       forked.entries.push(entry);
+      if (!isOp(entry) && entry.scan.kind === "table") forked.#change(entry.scan, index + 1);
       const content = isOp(entry) && entry.kind === "write" ? entry.number : zeroContent;
       if (isOp(entry)) forked.#lay(entry, { sequence: index + 1, content });
     }
@@ -172,7 +247,7 @@ export class History {
 
   /** What `sector` shows when exactly the first `sequence` entries happened. */
   contentAt(volume: number, sector: number, sequence: number): number {
-    const versions = this.#versions[volume]![sector]!;
+    const versions = this.#versions[volume]?.[sector] ?? [];
     for (let at = versions.length - 1; at >= 0; at -= 1) {
       if (versions[at]!.sequence <= sequence) return versions[at]!.content;
     }
@@ -181,7 +256,7 @@ export class History {
 
   /** True when `content` is what `sector` shows for some number of entries in `first..last`. */
   mayShow(volume: number, sector: number, content: number, first: number, last: number): boolean {
-    const versions = this.#versions[volume]![sector]!;
+    const versions = this.#versions[volume]?.[sector] ?? [];
     for (let at = versions.length - 1; at >= 0; at -= 1) {
       const version = versions[at]!;
       if (version.sequence > last) continue;

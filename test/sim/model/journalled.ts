@@ -7,7 +7,7 @@ import { uncompressSync } from "lz4-napi";
 import { stampBytes } from "../../support/stamp.ts";
 
 export type MarkKind = "begin" | "end" | "given-up";
-export type MarkPurpose = "verify" | "first-sync" | "resync" | "repair";
+export type MarkPurpose = "verify" | "first-sync" | "resync" | "repair" | "volume-sync";
 
 /** A client's record. */
 export interface JournalledChange {
@@ -20,8 +20,20 @@ export interface JournalledChange {
   readonly number: number | undefined;
 }
 
-/** What a scan put into the order: it changes nothing at the owner. */
+/** A volume joins the group, or grows. */
+export interface JournalledTable {
+  readonly kind: "table";
+  readonly volume: number;
+  readonly name: string;
+  /** Bytes. */
+  readonly sizeBytes: number;
+  /** Its image at the owner held data before. */
+  readonly holdsData: boolean;
+}
+
+/** What a scan or an operator put into the order: it changes no sector at the owner. */
 export type JournalledScan =
+  | JournalledTable
   | { readonly kind: "digest" }
   | { readonly kind: "content"; readonly volume: number; readonly offset: number; readonly length: number }
   | {
@@ -39,9 +51,13 @@ export type Journalled = JournalledChange | JournalledScan;
 const headerBytes = 140;
 const recordHeaderBytes = 16;
 const purposes: readonly MarkPurpose[] = ["verify", "first-sync", "resync", "repair"];
+/** Of marks with bit 4 in their flags. */
+const morePurposes: readonly MarkPurpose[] = ["volume-sync"];
 const marks: readonly MarkKind[] = ["begin", "end", "given-up"];
 const chunkBytes = 1024 * 1024;
 const leafBytes = 4096;
+/** Room for a volume's name. */
+const nameBytes = 64;
 
 export function isChange(record: Journalled): record is JournalledChange {
   return record.kind === "write" || record.kind === "zeroing";
@@ -86,13 +102,18 @@ function readRecord(body: Buffer, at: number): { record: Journalled; payloadByte
     }
     case 5:
       return { record: { kind: "content", volume, offset, length }, payloadBytes: flags === 0 ? length : 0 };
+    case 8: {
+      const name = body.toString("latin1", at + recordHeaderBytes, at + recordHeaderBytes + nameBytes);
+      const table = { name: name.replace(/\0+$/, ""), sizeBytes: offset, holdsData: flags === 1 };
+      return { record: { kind: "table", volume, ...table }, payloadBytes: nameBytes };
+    }
     case 9: {
       const span = Number(body.readBigUInt64BE(at + recordHeaderBytes));
       return { record: { kind: "gap", span }, payloadBytes: 48 };
     }
     case 10: {
-      const mark = marks[flags >> 2];
-      const purpose = purposes[flags & 3];
+      const mark = marks[(flags >> 2) & 3];
+      const purpose = (flags >> 4 === 1 ? morePurposes : purposes)[flags & 3];
       if (mark === undefined || purpose === undefined) throw new RangeError(`a mark with flags ${flags}`);
       return { record: { kind: "mark", mark, purpose, begin: offset }, payloadBytes: 0 };
     }

@@ -24,9 +24,15 @@ interface State {
 }
 
 export class Received {
+  /** Images that were made anew for a history whose volumes held data: none of it is there before a first sync has ended. */
+  readonly #isMadeForData: boolean;
   /** Newest sequence handed to the intake, whatever became of it. */
   last = 0;
   #gaps: Gap[] = [];
+
+  constructor(isMadeForData = false) {
+    this.#isMadeForData = isMadeForData;
+  }
 
   get gapCount(): number {
     return this.#gaps.length;
@@ -38,7 +44,7 @@ export class Received {
   }
 
   copy(): Received {
-    const copied = new Received();
+    const copied = new Received(this.#isMadeForData);
     copied.last = this.last;
     copied.#gaps = [...this.#gaps];
     return copied;
@@ -67,8 +73,41 @@ export class Received {
     return [...this.#at(history, position, 0).lacks, ...this.#gaps.filter(({ last }) => last > position)];
   }
 
+  /**
+   * The first entry at which all of a volume's content is there, with everything up to `position` received; undefined: it is
+   * not. Where it joined empty that is its change; what it held comes with a volume sync that began behind its newest change,
+   * and behind every gap since (docs/volumes.md).
+   */
+  wholeFrom(history: History, volume: number, position: number): number | undefined {
+    const changes = history.tableChanges(position).filter((change) => change.volume === volume);
+    const joined = changes[0];
+    if (history.sizeAt(volume, 0) > 0) return 0;
+    if (joined === undefined) return undefined;
+    if (!joined.holdsData) return joined.sequence;
+    let behind = joined.sequence;
+    for (
+      let sequence = joined.sequence + 1;
+      sequence <= position && sequence <= history.last;
+      sequence += 1
+    ) {
+      const gap = this.#gaps.find(({ first }) => first === sequence);
+      if (gap !== undefined && gap.last <= position) {
+        behind = gap.last;
+        sequence = gap.last;
+        continue;
+      }
+      if (changes.some((change) => change.sequence === sequence)) behind = sequence;
+      const entry = history.entries[sequence - 1]!;
+      if (isOp(entry) || entry.scan.kind !== "mark" || entry.scan.mark !== "end") continue;
+      const { purpose, begin } = entry.scan;
+      const brings = purpose === "volume-sync" || (purpose === "first-sync" && this.#isMadeForData);
+      if (brings && begin > behind) return sequence;
+    }
+    return undefined;
+  }
+
   #at(history: History, position: number, since: number): State {
-    const whole = history.held.length === 0;
+    const whole = history.held.length === 0 && !this.#isMadeForData;
     const wanted = whole ? undefined : ("first-sync" as const);
     const state: State = { open: undefined, whole, wanted, begun: undefined, lacks: [] };
     for (let sequence = 1; sequence <= position && sequence <= history.last; sequence += 1) {

@@ -19,6 +19,8 @@ import type { Workload } from "./workload.ts";
 /** When a crash is worst: right after a promise of that kind. */
 type Moment = "now" | "answer" | "durable answer" | "acknowledgement";
 
+const isDocument = (path: string): boolean => path.includes("/state.json");
+
 /** Clients that rush all through a long cut would leave nothing to do for later. */
 const rushMsMax = 250;
 
@@ -231,6 +233,9 @@ export class FaultRunner {
       case "decay":
         this.#decay(fault);
         return;
+      case "cut-at-change":
+        this.#cutAtChange(fault);
+        return;
     }
   }
 
@@ -298,6 +303,28 @@ export class FaultRunner {
           this.#count("cut-at-step");
           this.#powerCut(site, powerModels[Math.floor(y * 4)]!, Math.min(500, forMs * 0.3), again(y, 2));
           if (again(y, 3) < 0.3) this.#cutRecovery(site, fault);
+        },
+      }),
+    );
+  }
+
+  /** A role crashes, or its site loses power, at one of the next steps that write what its volumes are. */
+  #cutAtChange({ kind, site, x, y, forMs }: Fault): void {
+    const role = x < 0.5 ? "agent" : "gateway";
+    // A change writes its document twice, six steps each, at the owner; once at the standby, behind its image.
+    const withImages = again(x, 2) < 0.3;
+    const isTable = (path: string): boolean =>
+      path.includes(`/${role}/`) && (isDocument(path) || (withImages && path.includes("/images/")));
+    this.#strikes.push(
+      this.#sites.site(site).disk.strikeAt({
+        match: isTable,
+        after: Math.floor(again(x, 1) * (withImages ? 30 : 14)),
+        when: again(y, 1) < 0.5 ? "before" : "after",
+        act: () => {
+          if (this.#healed) return;
+          this.#count(kind);
+          if (again(y, 4) < 0.4) this.#kill(site, role, forMs * 0.3);
+          else this.#powerCut(site, pickBy(powerModels, again(y, 5)), forMs * 0.3, again(y, 2));
         },
       }),
     );

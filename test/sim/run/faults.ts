@@ -28,6 +28,7 @@ export const faultKinds = [
   "replay",
   "failover",
   "decay",
+  "cut-at-change",
 ] as const;
 export type FaultName = (typeof faultKinds)[number];
 
@@ -66,6 +67,7 @@ const weights: Readonly<Record<FaultName, number>> = {
   replay: 2,
   failover: 0,
   decay: 0,
+  "cut-at-change": 0,
 };
 
 export function drawFaults(random: SeededRandom, spanMs: number, home: SiteName): Fault[] {

@@ -99,6 +99,14 @@ export class Operator {
       );
     const { wall } = this.#sites.site(this.#truth.group(group).standbySite);
     this.#truth.judgeLoss(group, result.loss, sealed, wall);
+    const { books, volumes, standbySite } = this.#truth.group(group);
+    const { history } = this.#truth.homeBook(group);
+    const served = books
+      .get(standbySite)
+      ?.history.volumes()
+      .map(({ volume }) => volume);
+    if (served !== undefined)
+      volumes.judgeNamed(`the report of ${group}`, result.leftOut, history.volumes(sealed), served);
   }
 
   #done(group: string): void {
@@ -136,6 +144,8 @@ export class Operator {
         this.#trace(`operator accepts the loss of ${group} at ${name}`);
         const book = this.#truth.group(group).books.get(name);
         if (book !== undefined) book.lostAnswered = false;
+        // His word ends a pause as well.
+        this.#truth.group(group).life.ordered();
         owned.resume(true).catch(() => undefined);
       }
     }

@@ -8,7 +8,7 @@ import type { SeededRandom } from "../../support/seeded.ts";
 import { requireExact } from "../model/content.ts";
 import type { History } from "../model/history.ts";
 import type { Rot } from "../model/rot.ts";
-import { Violation } from "../model/violation.ts";
+import { require, Violation } from "../model/violation.ts";
 
 export interface PastQuestion {
   /** Whose past, in words. */
@@ -18,6 +18,8 @@ export interface PastQuestion {
   readonly seed: number;
   readonly random: SeededRandom;
   readonly rot: Rot | undefined;
+  /** Whether a point has to hold a volume that the images have now. */
+  readonly mustHold: (volume: number, sequence: number) => boolean;
   /**
    * `glance`: one volume of two points. `whole`: all volumes of the oldest, the newest and one more, and nothing fails
    * any more: a point that cannot be read is a lie.
@@ -39,8 +41,10 @@ export async function checkPast(question: PastQuestion): Promise<number> {
     const points = await past.points(0, pointsMax);
     const drawn = random.shuffle(points.slice(1, -1)).slice(0, 1);
     const looked = [...points.slice(0, 1), ...drawn, ...(how === "glance" ? [] : points.slice(-1))];
-    for (const { sequence } of new Set(looked)) {
-      const numbers = past.volumes.map(({ number }) => number);
+    for (const point of new Set(looked)) {
+      const { sequence } = point;
+      const numbers = past.volumesAt(point).map(({ number }) => number);
+      judgeLeftOut(question, numbers, sequence);
       for (const volume of how === "glance" ? [random.pick(numbers)] : numbers) {
         await readVolume(question, volume, sequence);
         read += 1;
@@ -53,6 +57,17 @@ export async function checkPast(question: PastQuestion): Promise<number> {
     if (how === "whole") throw new Violation("I2", `${what}: ${errorCode(error)}, ${errorText(error)}`);
   }
   return read;
+}
+
+/** A point leaves out what was not whole, and nothing else (VS5). */
+function judgeLeftOut(
+  { what, past, mustHold }: PastQuestion,
+  held: readonly number[],
+  sequence: number,
+): void {
+  for (const { number, name } of past.volumes)
+    require("I2", held.includes(number) || !mustHold(number, sequence), () =>
+      `${what}: the point at ${sequence} leaves out volume ${name}, which was whole`);
 }
 
 /** As a view says it: an I/O error whose cause names the block. */

@@ -15,9 +15,13 @@ import { Trace } from "../world/trace.ts";
 import { FaultRunner } from "./fault-runner.ts";
 import type { Fault, FaultName } from "./faults.ts";
 import { drawFaults } from "./faults.ts";
+import type { PauseOrder, RetirePlan } from "./life-plan.ts";
+import { drawPauses, drawRetire } from "./life-plan.ts";
 import { Operator } from "./operator.ts";
 import type { OverflowPlan } from "./overflow-plan.ts";
 import { drawOverflow, withOverflow } from "./overflow-plan.ts";
+import { PauseOrders } from "./pause-orders.ts";
+import { RetireDrill } from "./retire-drill.ts";
 import { ScanOrders } from "./scan-orders.ts";
 import type { ScanPlan } from "./scan-plan.ts";
 import { drawHeld, drawScans, withScans } from "./scan-plan.ts";
@@ -25,6 +29,9 @@ import type { Sabotage, SiteName, SitePlan } from "./sites.ts";
 import { otherSite, Sites, siteNames } from "./sites.ts";
 import { Truth } from "./truth.ts";
 import { compareCopies, stopped, stoppedForGood, unsettled } from "./verdict.ts";
+import { VolumeOrders } from "./volume-orders.ts";
+import type { VolumePlan } from "./volume-plan.ts";
+import { drawVolumes, prepareVolumes } from "./volume-plan.ts";
 import type { WorkloadPlan } from "./workload.ts";
 import { burstGoesOn, Workload } from "./workload.ts";
 
@@ -37,6 +44,11 @@ export interface RunPlan {
   readonly scans: ScanPlan | undefined;
   /** Undefined: a full journal holds. */
   readonly overflow: OverflowPlan | undefined;
+  /** Undefined: the volumes stay as they are. */
+  readonly volumes: VolumePlan | undefined;
+  readonly pauses: readonly PauseOrder[];
+  /** Undefined: the groups live on. */
+  readonly retire: RetirePlan | undefined;
   /** Faults happen within it, ms. */
   readonly spanMs: number;
 }
@@ -72,6 +84,14 @@ export interface RunCounts {
   /** Gaps that standbys took in, and failovers that went back behind one. */
   readonly gaps: number;
   readonly takenBack: number;
+  /** Changes of the volume table that operators began, records of them that owners put into their order, and failovers that left a volume out. */
+  readonly changesBegun: number;
+  readonly volumeRecords: number;
+  readonly leftOut: number;
+  /** Pauses that stood, sites at which a group was retired, and orders to retire that were refused. */
+  readonly pauses: number;
+  readonly retired: number;
+  readonly retiresRefused: number;
   readonly virtualMs: number;
   readonly events: number;
 }
@@ -174,7 +194,13 @@ export function drawPlan(seed: number): RunPlan {
     ...(overflow === undefined ? {} : { journalBytesMax: overflow.journalBytesMax }),
     groups: groups.map((each) => withScans(withOverflow(each, overflow), scans)),
   };
-  return { sites: planned, workload: load, conditions, spanMs, faults, scans, overflow };
+  const volumes = drawVolumes(seed, spanMs, planned.groups);
+  return {
+    ...{ sites: planned, workload: load, conditions, spanMs, scans, overflow, volumes },
+    faults: [...faults, ...(volumes?.faults ?? [])],
+    pauses: drawPauses(seed, spanMs),
+    retire: drawRetire(seed),
+  };
 }
 
 class Run {
@@ -188,6 +214,9 @@ class Run {
   readonly operator: Operator;
   readonly faults: FaultRunner;
   readonly scans: ScanOrders;
+  readonly volumes: VolumeOrders;
+  readonly pauses: PauseOrders;
+  #drill: RetireDrill | undefined;
 
   constructor(seed: number, options: RunOptions) {
     this.seed = seed;
@@ -211,12 +240,16 @@ class Run {
     this.operator = new Operator(this.scheduler, this.sites, this.truth);
     this.faults = new FaultRunner(this.scheduler, this.sites, this.operator, this.workload, this.truth);
     this.scans = new ScanOrders(this.scheduler, this.sites, this.truth);
+    this.volumes = new VolumeOrders(this.scheduler, this.sites, this.truth, this.workload);
+    this.pauses = new PauseOrders(this.scheduler, this.sites, this.truth);
   }
 
   async drive(): Promise<void> {
     const { scheduler, sites, plan } = this;
     await sites.prepare();
     if (plan.scans !== undefined) await this.#prepareScans(plan.scans);
+    if (plan.volumes !== undefined) await this.#prepareVolumes(plan.volumes);
+    this.pauses.schedule(plan.pauses);
     for (const name of siteNames) {
       for (const role of ["gateway", "agent"] as const)
         scheduler.at(scheduler.random.fraction() * 40, "", () => sites.start(name, role));
@@ -236,10 +269,21 @@ class Run {
     }
     this.faults.heal();
     this.scans.endRot();
+    this.volumes.heal();
+    this.pauses.heal();
     for (const name of siteNames) for (const role of ["gateway", "agent"] as const) sites.start(name, role);
     await this.#recover();
     this.workload.revive(0);
     await this.#settle();
+    if (plan.retire === undefined) return;
+    this.#drill = new RetireDrill(this, plan.retire);
+    await this.#drill.run();
+  }
+
+  async #prepareVolumes(volumes: VolumePlan): Promise<void> {
+    const { sites, truth, seed } = this;
+    await prepareVolumes(volumes, truth.group(volumes.group).settings, seed, sites, truth);
+    this.volumes.schedule(volumes);
   }
 
   /** Data of before the group was made, at one site or both; and the orders of the run. */
@@ -358,6 +402,12 @@ class Run {
       found: this.truth.counts.found,
       gaps: [...this.truth.groups.values()].reduce((sum, { received }) => sum + received.gapCount, 0),
       takenBack: this.truth.counts.takenBack,
+      changesBegun: this.volumes.begun,
+      volumeRecords: this.truth.counts.changes,
+      leftOut: this.truth.counts.leftOut,
+      pauses: this.pauses.counts.pauses,
+      retired: this.#drill?.counts.retired ?? 0,
+      retiresRefused: this.#drill?.counts.refused ?? 0,
       virtualMs: this.scheduler.nowMs,
       events: this.trace.count,
     };

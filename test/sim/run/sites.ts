@@ -10,6 +10,7 @@ import type { Past } from "../../../image/past.ts";
 import type { RowChange, StoreEngine } from "../../../journal/store.ts";
 import type { CompressBatch } from "../../../protocol/batch.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
+import type { VolumeEntry } from "../../../protocol/ids.ts";
 import { lz4Compress } from "../../../protocol/lz4.ts";
 import type { OwnerStatus, StandbyStatus } from "../../../protocol/status.ts";
 import { every } from "../../../runtime/clock.ts";
@@ -117,6 +118,8 @@ export class Sites {
   readonly #truth: Truth;
   readonly #sabotage: Sabotage;
   readonly #agentGone: (site: SiteName) => void;
+  /** What the file of each site says of each group now. */
+  readonly #configured: ReadonlyMap<SiteName, Map<string, GroupSettings>>;
   /** Calls from a gateway to the agent of its site that are under way. */
   readonly #adoptions = new Map<Life, Set<(error: Error) => void>>();
   #lives = 0;
@@ -135,6 +138,9 @@ export class Sites {
     this.#truth = truth;
     this.#sabotage = sabotage;
     this.#agentGone = agentGone;
+    this.#configured = new Map(
+      siteNames.map((name) => [name, new Map(plan.groups.map((group) => [group.name, group]))]),
+    );
     this.wan = new Wan(scheduler, new SeededRandom(seed, 3), conditions, {
       batchLeft: (from, group, last) => this.#judge(() => truth.batchLeft(from as SiteName, group, last)),
       heartbeatLeft: (from, group, body) =>
@@ -154,6 +160,25 @@ export class Sites {
 
   site(name: SiteName): SimSite {
     return this.byName.get(name)!;
+  }
+
+  /** Changes what the file of a site says of a group: for whoever reads it from now on. */
+  configure(name: SiteName, group: string, change: (settings: GroupSettings) => GroupSettings): void {
+    const file = this.#configured.get(name)!;
+    file.set(group, change(file.get(group)!));
+  }
+
+  /** What SIGHUP does: the standby side first, as the service does it. A role that hangs hears of it when it goes on. */
+  reload(name: SiteName): void {
+    for (const role of ["gateway", "agent"] as const) {
+      const running = this.site(name)[role];
+      if (running === undefined) continue;
+      const read = (): void => {
+        for (const [group, settings] of this.#configured.get(name)!)
+          running.groups.get(group)!.reload(settings);
+      };
+      this.scheduler.at(0.1, `reload ${running.life.name}`, read, running.life);
+    }
   }
 
   /** Runs a check of the model; what it throws ends the run. */
@@ -305,7 +330,7 @@ export class Sites {
     const disk = this.#disk(site, "agent", life);
     const line = this.wan.line(name, otherSite(name), life, plan.codec);
     const groups = new Map<string, OwnedGroup>();
-    for (const settings of plan.groups) {
+    for (const settings of this.#configured.get(name)!.values()) {
       const paths = agentGroupPaths(site.dataDir, settings.name);
       const groupLog = log.child({ group: settings.name });
       const group = new OwnedGroup({
@@ -377,7 +402,7 @@ export class Sites {
       bootId: site.disk.bootId,
     };
     const groups = new Map<string, StandbyGroup>();
-    for (const settings of plan.groups) {
+    for (const settings of this.#configured.get(name)!.values()) {
       const group = new StandbyGroup({
         site: name,
         dataDir: site.dataDir,
@@ -573,12 +598,18 @@ export class Sites {
     return site.agent?.groups.get(group)?.past ?? site.gateway?.groups.get(group)?.past;
   }
 
-  /** The volume as a client reaches it now; undefined while it is not exported. */
-  device(name: SiteName, group: string, volume: number): VolumeDevice | undefined {
+  /** Volumes that clients find at a site now, with their sizes. */
+  served(name: SiteName, group: string): readonly VolumeEntry[] {
     const { agent } = this.site(name);
     const owned = agent?.groups.get(group);
-    if (agent === undefined || agent.closing || owned === undefined || owned.fenced) return undefined;
-    const entry = owned.servedVolumes.find((each) => each.number === volume);
-    return entry === undefined ? undefined : new VolumeDevice(owned, entry);
+    if (agent === undefined || agent.closing || owned === undefined || owned.fenced) return [];
+    return owned.servedVolumes;
+  }
+
+  /** The volume as a client reaches it now; undefined while it is not exported. */
+  device(name: SiteName, group: string, volume: number): VolumeDevice | undefined {
+    const entry = this.served(name, group).find((each) => each.number === volume);
+    const owned = this.site(name).agent?.groups.get(group);
+    return entry === undefined || owned === undefined ? undefined : new VolumeDevice(owned, entry);
   }
 }

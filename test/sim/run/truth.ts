@@ -3,18 +3,18 @@
  * the books of clients and standby. It is the only place where both are in one hand; it never influences the run.
  */
 import type { Past } from "../../../image/past.ts";
-import type { OwnerStatus, StandbyStatus } from "../../../protocol/status.ts";
-import { gatewayGroupPaths } from "../../../runtime/paths.ts";
+import type { StandbyStatus } from "../../../protocol/status.ts";
 import type { GroupSettings } from "../../../runtime/settings/types.ts";
 import type { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { SeededRandom } from "../../support/seeded.ts";
 import type { RequestKind, SenderToken } from "../link.ts";
-import { requireElsewhereExact, requireExact, requireWithin } from "../model/content.ts";
-import type { Op, OpRequest } from "../model/history.ts";
-import { History, modelSectorBytes } from "../model/history.ts";
+import { requireWithin } from "../model/content.ts";
+import type { HeldRange, Op, OpRequest } from "../model/history.ts";
+import { History } from "../model/history.ts";
 import type { HeardClaim, StatedLoss } from "../model/honesty.ts";
 import {
   heardNothing,
+  honestyMs,
   judgeHeartbeat,
   judgeLossNotice,
   judgeOwnerClaim,
@@ -22,27 +22,28 @@ import {
   judgeStatedLoss,
 } from "../model/honesty.ts";
 import type { Journalled } from "../model/journalled.ts";
+import { GroupLife } from "../model/life.ts";
 import type { LossKind } from "../model/owner-book.ts";
 import { OwnerBook } from "../model/owner-book.ts";
 import { Received } from "../model/received.ts";
 import { Rot } from "../model/rot.ts";
 import { StandbyBook } from "../model/standby-book.ts";
 import { require } from "../model/violation.ts";
+import { Volumes } from "../model/volumes.ts";
 import type { WallOffset } from "../world/clock.ts";
 import { wallMsOf } from "../world/clock.ts";
 import type { Life } from "../world/life.ts";
 import type { Scheduler } from "../world/scheduler.ts";
+import { judgeDirty, judgeFull } from "./overflow-check.ts";
 import { checkPast } from "./past-check.ts";
 import type { HeldImages } from "./scan-plan.ts";
 import type { AgentRole, SimSite, SiteName } from "./sites.ts";
+import type { ImagesQuestion } from "./standby-images.ts";
+import { compareImages, compareImagesAfterPowerLoss, compareImagesInPart } from "./standby-images.ts";
+import { judgeOwnerTable, judgeServedTable, judgeStandbyTable } from "./volume-check.ts";
 
 /** The standby's images are compared in full at most this often, ms of virtual time. */
 const compareIntervalMs = 4_000;
-
-/** What a bit of the dirty map stands for. */
-const chunkBytes = 1024 * 1024;
-/** A full journal that drops may let writes wait for a checkpoint, and no longer, ms. */
-const fullMsMax = 10_000;
 
 /** An owner that shows itself fenced this often, a second apart, on a sound disk has written it down. */
 const fencedSightsDurable = 3;
@@ -52,6 +53,8 @@ export interface GroupTruth {
   readonly home: SiteName;
   readonly standbySite: SiteName;
   readonly books: Map<SiteName, OwnerBook>;
+  readonly volumes: Volumes;
+  readonly life: GroupLife;
   standby: StandbyBook;
   /** When the standby last told its owner that it lives; by this incarnation. */
   heardAtMs: number | null;
@@ -100,6 +103,8 @@ export class Truth {
     verified: 0,
     found: 0,
     takenBack: 0,
+    changes: 0,
+    leftOut: 0,
   };
   readonly #seed: number;
   readonly #scheduler: Scheduler;
@@ -119,11 +124,15 @@ export class Truth {
     for (const group of settings) {
       const home = group.home as SiteName;
       const standbySite = group.standby as SiteName;
-      const history = new History(group.volumes.map((volume) => volume.sizeBytes));
+      const volumes = new Volumes(group.volumes, [home, standbySite]);
+      const sizes = group.volumes.map((volume) => volume.sizeBytes);
+      const history = new History(sizes, [], volumes.joining);
       this.groups.set(group.name, {
         settings: group,
         home,
         standbySite,
+        volumes,
+        life: new GroupLife(group.name),
         books: new Map([[home, new OwnerBook(`${group.name} at ${home}`, history, group.durability)]]),
         standby: new StandbyBook(`${group.name}'s standby at ${standbySite}`),
         heardAtMs: null,
@@ -159,6 +168,15 @@ export class Truth {
     return truth.books.get(truth.home)!;
   }
 
+  volumes(group: string): Volumes {
+    return this.group(group).volumes;
+  }
+
+  /** What the owner's image of a volume holds that will join. Before anything is started. */
+  joins(group: string, ranges: readonly HeldRange[]): void {
+    this.volumes(group).joining.push(...ranges);
+  }
+
   nextNumber(): number {
     this.#number += 1;
     return this.#number;
@@ -167,7 +185,8 @@ export class Truth {
   /** What the disks of the owner held before the group was made, and those of the standby. Before anything is started. */
   heldBefore(group: string, { owner, standby }: HeldImages): void {
     const book = this.homeBook(group);
-    book.history = new History(book.history.volumeBytes, owner);
+    const sizes = book.history.volumes().map(({ sizeBytes }) => sizeBytes);
+    book.history = new History(sizes, owner, this.volumes(group).joining);
     this.group(group).carried = standby.length > 0;
   }
 
@@ -212,26 +231,6 @@ export class Truth {
     if (site === home) dirty.clear();
   }
 
-  /** What the journal has dropped and the standby does not hold is in the dirty map, whatever crashed (OV1, OV3). */
-  #judgeDirty(truth: GroupTruth, { history, name }: OwnerBook): void {
-    const { head, dirty, received, standby } = truth;
-    // One that lost everything has said less than its owner heard.
-    if (standby.believedMax > 0 || truth.settings.overflow !== "track") return;
-    const missing = [
-      ...received.lacking(history, standby.appliedMax),
-      { first: standby.durableMax + 1, last: head },
-    ];
-    const chunks = new Set([...dirty.values()].flat());
-    for (const { first, last } of missing) {
-      for (const { volume, offset, length, sequence } of history.opsBetween(first - 1, last)) {
-        const end = Math.floor((offset + length - 1) / chunkBytes);
-        for (let chunk = Math.floor(offset / chunkBytes); chunk <= end; chunk += 1)
-          require("I2", chunks.has(`${volume} ${chunk}`), () =>
-            `${name} has dropped write ${sequence}, which the standby lacks, and chunk ${chunk} of volume ${volume} is not marked`);
-      }
-    }
-  }
-
   agentStarted(site: SiteName, role: AgentRole): void {
     this.#agents.set(site, role);
   }
@@ -271,14 +270,22 @@ export class Truth {
   journalled(site: SiteName, group: string, first: number, records: readonly Journalled[]): void {
     const owned = this.#agents.get(site)?.groups.get(group);
     if (owned !== undefined) this.#noticeReturn(site, group, owned);
-    const book = this.group(group).books.get(site);
+    const { books, home, standbySite, volumes } = this.group(group);
+    const book = books.get(site);
     require("I6", book !== undefined, () => `${site} journals for ${group}, which it has never owned`);
+    for (const record of records) {
+      if (record.kind !== "table") continue;
+      const standby = site === home ? standbySite : undefined;
+      volumes.judgeChange(book!.name, record, book!.history, first - 1, site, standby);
+      this.counts.changes += 1;
+    }
     book!.journalled(first, records, this.#scheduler.nowMs);
   }
 
   batchLeft(from: SiteName, group: string, last: number): void {
     const book = this.group(group).books.get(from);
     require("I6", book !== undefined, () => `${from} ships ${group}, which it has never owned`);
+    this.group(group).life.judgeBatch(last);
     const owned = this.#agents.get(from)?.groups.get(group);
     if (owned !== undefined) this.#noticeReturn(from, group, owned);
     book!.shipped(last);
@@ -298,10 +305,14 @@ export class Truth {
     if (site !== truth.standbySite || sender === undefined || what === "knowledge") return;
     const fields = answer as Record<string, unknown>;
     const { standby } = truth;
+    if (["attached", "alive", "acknowledged"].includes(String((answer as Record<string, unknown>)["kind"])))
+      truth.life.judgeEnded(site, "takes what it is sent");
     const { shippedMax } = this.homeBook(group);
     switch (fields["kind"]) {
       case "attached": {
         standby.accepted(sender);
+        // Images are looked at before such an answer: nobody reads its positions, which are of before.
+        if (isQuestion(body)) return;
         const durable = (fields["durable"] as { sequence: number }).sequence;
         standby.claimed(durable, fields["applied"] as number, shippedMax);
         return;
@@ -347,9 +358,13 @@ export class Truth {
     truth.heardEver = heardNothing;
     truth.comparedAt = 0;
     truth.rot.forget();
-    truth.received = new Received();
-    // What was sent to images that were carried there is not all that a standby made from nothing needs.
-    truth.forgotAt = truth.carried ? this.homeBook(group).history.last : 0;
+    // Where the disks held data, what was sent to others is not all that a standby made from nothing needs.
+    const { history } = this.homeBook(group);
+    truth.received = new Received(history.heldData);
+    truth.forgotAt =
+      truth.carried || (history.heldData && history.held.length === 0)
+        ? this.homeBook(group).history.last
+        : 0;
   }
 
   /** The report of a failover, against what the heartbeats said that the standby has heard. */
@@ -401,11 +416,16 @@ export class Truth {
       require("I6", !truth.fencedForGood || status.io !== "serving", () =>
         `${group} at ${site} serves again, though it was fenced before it was started anew`);
     }
-    this.#judgeFull(truth, site, status, diskIsWell);
+    require("I6", !truth.life.hasEnded(site) || status.io === "refused", () =>
+      `${group} was retired at ${site}, and its io is ${status.io}`);
+    if (site === truth.home && status.io !== "refused")
+      truth.life.judgeShown(status.paused !== null, status.state);
+    if (site === truth.home) judgeFull(truth, status, diskIsWell, this.#scheduler.nowMs);
     if (book === undefined || book.awaitsReturn) return;
     if (status.io !== "serving") return;
     book.stated(status.position.written);
     judgeLossNotice(book, owned.unflushedMayBeLost);
+    judgeServedTable(truth, book.name, book.history, owned);
     if (site === truth.home) {
       const { state, io, lag } = status;
       judgeOwnerClaim(
@@ -422,7 +442,8 @@ export class Truth {
         this.#isWholeSince(truth, Math.max(durableMax, believedMax), since), () =>
         `${book.name} says protected; the standby's first sync is not over`);
       this.#judgeVerifies(truth, book, owned);
-      this.#judgeDirty(truth, book);
+      judgeDirty(truth, book);
+      judgeOwnerTable(truth, book.history, status);
     } else {
       require("I11", status.state !== "protected", () => `${book.name} says protected without a standby`);
       require("I6", (status.epoch ?? 0) > 1, () => `${book.name} serves in epoch ${status.epoch}`);
@@ -439,18 +460,6 @@ export class Truth {
     return truth.received.openPoint(this.homeBook(truth.settings.name).history, position, since) === position;
   }
 
-  /** A journal that notes what it drops lets nobody wait for the standby. */
-  #judgeFull(truth: GroupTruth, site: SiteName, status: OwnerStatus, diskIsWell: boolean): void {
-    const { settings, home } = truth;
-    const nowMs = this.#scheduler.nowMs;
-    const isFull = status.io === "held" && status.reason?.code === "JOURNAL_FULL";
-    if (settings.overflow !== "track" || site !== home) return;
-    if (isFull && diskIsWell) truth.fullSinceMs ??= nowMs;
-    else truth.fullSinceMs = undefined;
-    require("I8", nowMs - (truth.fullSinceMs ?? nowMs) <= fullMsMax, () =>
-      `writes of ${settings.name} at ${site} wait since ${truth.fullSinceMs} because the journal is full`);
-  }
-
   /** What verifies have found, each once. */
   #judgeVerifies(truth: GroupTruth, { name, history }: OwnerBook, owned: OwnedGroup): void {
     for (const result of owned.scans.results) {
@@ -460,7 +469,7 @@ export class Truth {
       truth.judged.add(key);
       this.counts.verified += 1;
       const differences = result.differences.map(({ volume, offset, length }) => ({
-        volume: truth.settings.volumes.findIndex((each) => each.name === volume),
+        volume: truth.volumes.names.indexOf(volume),
         offset,
         length,
       }));
@@ -485,19 +494,26 @@ export class Truth {
         this.#isOpened(group, written, truth.standby.durableMax),
         old.shippedMax,
       );
-      book = new OwnerBook(`${group} at ${site}`, old.history.fork(written), truth.settings.durability);
+      const taken = old.history.fork(written);
+      const { volumes, received } = truth;
+      const served = owned.servedVolumes;
+      volumes.judgeHandedOver(`${group} at ${site}`, served, old.history, received, written);
+      taken.handedOver(served.map(({ number, sizeBytes }) => ({ volume: number, sizeBytes })));
+      if (served.length < old.history.volumes(written).length) this.counts.leftOut += 1;
+      book = new OwnerBook(`${group} at ${site}`, taken, truth.settings.durability);
       truth.books.set(site, book);
       this.counts.adoptions += 1;
       if (written < truth.standby.durableMax) this.counts.takenBack += 1;
     } else {
       book.returned(written);
+      truth.volumes.judgeServed(`${book.name} after its start`, owned.servedVolumes, book.history);
       this.counts.returns += 1;
     }
     const first = written;
     const { history, name } = book;
     const rot = this.#rotAt(site, group);
-    for (const [volume, bytes] of history.volumeBytes.entries()) {
-      owned.read(volume, 0, bytes).then(
+    for (const { volume, sizeBytes } of history.volumes()) {
+      owned.read(volume, 0, sizeBytes).then(
         (data) => {
           if (this.#agents.get(site)?.groups.get(group) !== owned) return;
           this.#check(() => {
@@ -550,6 +566,9 @@ export class Truth {
     else truth.standbyProtectedSinceMs = undefined;
     const shownMs = nowMs - (truth.standbyProtectedSinceMs ?? nowMs);
     judgeStandbyClaim(truth.standby.name, status.state, silentMs, missingMs, shownMs);
+    const pausedMs = truth.life.stoodMs(nowMs);
+    require("I11", status.state !== "protected" || Math.min(pausedMs, shownMs) <= honestyMs, () =>
+      `${truth.standby.name} has said protected for ${Math.round(shownMs)} ms of a pause`);
     const { consistent } = status;
     require("I4", consistent === null || this.#isOpened(group, consistent.sequence, applied), () =>
       `${truth.standby.name} calls ${consistent?.sequence} consistent; with ${applied} applied that is not what it could open`);
@@ -557,7 +576,10 @@ export class Truth {
     const openAt = (position: number) => truth.received.openPoint(history, position, truth.forgotAt);
     // With the end of a resync received, and not applied for a moment, it is that end which a failover would open.
     const open = openAt(applied) === openAt(received) ? openAt(applied) : undefined;
-    const stands = status.state !== "stopped" && status.state !== "fenced" && truth.received.gapCount > 0;
+    judgeStandbyTable(truth, history, status);
+    // Neither a gap nor a volume whose content is on its way takes from it what it could open.
+    const isMoved = truth.received.gapCount > 0 || (applied > 0 && history.tableChanges().length > 0);
+    const stands = status.state !== "stopped" && status.state !== "fenced" && isMoved;
     require("I4", consistent !== null || !stands || open === undefined || machine.diskTroubled, () =>
       `${truth.standby.name} has applied ${applied} and calls nothing consistent, ${status.state} ${status.reason?.code}; a failover could open ${open}`);
     if (applied === 0 || applied !== durable || durable !== received || status.state === "fenced") return;
@@ -567,34 +589,10 @@ export class Truth {
     truth.comparedAt = applied;
     if (this.isWhole(group, applied)) this.compareStandby(group, applied, machine);
     // A failover may be taking them back.
-    else if (status.state !== "stopped" && truth.received.gapCount > 0)
-      this.#compareInPart(truth, applied, machine);
-  }
-
-  /** Images that lack entries differ only where those entries wrote. */
-  #compareInPart(truth: GroupTruth, applied: number, machine: SimSite): void {
-    const { settings, received, rot } = truth;
-    const { history } = this.homeBook(settings.name);
-    // A first sync that is not over lacks more than entries.
-    if (history.held.length > 0) return;
-    const gaps = received.lacking(history, applied);
-    this.counts.compares += 1;
-    for (const [volume, { name }] of settings.volumes.entries()) {
-      const bytes = machine.disk.contentOf(
-        gatewayGroupPaths(machine.dataDir, settings.name).image(name),
-        "cached",
-      );
-      require("I2", bytes !== undefined, () => `${truth.standby.name}: the image of ${name} is gone`);
-      requireElsewhereExact(
-        {
-          ...{ what: truth.standby.name, invariant: "I2", history, volume, seed: this.#seed, rot },
-          ...{ bytes: bytes!, sequence: applied },
-        },
-        (sector) =>
-          gaps.some(({ first, last }) =>
-            history.touchedBetween(first - 1, last, volume, sector * modelSectorBytes, modelSectorBytes),
-          ),
-      );
+    else if (status.state !== "stopped" && truth.received.gapCount > 0 && history.held.length === 0) {
+      // A first sync that is not over lacks more than entries.
+      this.counts.compares += 1;
+      compareImagesInPart(this.#imagesOf(truth, machine), applied);
     }
   }
 
@@ -609,7 +607,7 @@ export class Truth {
     this.#looked.add(past);
     checkPast({
       ...{ what: `${group} at ${site}`, past, history, seed: this.#seed, random: this.#draws },
-      ...{ rot: this.#rotAt(site, group) },
+      ...{ rot: this.#rotAt(site, group), mustHold: this.#mustHold(group) },
       how: "glance",
     }).then(
       (read) => {
@@ -619,12 +617,20 @@ export class Truth {
     );
   }
 
+  /** Whether a point has to hold a volume: of what was taken over later on nothing is left out any more. */
+  #mustHold(group: string): (volume: number, sequence: number) => boolean {
+    const { received, standby } = this.group(group);
+    const { history } = this.homeBook(group);
+    return (volume, sequence) =>
+      sequence > (standby.sealed ?? sequence) || received.wholeFrom(history, volume, sequence) !== undefined;
+  }
+
   /** The same in the end, all volumes of more points. */
   async requirePast(site: SiteName, group: string, past: Past, mayLack: boolean): Promise<void> {
     const { history } = this.group(group).books.get(site) ?? this.homeBook(group);
     const read = await checkPast({
       ...{ what: `${group} at ${site} in the end`, past, history, seed: this.#seed, random: this.#draws },
-      ...{ rot: this.#rotAt(site, group) },
+      ...{ rot: this.#rotAt(site, group), mustHold: this.#mustHold(group) },
       how: "whole",
       mayLack,
     });
@@ -636,51 +642,19 @@ export class Truth {
     for (const [group, truth] of this.groups) {
       const { standby, standbySite, failoverOrdered } = truth;
       if (standbySite !== machine.name || failoverOrdered || standby.appliedMax === 0) continue;
-      if (!this.isWhole(group, standby.appliedMax)) continue;
-      const { history } = this.homeBook(group);
-      const paths = gatewayGroupPaths(machine.dataDir, group);
-      for (const [volume, { name }] of truth.settings.volumes.entries()) {
-        const bytes = machine.disk.contentOf(paths.image(name), "cached");
-        require("I4", bytes !== undefined, () =>
-          `${standby.name}: the image of ${name} is gone with the power`);
-        requireWithin({
-          what: `${standby.name} after a loss of power`,
-          invariant: "I4",
-          history,
-          volume,
-          seed: this.#seed,
-          offset: 0,
-          bytes: bytes!,
-          first: standby.appliedMax,
-          last: history.last,
-          rot: truth.rot,
-        });
-      }
+      if (this.isWhole(group, standby.appliedMax))
+        compareImagesAfterPowerLoss(this.#imagesOf(truth, machine));
     }
   }
 
   /** Every byte of the standby's images against the history at `applied`; `repaired`: none of them may have decayed. */
   compareStandby(group: string, applied: number, machine: SimSite, repaired = false): void {
-    const truth = this.group(group);
-    const { history } = this.homeBook(group);
-    require("I4", applied <= history.last, () =>
-      `${truth.standby.name} applied ${applied} of ${history.last}`);
-    const paths = gatewayGroupPaths(machine.dataDir, group);
     this.counts.compares += 1;
-    for (const [volume, { name }] of truth.settings.volumes.entries()) {
-      const bytes = machine.disk.contentOf(paths.image(name), "cached");
-      require("I2", bytes !== undefined, () => `${truth.standby.name}: the image of ${name} is gone`);
-      requireExact({
-        what: truth.standby.name,
-        invariant: "I2",
-        history,
-        volume,
-        seed: this.#seed,
-        bytes: bytes!,
-        sequence: applied,
-        rot: repaired ? undefined : truth.rot,
-      });
-    }
+    compareImages(this.#imagesOf(this.group(group), machine), applied, repaired);
+  }
+
+  #imagesOf(truth: GroupTruth, machine: SimSite): ImagesQuestion {
+    return { truth, history: this.homeBook(truth.settings.name).history, machine, seed: this.#seed };
   }
 
   // What clients do.
@@ -707,6 +681,7 @@ export class Truth {
 
   /** An incarnation answers a client with success. */
   succeeded(site: SiteName, group: string, life: Life): void {
+    this.group(group).life.judgeEnded(site, "answers a client");
     const toldAtMs = this.#told.get(life)?.get(group);
     require("I6", toldAtMs === undefined || toldAtMs === this.#scheduler.nowMs, () =>
       `${group} at ${site} answers a client at ${this.#scheduler.nowMs} although it was told at ${toldAtMs} that it is superseded`);
@@ -735,6 +710,11 @@ export class Truth {
       rot: this.#rotAt(site, group),
     });
   }
+}
+
+/** A greeting that only asks whether a change of the volume table could be followed. */
+function isQuestion(body: Uint8Array): boolean {
+  return "wanted" in (JSON.parse(Buffer.from(body).toString("utf8")) as object);
 }
 
 /** What a heartbeat says, read from its bytes as they went over the line. */

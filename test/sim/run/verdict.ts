@@ -51,6 +51,8 @@ export function unsettled(pair: Pair, quiet: boolean): string | undefined {
     const status = sites.ownerStatus(owner, name);
     if (status === undefined || status.io !== "serving")
       return `${name} at ${owner} is ${status?.state} ${status?.io} ${status?.reason?.code}`;
+    const wanted = unlikeConfiguration(pair, name, owner);
+    if (wanted !== undefined) return wanted;
     if (handedOver) {
       if (status.reason?.code !== "NO_STANDBY") return `${name} at ${owner} says ${status.reason?.code}`;
       const old = sites.ownerStatus(group.home, name);
@@ -74,6 +76,22 @@ export function unsettled(pair: Pair, quiet: boolean): string | undefined {
   return undefined;
 }
 
+/** The owner's table is what its site's file says, but for what a hand-over had left out. */
+function unlikeConfiguration({ sites, truth }: Pair, name: string, owner: SiteName): string | undefined {
+  const group = truth.group(name);
+  const change = sites.ownerStatus(owner, name)?.volumeChange ?? null;
+  const isLeftOut = change?.code === "VOLUME_NOT_HANDED_OVER" && owner !== group.home;
+  if (change !== null && !isLeftOut)
+    return `${name} at ${owner} has a change of its volumes ${change.state}: ${change.code} ${change.message}`;
+  const served = sites.served(owner, name);
+  for (const { name: volume, sizeBytes } of truth.volumes(name).wantedAt(owner)) {
+    const row = served.find((each) => each.name === volume);
+    if (row === undefined ? owner === group.home : row.sizeBytes !== sizeBytes)
+      return `${name} at ${owner} has ${row?.sizeBytes ?? "no"} bytes of volume ${volume}, which is to have ${sizeBytes}`;
+  }
+  return undefined;
+}
+
 /** The end: every byte of every copy; `repaired`: what decayed at rest was found and sent again. */
 export async function compareCopies(pair: Pair, repaired = false): Promise<void> {
   const { sites, truth, seed, scheduler } = pair;
@@ -82,11 +100,11 @@ export async function compareCopies(pair: Pair, repaired = false): Promise<void>
     const owner = group.standby.sealed === undefined ? group.home : group.standbySite;
     const book = group.books.get(owner)!;
     const written = sites.ownerStatus(owner, name)!.position.written;
-    for (const [volume, bytes] of book.history.volumeBytes.entries()) {
+    for (const { volume, sizeBytes } of book.history.volumes()) {
       let data: Uint8Array | undefined;
       const device = sites.device(owner, name, volume);
       if (device === undefined) throw new Violation("I8", `${name} at ${owner} is not exported`);
-      device.read(0, bytes).then(
+      device.read(0, sizeBytes).then(
         (read) => {
           data = read;
         },

@@ -176,11 +176,12 @@ export class Workload {
   #send(worker: Worker, site: SiteName): void {
     const random = this.#random;
     const { group, ticket } = worker;
-    const truth = this.#truth.group(group);
-    const volume = random.below(truth.settings.volumes.length);
-    const device = this.#sites.device(site, group, volume);
+    const served = this.#sites.served(site, group);
+    // New ones and what has grown as soon as they are there.
+    const entry = served[random.below(Math.max(1, served.length))];
+    const device = entry === undefined ? undefined : this.#sites.device(site, group, entry.number);
     const book = this.#truth.ready(site, group);
-    if (device === undefined || book === undefined) {
+    if (entry === undefined || device === undefined || book === undefined) {
       this.#next(worker);
       return;
     }
@@ -212,7 +213,7 @@ export class Workload {
       );
       return;
     }
-    const { sizeBytes } = truth.settings.volumes[volume]!;
+    const { number: volume, sizeBytes } = entry;
     let { offset, length } = this.#place(sizeBytes);
     if (draw < this.#plan.flushChance + this.#plan.readChance) {
       const first = book.answeredMax;
