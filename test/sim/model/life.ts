@@ -9,7 +9,7 @@ export class GroupLife {
   /** `unknown`: an order was given and its end not seen. */
   #pause: "none" | "stands" | "unknown" = "none";
   #sinceMs = 0;
-  /** Sites at which it has ended, and who could not know yet when it was told. */
+  /** Sites at which it has ended. */
   readonly #ended = new Set<string>();
 
   constructor(name: string) {

@@ -72,9 +72,8 @@ export class PauseOrders {
     const isNew = !life.stands;
     this.#paused.add(group);
     this.#trace(`pause of ${group} ordered`);
-    this.#scheduler.at(
-      0.1,
-      "",
+    this.#reach(
+      found,
       () =>
         this.#give(group, found, life.stands ? undefined : () => life.ordered(), {
           order: () => found.owned.pause(note),
@@ -89,7 +88,7 @@ export class PauseOrders {
           },
           silent: again,
         }),
-      found.agent.life,
+      again,
     );
   }
 
@@ -105,9 +104,8 @@ export class PauseOrders {
     }
     const { life } = this.#truth.group(group);
     this.#trace(`resume of ${group} ordered`);
-    this.#scheduler.at(
-      0.1,
-      "",
+    this.#reach(
+      found,
       () =>
         this.#give(group, found, () => life.ordered(), {
           order: () => found.owned.resume(false),
@@ -127,8 +125,24 @@ export class PauseOrders {
           },
           silent: again,
         }),
-      found.agent.life,
+      again,
     );
+  }
+
+  /** An order reaches its process in a turn of its own, or `lost` is called: it died before. */
+  #reach({ agent }: Incarnation, give: () => void, lost: () => void): void {
+    let isThere = false;
+    const arrive = (): void => {
+      isThere = true;
+      give();
+    };
+    this.#scheduler.at(0.1, "", arrive, agent.life);
+    const watch = (): void => {
+      if (isThere) return;
+      if (agent.life.alive) this.#scheduler.at(askAgainMs, "", watch);
+      else lost();
+    };
+    this.#scheduler.at(askAgainMs, "", watch);
   }
 
   /** One order to one incarnation: whoever dies with it answers nobody. */

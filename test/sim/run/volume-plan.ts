@@ -129,7 +129,7 @@ function drawVolumeFaults(
     const changesAtMs = atMs + (otherAfterMs ?? 0);
     for (const site of ["a", "b"] as const) if (random.chance(0.6)) add("cut-at-change", changesAtMs, site);
     const holdsData = joins.some(({ holds }) => holds !== "zeroes");
-    if (random.chance(holdsData ? 0.3 : 0.1))
+    if (random.chance(holdsData ? 0.45 : 0.1))
       add("failover", changesAtMs + random.fraction() ** 3 * 1_500, group.standby as SiteName);
   }
   return faults;
