@@ -443,7 +443,7 @@ export class GroupScans {
     const scanner: Scanner = new Scanner({
       group,
       document,
-      volumes: document.purpose === "volume-sync" ? partialOf(ground, document) : ground.volumes,
+      volumes: document.purpose === "volume-sync" ? walkedBy(ground, document) : ground.volumes,
       only: document.purpose === "resync" ? (volume) => ground.overflow.map.chunks(volume) : null,
       engine: ground.engine,
       entrance,
@@ -611,7 +611,16 @@ function hasPartial({ hasStandby, volumes }: ScanGround): boolean {
   return hasStandby && volumes.some(({ wholeFrom }) => wholeFrom === null);
 }
 
-/** What a scan of purpose `volume-sync` walks: what joined before it began, the same however often it goes on. */
+/**
+ * What a scan of purpose `volume-sync` walks. Its place is a count of these, so none before it may go: also what has grown since,
+ * and will be brought anew, keeps its turn.
+ */
+function walkedBy(ground: ScanGround, document: ScanDocument): readonly TableVolume[] {
+  const last = partialOf(ground, document).at(-1)?.number ?? -1;
+  return ground.volumes.filter(({ number, wholeFrom }) => wholeFrom === null && number <= last);
+}
+
+/** What its end makes whole: what joined before it began, and has not grown since. */
 function partialOf({ volumes }: ScanGround, { begin }: ScanDocument): readonly TableVolume[] {
   return volumes.filter(({ wholeFrom, changedAt }) => {
     return wholeFrom === null && changedAt < (begin ?? Number.POSITIVE_INFINITY);

@@ -85,6 +85,15 @@ export const volumeOwnerBugs: readonly PlantedBug[] = [
     budgetSeconds: 60,
   },
   {
+    id: "volume-owner/turn-lost-by-growth",
+    does: "A volume that grows leaves the list that a volume sync counts its place by.",
+    file: "site-agent/scan/group-scans.ts",
+    find: 'document.purpose === "volume-sync" ? walkedBy(ground, document)',
+    replace: 'document.purpose === "volume-sync" ? (walkedBy(ground, document), partialOf(ground, document))',
+    caughtBy: [{ file: life, only: "keeps its turn" }],
+    budgetSeconds: 60,
+  },
+  {
     id: "volume-owner/whole-before-its-content",
     does: "A volume that held data is called whole at the standby from its record on.",
     file: "site-agent/group/volume-intent.ts",

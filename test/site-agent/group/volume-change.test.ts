@@ -248,6 +248,34 @@ test("an overflow in the midst of bringing a volume's data: a resync, and then i
   await world.drive(group.close());
 });
 
+test("a volume that grows while what others held is brought keeps its turn: none is passed over", async () => {
+  const world = new SimWorld(6);
+  const site = new ToySite(founding);
+  const { group } = await running(world, site);
+  const dataOfC = Buffer.alloc(32 * KiB, 0x3c);
+  const image = { path: paths.image("c"), sizeBytes: dataOfC.byteLength, create: "sparse" } as const;
+  const device = await world.drive(world.disk.images(world.life()).open(image));
+  await world.drive(device.write(0, dataOfC, { fua: true }));
+  // c is brought and its window confirmed; d's digests are not answered for the time being.
+  const isAtD = () =>
+    site.standby.records.some((record) => record.kind === "scanDigest" && record.volume === 3);
+  let isHeld = true;
+  const findings = site.standby.findings.bind(site.standby);
+  site.standby.findings = (after) => {
+    site.standby.silent = isHeld && isAtD();
+    return findings(after);
+  };
+  group.reload(settingsOf(after));
+  await passUntil(world, isAtD, "the scan comes to d");
+  group.reload(settingsOf({ ...after, c: 64 * KiB }));
+  await passUntil(world, () => group.servedVolumes[2]?.sizeBytes === 64 * KiB, "c has grown");
+  isHeld = false;
+  await passUntil(world, () => isDone(group), "all is whole");
+  await allShipped(world, group, site);
+  await sameEverywhere(world, group, site);
+  await world.drive(group.close());
+});
+
 interface Point {
   readonly what: string;
   readonly disk: DiskSnapshot;
