@@ -15,6 +15,9 @@ import type { Workload } from "./workload.ts";
 
 /** Whether the group was made is looked at again this often, ms. */
 const lookMs = 400;
+/** What is to grow is waited for so long, and looked at so often, ms: what it held may still be on its way then. */
+const patienceMs = 3_000;
+const soonMs = 40;
 /** Daemons that were stopped for a new file are back after this, ms. */
 const restartMs = 15;
 
@@ -55,12 +58,16 @@ export class VolumeOrders {
       this.#scheduler.at(Math.max(lookMs, order.atMs - nowMs), "", () => this.#give(index));
       return;
     }
+    // He who lets grow what has not come about has its image at hand: nobody here has.
+    const isThere = ({ name }: WantedVolume): boolean =>
+      siteNames.some((site) => this.#sites.served(site, plan.group).some((row) => row.name === name));
+    if (!order.grows.every(isThere) && nowMs < order.atMs + patienceMs) {
+      this.#scheduler.at(soonMs, "", () => this.#give(index));
+      return;
+    }
     this.begun += 1;
     const { first, how, otherAfterMs, rushMs } = order;
-    // He who lets grow what has not come about has its image at hand: nobody here has.
-    const isThere = (name: string): boolean =>
-      siteNames.some((site) => this.#sites.served(site, plan.group).some((row) => row.name === name));
-    const grows = order.grows.filter(({ name }) => isThere(name));
+    const grows = order.grows.filter(isThere);
     const table = tableAfter(this.#table, { ...order, grows });
     this.#table = table;
     this.#tell(first, table, how[first]);

@@ -79,11 +79,13 @@ export function drawVolumes(
     const joins: NewVolume[] = [];
     const grows: WantedVolume[] = [];
     if (what !== "join") {
-      const name = random.pick([...table.keys()]);
+      const names = [...table.keys()];
+      const joined = names.slice(group.volumes.length);
+      const name = random.pick(joined.length > 0 && random.chance(0.5) ? joined : names);
       const sizeBytes = table.get(name)! + size();
       grows.push({ name, sizeBytes });
     }
-    for (let more = what === "grow" ? 0 : random.pick([1, 1, 1, 2]); more > 0; more -= 1) {
+    for (let more = what === "grow" ? 0 : random.pick([1, 1, 2]); more > 0; more -= 1) {
       const name = `new${table.size}`;
       const sizeBytes = size();
       joins.push({ name, sizeBytes, holds: random.pick(["zeroes", "zeroes", "here", "carried"] as const) });
@@ -102,7 +104,11 @@ export function drawVolumes(
   }
   // In the order in which they were drawn, which is that of the names and sizes.
   const times = orders.map(({ atMs }) => atMs).sort((one, other) => one - other);
-  const timed = orders.map((order, index) => ({ ...order, atMs: times[index]! }));
+  // Some at once behind the one before, while what its volumes held is on its way.
+  const timed = orders.map((order, index) => {
+    const atMs = index > 0 && random.chance(0.3) ? times[index - 1]! + 10 : times[index]!;
+    return { ...order, atMs };
+  });
   return {
     ...{ group: group.name, orders: timed },
     faults: drawVolumeFaults(random, timed, group),
