@@ -12,7 +12,6 @@ import type { RetireCrash, RetirePlan } from "./life-plan.ts";
 import type { RoleName, SiteName } from "./sites.ts";
 import { otherSite, siteNames } from "./sites.ts";
 import type { Pair } from "./verdict.ts";
-import { stopped } from "./verdict.ts";
 import type { Workload } from "./workload.ts";
 
 /** An order has its answer within this, ms: it waits at most 3 s and 10 s for the standby. */
@@ -51,7 +50,8 @@ export class RetireDrill {
   async run(): Promise<void> {
     const { truth, workload } = this.#ground;
     for (const [name, group] of truth.groups) {
-      if (stopped(this.#ground, name)) continue;
+      // What decayed may be found at any start to come, and then stops the group with a code.
+      if (this.#ground.decayed?.has(name) === true) continue;
       const { home, standbySite, standby } = group;
       const isHandedOver = standby.sealed !== undefined;
       const owner = isHandedOver ? standbySite : home;
