@@ -488,7 +488,7 @@ export class OwnedGroup implements RecordSink {
     engine.inherit(before);
     this.#shipping.start({
       ...{ state, engine, overflow, view: this.#view },
-      volumes: () => this.#changes.tableAt(engine.log.durable.sequence),
+      table: () => this.#changes.toldAt(engine.log.durable.sequence),
       pause: () => this.#kept.now?.paused ?? null,
     });
     const table = (): readonly StateVolume[] => this.#kept.now?.volumes ?? [];

@@ -14,7 +14,7 @@ import type { Log } from "../../runtime/log.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { Overflow } from "../overflow/overflow.ts";
 import type { Line } from "../ship/line.ts";
-import type { ShipListener, ShipperStatus } from "../ship/shipper.ts";
+import type { ShipListener, ShipperStatus, ToldTable } from "../ship/shipper.ts";
 import { Shipper } from "../ship/shipper.ts";
 import type { Engine } from "../write-path/engine.ts";
 import { lineageBytes } from "./files.ts";
@@ -40,7 +40,7 @@ export interface ShippedHistory {
   readonly overflow: Overflow;
   readonly view: StandbyView;
   /** The table as it is durable now, a change under way included. */
-  readonly volumes: () => readonly VolumeEntry[];
+  readonly table: () => ToldTable;
   /** An order to ship nothing, as it stands now. */
   readonly pause: () => StandingOrder | null;
 }
@@ -53,20 +53,17 @@ export class Shipping {
     this.#world = world;
   }
 
-  start({ state, engine, overflow, view, volumes, pause }: ShippedHistory): void {
+  start({ state, engine, overflow, view, table, pause }: ShippedHistory): void {
     const { group, link, compress, clock, random, log, listener } = this.#world;
     if (state.standby === null || link === null) return;
     const lineage = lineageBytes(state);
-    const founding = foundingTable(state.volumes);
     this.#shipper = new Shipper({
       source: {
         group,
         lineage,
         token: state.token,
-        volumes,
-        founding: state.volumes.some(({ changedAt }) => changedAt > 0) ? founding : undefined,
-        imagesHeldData: state.initial === "data",
-        genesis: genesisChain(lineage, founding),
+        table,
+        genesis: genesisChain(lineage, foundingTable(state.volumes)),
         durable: () => engine.log.durable,
         headSequence: () => engine.log.head.sequence,
         floorSequence: () => engine.log.floor.sequence,

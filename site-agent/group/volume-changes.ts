@@ -12,9 +12,11 @@ import type { Reason, VolumeChangeStatus } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
+import type { ToldTable } from "../ship/shipper.ts";
 import type { Entrance } from "../write-path/entrance.ts";
 import type { FilesSettings } from "./files.ts";
 import type { AgentGroupState } from "./state.ts";
+import { toldTable } from "./told-table.ts";
 import type { RefusalCode, VolumeDecision, VolumeStep, WantedVolume } from "./volume-decision.ts";
 import { decideVolumes } from "./volume-decision.ts";
 import { readyFiles } from "./volume-files.ts";
@@ -139,15 +141,13 @@ export class VolumeChanges {
   }
 
   /** The table with what is durable of the change under way: what the other site is told. */
-  tableAt(durable: Sequence): readonly VolumeEntry[] {
+  toldAt(durable: Sequence): ToldTable {
     const state = this.#world.state();
-    if (state === undefined) return [];
-    const rows = new Map(state.volumes.map((volume) => [volume.number, volume as VolumeEntry]));
+    if (state === undefined) return { volumes: [], founding: undefined, imagesHeldData: false };
     const { intent, sequences } = this.#underWay ?? { intent: null, sequences: [] };
-    for (const [index, row] of (intent?.volumes ?? []).entries())
-      if (state.changing !== null && (sequences[index] ?? Number.POSITIVE_INFINITY) <= durable)
-        rows.set(row.number, row);
-    return [...rows.values()].map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes }));
+    const isDurable = (_: ChangingVolume, index: number): boolean =>
+      (sequences[index] ?? Number.POSITIVE_INFINITY) <= durable;
+    return toldTable(state, state.changing === null ? [] : (intent?.volumes ?? []).filter(isDurable));
   }
 
   /**

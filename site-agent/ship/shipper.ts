@@ -47,17 +47,23 @@ export interface ShipPosition extends ChainPosition {
   readonly dataBytesTotal: number;
 }
 
+/** What a greeting says of the volume table, all of one moment. */
+export interface ToldTable {
+  /** At the durable position: a change that is durable in the journal is in it. */
+  readonly volumes: readonly VolumeEntry[];
+  /** What the history began with; undefined: `volumes`. */
+  readonly founding: readonly VolumeEntry[] | undefined;
+  /** Images held data that no record brings: a standby that is made now needs a first sync. */
+  readonly imagesHeldData: boolean;
+}
+
 /** The journal of a group, as the shipper sees it. */
 export interface ShipSource {
   readonly group: string;
   readonly lineage: LineageBytes;
   readonly token: Token;
-  /** The table at the durable position: a change that is durable in the journal is in it. */
-  volumes(): readonly VolumeEntry[];
-  /** What the history began with; undefined: `volumes`. */
-  readonly founding: readonly VolumeEntry[] | undefined;
-  /** The images held data before the first record: a standby needs a first sync. */
-  readonly imagesHeldData: boolean;
+  /** As of now. */
+  table(): ToldTable;
   /** Chain value before the first record of the lineage. */
   readonly genesis: ChainValue;
   /** Newest synced position: nothing beyond it is shipped. */
@@ -332,15 +338,16 @@ export class Shipper {
   #greeting(create: boolean, wanted?: readonly VolumeEntry[]): Hello {
     const { source } = this.#options;
     const durable = source.durable();
+    const { volumes, founding, imagesHeldData } = source.table();
     return {
       lineage: this.#context.lineage,
       token: source.token,
-      volumes: source.volumes(),
+      volumes,
       durable: { sequence: durable.sequence, chain: bytesToHex(durable.chain) },
       genesis: bytesToHex(source.genesis),
       create,
-      ...(source.imagesHeldData ? { initial: "data" as const } : {}),
-      ...(source.founding === undefined ? {} : { founding: source.founding }),
+      ...(imagesHeldData ? { initial: "data" as const } : {}),
+      ...(founding === undefined ? {} : { founding }),
       ...(wanted === undefined ? {} : { wanted }),
     };
   }

@@ -85,6 +85,15 @@ export const volumeOwnerBugs: readonly PlantedBug[] = [
     budgetSeconds: 60,
   },
   {
+    id: "volume-owner/told-without-its-data",
+    does: "A volume that joins with data is told before it is said that it held any.",
+    file: "site-agent/group/told-table.ts",
+    find: `state.initial === "data" || durable.some(({ holdsData }) => holdsData)`,
+    replace: `state.initial === "data"`,
+    caughtBy: [{ file: "test/site-agent/group/told-table.test.ts" }],
+    budgetSeconds: 30,
+  },
+  {
     id: "volume-owner/turn-lost-by-growth",
     does: "A volume that grows leaves the list that a volume sync counts its place by.",
     file: "site-agent/scan/group-scans.ts",

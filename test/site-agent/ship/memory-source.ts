@@ -14,9 +14,7 @@ export class MemorySource implements ShipSource {
   readonly group = "erp";
   readonly lineage = new Uint8Array(16).fill(7);
   token: Token = { epoch: 1, owner: "primary" };
-  readonly founding = undefined;
-  readonly volumes = () => volumes;
-  readonly imagesHeldData = false;
+  readonly table = () => ({ volumes, founding: undefined, imagesHeldData: false });
   readonly genesis = genesisChain(this.lineage, volumes);
   readonly allFrames: Frame[] = [];
   readonly chains = new Map<Sequence, ChainValue>([[0, this.genesis]]);
