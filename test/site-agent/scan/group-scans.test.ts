@@ -722,13 +722,18 @@ test("an answer to the order to pin that names a newer token fences, though noth
   await rig.start();
   await rig.ended("first-sync");
   await rig.idle();
+  let asked = false;
   rig.gateway.faults.pin = () => {
+    asked = true;
     rig.gateway.faults.heartbeat = () => "hang";
     return { kind: "superseded", token: { epoch: 2, owner: "dr" } };
   };
   rig.standby.volumes[0]![5 * blockBytes]! ^= 1;
   await rig.group.scans.verify();
-  await until("the fence", () => (rig.group.fenced ? true : undefined), 30_000);
+  await until("the order to pin", () => (asked ? true : undefined), 30_000);
+  // The answer is heard within a few turns of the event loop; nothing else would tell.
+  for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  assert.ok(rig.group.fenced, "the answer is heeded");
 });
 
 test("what the standby cannot read is told as that, the verify comes to its end, and a repair writes it anew", async (t) => {
