@@ -4,7 +4,6 @@ import { silentLog } from "../../runtime/log.ts";
 import { clockOf } from "../sim/world/clock.ts";
 import type { SimWorld } from "../sim/world/driven.ts";
 import type { Life } from "../sim/world/life.ts";
-import { openSimOrderedStore } from "../sim/world/ordered-store.ts";
 import { groupSettings } from "../support/group-settings.ts";
 
 export function simulatedStandby(
@@ -18,16 +17,7 @@ export function simulatedStandby(
     settings: groupSettings({ name: "g", home: "a", standby: "b", volumes }),
     limits: { bytesMax: 2 ** 24, reserveBytes: 0, memoryTailBytes: 2 ** 16, writeBufferBytes: 2 ** 16 },
     target: { adopt: async () => [] },
-    storage: {
-      disk: world.disk.view(life),
-      images: world.disk.images(life),
-      stores: {
-        open: world.disk.store(life),
-        guard: (_directory, _watermark, _bytes, open) => open(),
-      },
-      openIndex: openSimOrderedStore(world.disk.view(life)),
-      bootId: world.disk.bootId,
-    },
+    storage: world.storage(life),
     clock: clockOf(world.scheduler, life),
     log: silentLog,
   });

@@ -1,9 +1,11 @@
 /** Drives a scheduler from tests: awaiting a promise of the simulated world needs its events to happen. */
 import assert from "node:assert/strict";
+import type { StoreEngine } from "../../../journal/store.ts";
 import { SeededRandom } from "../../support/seeded.ts";
 import type { SimDiskOptions } from "./disk.ts";
 import { SimDisk } from "./disk.ts";
 import { Life } from "./life.ts";
+import { openSimOrderedStore } from "./ordered-store.ts";
 import { Scheduler } from "./scheduler.ts";
 import { Trace } from "./trace.ts";
 
@@ -33,6 +35,17 @@ export class SimWorld {
   life(): Life {
     this.#lives += 1;
     return new Life(`role#${this.#lives}`);
+  }
+
+  /** What a group of either role keeps its state on, as `life` sees it. */
+  storage(life: Life) {
+    const disk = this.disk.view(life);
+    const stores: StoreEngine = {
+      open: this.disk.store(life),
+      guard: (_directory, _watermark, _bytes, open) => open(),
+    };
+    const { bootId } = this.disk;
+    return { disk, images: this.disk.images(life), stores, openIndex: openSimOrderedStore(disk), bootId };
   }
 
   drive<T>(promise: Promise<T>): Promise<T> {

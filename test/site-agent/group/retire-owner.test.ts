@@ -19,7 +19,6 @@ import { parseAgentGroupState } from "../../../site-agent/group/state.ts";
 import { clockOf, randomOf } from "../../sim/world/clock.ts";
 import type { DiskSnapshot } from "../../sim/world/disk.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
-import { openSimOrderedStore } from "../../sim/world/ordered-store.ts";
 import type { PowerCut } from "../../sim/world/tree.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 import { until } from "../../support/wait.ts";
@@ -198,15 +197,9 @@ function simulatedOwner(world: SimWorld): OwnedGroup {
     },
     paths,
     files: {
-      disk: world.disk.view(life),
-      images: world.disk.images(life),
-      stores: {
-        open: world.disk.store(life),
-        guard: (_directory, _watermark, _bytes, open) => open(),
-      },
-      openIndex: openSimOrderedStore(world.disk.view(life)),
+      ...world.storage(life),
       ...{ history, clock, paths, journalBytesMax: 2 ** 24, reserveBytes: 0, memoryTailBytes: 2 ** 16 },
-      ...{ writeBufferBytes: 2 ** 16, bootId: world.disk.bootId, log: silentLog },
+      ...{ writeBufferBytes: 2 ** 16, log: silentLog },
     },
     unappliedBytesMax: 2 ** 18,
     readHandover: () => Promise.resolve(undefined),

@@ -20,7 +20,6 @@ import type { Line } from "../../../site-agent/ship/line.ts";
 import { clockOf, randomOf } from "../../sim/world/clock.ts";
 import type { SimWorld } from "../../sim/world/driven.ts";
 import type { Life } from "../../sim/world/life.ts";
-import { openSimOrderedStore } from "../../sim/world/ordered-store.ts";
 import { groupSettings } from "../../support/group-settings.ts";
 import { NaiveStandby } from "../scan/naive-standby.ts";
 
@@ -174,7 +173,6 @@ export function groupOn(
   options: GroupOptions = {},
 ): { group: OwnedGroup; life: Life } {
   const life = world.life();
-  const disk = world.disk.view(life);
   const clock = clockOf(world.scheduler, life);
   const settings = settingsOf(table, options.overflow);
   const group = new OwnedGroup({
@@ -182,10 +180,7 @@ export function groupOn(
     settings,
     paths,
     files: {
-      disk,
-      images: world.disk.images(life),
-      stores: { open: world.disk.store(life), guard: (_directory, _watermark, _bytes, run) => run() },
-      openIndex: openSimOrderedStore(disk),
+      ...world.storage(life),
       history: settings.history,
       clock,
       paths,
@@ -193,7 +188,6 @@ export function groupOn(
       reserveBytes: 0,
       memoryTailBytes: 256 * KiB,
       writeBufferBytes: 64 * KiB,
-      bootId: world.disk.bootId,
       log: options.log ?? silentLog,
     },
     unappliedBytesMax: 1024 * KiB,

@@ -644,13 +644,19 @@ test("a scan can be paused, which a kill does not end, and given up, which the o
   assert.equal(rig.marks().at(-1)?.mark, "given-up");
 });
 
-test("by policy what differs is repaired once its point is pinned, and proven; what comes back is an alarm", async (t) => {
+/** A group that repairs by policy, in step with its standby. */
+async function repairingRig(t: TestContext): Promise<Rig> {
   const rig = await Rig.make(t, "empty");
   await fillImages(rig);
   rig.onMismatch = "repair";
   await rig.start();
   await rig.ended("first-sync");
   await rig.idle();
+  return rig;
+}
+
+test("by policy what differs is repaired once its point is pinned, and proven; what comes back is an alarm", async (t) => {
+  const rig = await repairingRig(t);
   const verifies = () => rig.group.scans.results.length;
   const damage = (at: number) => {
     rig.standby.volumes[0]![at]! ^= 1;
@@ -716,12 +722,7 @@ test("by policy what differs is repaired once its point is pinned, and proven; w
 });
 
 test("an answer to the order to pin that names a newer token fences, though nothing else is heard (I4)", async (t) => {
-  const rig = await Rig.make(t, "empty");
-  await fillImages(rig);
-  rig.onMismatch = "repair";
-  await rig.start();
-  await rig.ended("first-sync");
-  await rig.idle();
+  const rig = await repairingRig(t);
   let asked = false;
   rig.gateway.faults.pin = () => {
     asked = true;
