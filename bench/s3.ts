@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { mustRun } from "../test/support/child.ts";
 import type { TwoSites } from "../test/support/sites.ts";
 import { requireTools } from "../test/support/tools.ts";
 import { runFio } from "./fio.ts";
@@ -69,6 +70,8 @@ export async function measure(options: BenchOptions): Promise<Section> {
     const seen: Record<string, { p50: number[]; p99: number[] }> = {};
     for (let round = 1; round <= options.rounds; round += 1) {
       for (const [name, run] of Object.entries(systems)) {
+        // What one leaves in the page cache, qemu-nbd some hundred MB of it, would be written while the next is measured.
+        await mustRun("sync", ["--file-system", folder]);
         const result = await run();
         const own = seen[name] ?? { p50: [], p99: [] };
         seen[name] = own;
