@@ -4,7 +4,7 @@
  * operations whose durability is reasoned about; must never hide an error, retry, or sync on its own account.
  * Errors are the system's, with its `code` (ENOENT, ENOSPC, EIO ...): what they mean is the caller's to say.
  */
-import { existsSync, statfsSync, writeSync } from "node:fs";
+import { existsSync, readdirSync, statfsSync, writeSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 
@@ -39,6 +39,8 @@ export interface Disk {
   exists(path: string): boolean;
   /** Names in a folder, in no order. */
   list(directory: string): Promise<string[]>;
+  /** The same within the call, for a folder of few names. */
+  listNow(directory: string): string[];
   /** Makes the folder and those above it, mode 0700; nothing happens when it is there. */
   makeDirectory(path: string): Promise<void>;
   /** An empty file, mode 0600, when there is none; never synced. */
@@ -97,6 +99,7 @@ export const systemDisk: Disk = {
   readFile: (path) => readFile(path),
   exists: existsSync,
   list: (directory) => readdir(directory),
+  listNow: (directory) => readdirSync(directory),
   async makeDirectory(path) {
     await mkdir(path, { recursive: true, mode: 0o700 });
   },

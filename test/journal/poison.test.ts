@@ -28,7 +28,7 @@ function failing(which: DiskOperation) {
   return { armed, disk };
 }
 
-for (const which of ["syncData", "list", "sync", "open"] as const) {
+for (const which of ["syncData", "listNow", "sync", "open"] as const) {
   test(`a sync whose ${which} fails once is never believed, and the next one is not tried`, async () => {
     const place = scratch();
     const { armed, disk } = failing(which);

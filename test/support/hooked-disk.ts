@@ -4,6 +4,8 @@ import { systemDisk } from "../../runtime/disk.ts";
 
 export type DiskOperation = keyof Disk | keyof DiskFile;
 
+const withinTheCall: ReadonlySet<string> = new Set(["writeNow", "listNow", "exists", "freeBytes"]);
+
 /** `before` may throw: the operation is then not carried out, and fails with what was thrown. */
 export function hookedDisk(before: (operation: DiskOperation, path: string) => void): Disk {
   const hooked = <T extends object>(target: T, path: string | undefined): T =>
@@ -11,7 +13,7 @@ export function hookedDisk(before: (operation: DiskOperation, path: string) => v
       get(from, name) {
         const real: unknown = Reflect.get(from, name, from);
         if (typeof real !== "function" || typeof name !== "string") return real;
-        const now = name === "writeNow" || name === "exists" || name === "freeBytes";
+        const now = withinTheCall.has(name);
         return (...args: unknown[]) => {
           const where = path ?? String(args[0]);
           const run = (): unknown => {

@@ -60,14 +60,24 @@ export class DiskView implements Disk {
 
   list(directory: string): Promise<string[]> {
     return this.#operations.run(this.#life, directory, "list", "", {
-      act: (fault) => {
-        failOn(fault, directory);
-        const node = this.#storage.tree.find(directory);
-        if (node === undefined) throw systemError("ENOENT", directory);
-        if (node instanceof SimFile) throw systemError("ENOTDIR", directory);
-        return this.#operations.scheduler.random.shuffle([...node.names.keys()]);
-      },
+      act: (fault) => this.#list(directory, fault),
     });
+  }
+
+  listNow(directory: string): string[] {
+    // Whoever is dead gets nothing, and nothing it does with it counts.
+    return (
+      this.#operations.now(this.#life, directory, "list", (fault) => this.#list(directory, fault))?.value ??
+      []
+    );
+  }
+
+  #list(directory: string, fault: FaultKind | undefined): string[] {
+    failOn(fault, directory);
+    const node = this.#storage.tree.find(directory);
+    if (node === undefined) throw systemError("ENOENT", directory);
+    if (node instanceof SimFile) throw systemError("ENOTDIR", directory);
+    return this.#operations.scheduler.random.shuffle([...node.names.keys()]);
   }
 
   async makeDirectory(path: string): Promise<void> {

@@ -368,6 +368,7 @@ test("errors carry the system's codes", async () => {
   await rejects(disk.open("/no/where", "replace"), "ENOENT");
   await rejects(disk.readFile("/none"), "ENOENT");
   await rejects(disk.list("/none"), "ENOENT");
+  assert.throws(() => disk.listNow("/none"), { code: "ENOENT" });
   await rejects(disk.rename("/none", "/other"), "ENOENT");
   await world.drive(disk.remove("/none"));
   await world.drive(disk.makeDirectory("/folder"));
@@ -375,6 +376,7 @@ test("errors carry the system's codes", async () => {
   await rejects(disk.open("/folder", "update"), "EISDIR");
   const file = await world.drive(put(disk, "/f", bytes(1, 1)));
   await rejects(disk.list("/f"), "ENOTDIR");
+  assert.deepEqual(new Set(disk.listNow("/")), new Set(["f", "folder"]));
   await file.close();
   await rejects(file.read(0, 1), "EBADF");
   assert.throws(() => file.writeNow(0, bytes(1, 1)), { code: "EBADF" });
