@@ -1,13 +1,18 @@
 /**
- * Tells a slow program from a machine that was taken away: on a virtual machine the host gives the processors to others at
- * times, and a latency's p99 then says nothing of whoever is measured. Linux counts that time as `steal`.
+ * A quiet machine, which a latency's p99 needs to say anything of whoever is measured. On a virtual one the host gives the
+ * processors to others at times; Linux counts that as `steal`. And what ran before may have left work behind.
  */
 import { readFile } from "node:fs/promises";
+import { setTimeout as after } from "node:timers/promises";
 
 /** With more than this share of the processors' time taken, a measurement is made again. */
 export const stolenMax = 0.01;
 /** So often at most; the calmest is taken then, and the report says so. */
 const attemptsMax = 5;
+
+/** A disk rests when so little is written in a second, bytes: a marker, a line of a log. */
+const restBytesMax = 256 * 1024;
+const restAwaitedMs = 60_000;
 
 export interface Calm<T> {
   readonly value: T;
@@ -38,4 +43,22 @@ async function processorTimes(): Promise<{ stolen: number; all: number }> {
   const [line] = (await readFile("/proc/stat", "utf8")).split("\n");
   const times = line!.trim().split(/\s+/).slice(1, 9).map(Number);
   return { stolen: times[7] ?? 0, all: times.reduce((sum, each) => sum + each, 0) };
+}
+
+/** Settles when nobody has written to any disk for a second: a store goes on compacting long after its clients have left. */
+export async function diskRests(): Promise<void> {
+  const until = performance.now() + restAwaitedMs;
+  for (let before = await bytesWritten(); performance.now() < until; ) {
+    await after(1_000);
+    const now = await bytesWritten();
+    if (now - before <= restBytesMax) return;
+    before = now;
+  }
+  throw new Error(`something writes to the disk on and on; waited ${restAwaitedMs / 1_000} s`);
+}
+
+/** By all block devices since the machine started; Linux counts sectors of 512 bytes, Documentation/admin-guide/iostats. */
+async function bytesWritten(): Promise<number> {
+  const lines = (await readFile("/proc/diskstats", "utf8")).trim().split("\n");
+  return lines.reduce((sum, line) => sum + Number(line.trim().split(/\s+/)[9]) * 512, 0);
 }

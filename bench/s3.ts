@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { mustRun } from "../test/support/child.ts";
 import type { TwoSites } from "../test/support/sites.ts";
 import { requireTools } from "../test/support/tools.ts";
-import { calmest, stolenMax } from "./calm.ts";
+import { calmest, diskRests, stolenMax } from "./calm.ts";
 import { runFio } from "./fio.ts";
 import { startJournalOnly, startShipping, unixUri, volumeBytes } from "./installations.ts";
 import { pairedLatency } from "./paired-latency.ts";
@@ -49,24 +49,27 @@ export async function measure(options: BenchOptions): Promise<Section> {
   };
   const besideWork = async (measured: Promise<Latency>): Promise<Latency> =>
     (await Promise.all([measured, nbd(unixUri(safe, "primary", "data"))]))[0];
+  // What leaves least work behind comes first.
   const systems: Record<string, () => Promise<Latency>> = {
     [bare]: raw,
-    [beside]: () => besideWork(raw()),
-    "qemu-nbd, plain write": () => nbd(plain.uri),
     "floor: our NBD server on memory": () => nbd(server.uri),
     "floor: the same and one LevelDB put": () => nbd(put.uri),
     [floor]: () => nbd(synced.uri),
-    [floorBeside]: () => besideWork(nbd(synced.uri)),
-    "durability write, plain write": () => nbd(unixUri(safe, "primary", "data")),
+    "qemu-nbd, plain write": () => nbd(plain.uri),
     "durability write, journal only": () => nbd(unixUri(alone, "primary", "data")),
+    "durability flush, write + FLUSH, journal only": () => paired(cachedAlone),
+    "durability write, plain write": () => nbd(unixUri(safe, "primary", "data")),
     "durability flush, plain write": () => nbd(unixUri(cached, "primary", "data")),
     "durability flush, write + FLUSH": () => paired(cached),
-    "durability flush, write + FLUSH, journal only": () => paired(cachedAlone),
+    [beside]: () => besideWork(raw()),
+    [floorBeside]: () => besideWork(nbd(synced.uri)),
   };
-  // What one leaves in the page cache, qemu-nbd some hundred MB of it, would be written while the next is measured.
+  // What one leaves in the page cache, qemu-nbd some hundred MB of it, and what stores still compact, would be written while
+  // the next is measured.
   const settled = async (): Promise<void> => {
     for (const sites of [safe, cached]) await sites.waitIdle("primary", "dr", 120_000);
     await mustRun("sync", ["--file-system", folder]);
+    await diskRests();
   };
   try {
     // A program that has just been started compiles; a guest's disk has been served for long.
