@@ -22,6 +22,7 @@ import { bootId } from "../runtime/host.ts";
 import { silentLog } from "../runtime/log.ts";
 import type { HistorySettings } from "../runtime/settings/types.ts";
 import { FrameSource, lineage, originOf } from "../test/image/frames.ts";
+import { ApplyFloor } from "./apply-floor.ts";
 import type { BenchOptions, Section } from "./section.ts";
 import { atLeast, figure, median } from "./section.ts";
 
@@ -44,24 +45,30 @@ export async function measure(options: BenchOptions): Promise<Section> {
   try {
     const kept = await Standby.make(join(folder, "kept"), { windowMs, bytesMax: 64 * 2 ** 30 });
     const bare = await Standby.make(join(folder, "bare"), { windowMs: 0, bytesMax: 1 });
+    await systemDisk.makeDirectory(join(folder, "floor"));
+    const floor = new ApplyFloor({ folder: join(folder, "floor"), imageBytes, noise });
     const standbys = { "history on": kept, "history off": bare };
     const seen: Record<string, number[]> = {};
     for (let round = 0; round <= options.rounds; round += 1) {
       for (const [size, writeBytes] of Object.entries(sizes)) {
-        for (const [name, standby] of Object.entries(standbys)) {
-          const rate = await standby.apply(writeBytes);
+        const note = (name: string, rate: number): void => {
           // The first round compiles and makes the files as long as they will be.
-          if (round === 0) continue;
+          if (round === 0) return;
           const key = `${size}, ${name}`;
           seen[key] = [...(seen[key] ?? []), rate];
           options.report(`round ${round}, ${key}: ${figure(rate)} MB/s`);
+        };
+        for (const [name, standby] of Object.entries(standbys)) {
+          note(name, await standby.apply(writeBytes));
+          note(`${name}, plain`, floor.run(writeBytes, workBytes, name === "history on"));
         }
       }
     }
     await kept.close();
     await bare.close();
-    const ratio = (size: string): number =>
-      median(seen[`${size}, history on`]!.map((rate, round) => rate / seen[`${size}, history off`]![round]!));
+    floor.close();
+    const ratio = (over: string, under: string): number =>
+      median(seen[over]!.map((rate, round) => rate / seen[under]![round]!));
     const goal = (size: string, least: number) => ({
       ...atLeast(`${size}, history on, MB/s`, median(seen[`${size}, history on`]!), least),
       unit: "MB/s",
@@ -73,13 +80,16 @@ export async function measure(options: BenchOptions): Promise<Section> {
         name: size,
         cells: {
           "history on MB/s": figure(median(seen[`${size}, history on`]!)),
+          "plain MB/s": figure(median(seen[`${size}, history on, plain`]!)),
+          "on / plain": figure(ratio(`${size}, history on`, `${size}, history on, plain`)),
           "history off MB/s": figure(median(seen[`${size}, history off`]!)),
-          "on / off": figure(ratio(size)),
+          "off / plain": figure(ratio(`${size}, history off`, `${size}, history off, plain`)),
+          "on / off": figure(ratio(`${size}, history on`, `${size}, history off`)),
         },
       })),
       goals: [goal("4 KiB", 100), goal("64 KiB", 200), goal("1 MiB", 200)],
       notes: [
-        "history off is what the disk and the images allow: the same steps without before-images",
+        "plain: what the disk and the kernel allow, the same bytes written to the same files with the same syncs, one after another, and nothing else (bench/apply-floor.ts)",
         `${workBytes / mebibyte} MiB of random incompressible writes over an image of 1 GiB that is full; reading the intake and trimming it are in the figure`,
       ],
     };

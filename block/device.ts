@@ -69,8 +69,11 @@ export interface BlockDevice {
   /** Powers of two, bytes; `maximum` bounds READ and WRITE only. */
   readonly blockSize: { readonly minimum: number; readonly preferred: number; readonly maximum: number };
   readonly can: BlockCapabilities;
-  /** The returned buffer belongs to the caller, who must not change it. */
-  read(offset: number, length: number): Promise<Uint8Array>;
+  /**
+   * The returned buffer belongs to the caller, who must not change it. `into`, `length` bytes: where a device may put
+   * what it reads, and return that; it belongs to the device until the promise settles.
+   */
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
   /** The device may read `data` until the promise settles; afterwards the buffer is the caller's again. */
   write(offset: number, data: Uint8Array, options: WriteOptions): Promise<void>;
   /** Every write answered before this call is durable when it settles. */

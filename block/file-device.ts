@@ -215,9 +215,9 @@ export class FileDevice implements BlockDevice, BulkWritable {
     if (changes && !this.can.write) throw new BlockError(BlockErrno.EPERM, `image ${this.path} is read-only`);
   }
 
-  async read(offset: number, length: number): Promise<Uint8Array> {
+  async read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
     this.#admit(false);
-    const target = Buffer.allocUnsafeSlow(length);
+    const target = into ?? Buffer.allocUnsafeSlow(length);
     if (this.#readsCached && length <= cachedReadBytesMax) {
       const read = readCached(this.#file.fd, offset, target);
       if (read === length) return target;

@@ -109,6 +109,7 @@ export class OpenStandby {
           ),
         }),
       history,
+      stepBytesMax: storage.stepBytesMax,
       clock,
       log,
       incomplete: input.incomplete,

@@ -12,6 +12,8 @@ export interface StandbyStorage {
   readonly openIndex: OpenOrderedStore;
   /** Length of a segment of before-images; default as of `Segments`. */
   readonly segmentBytes?: number;
+  /** Length of an apply step, raw bytes; default as of `Applier`. */
+  readonly stepBytesMax?: number;
   /** Identity of this boot of the host: what was never synced may be counted on only within it. */
   readonly bootId: string;
 }

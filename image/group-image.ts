@@ -198,7 +198,7 @@ export class GroupImage {
       touchedBlocks(portions.flatMap(({ changes, records }) => [changes, ...dataFolded(records)]));
     await history.beforeStep(this.#held, end, touched, {
       sizeBytes: (volume) => this.#volume(volume).device.sizeBytes,
-      read: (volume, offset, length) => this.read(volume, offset, length),
+      read: (volume, offset, length, into) => this.read(volume, offset, length, into),
       extents: (volume, offset, length) => this.extents(volume, offset, length),
     });
   }
@@ -417,8 +417,8 @@ export class GroupImage {
   }
 
   /** BlockError as the device says; the images hold records up to `held`, or part of an apply under way. */
-  read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array> {
-    return this.#volume(volume).device.read(offset, length);
+  read(volume: VolumeNumber, offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
+    return this.#volume(volume).device.read(offset, length, into);
   }
 
   extents(volume: VolumeNumber, offset: number, length: number): Promise<Extent[]> {

@@ -1,6 +1,6 @@
 /**
  * The apply loop of one group: durable frames of the intake, in steps, into the images; then the marker; then the
- * intake is trimmed. It owns the open images, and pins the point before them when they become incomplete. For a hand-over
+ * intake is trimmed. While much is waiting, a step comes to its end beside the next one (`step-end.ts`). It owns the open images, and pins the point before them when they become incomplete. For a hand-over
  * it brings them to one position, also back to it, and no further. It never applies a frame that is not synced, never reports a position
  * that is not durable in the images, and never goes on with images whose write or sync failed: it closes them, opens
  * them again from disk and applies again from the marker.
@@ -21,14 +21,20 @@ import type { HistorySettings } from "../../runtime/settings/types.ts";
 import { ScanComparer } from "../scan/compare.ts";
 import { type Incomplete, isOpenable, wasOpenable } from "../scan/completeness.ts";
 import { Findings } from "../scan/findings.ts";
-import { nextStep } from "./next-step.ts";
+import { IntakeFailure } from "./intake-failure.ts";
+import { changesImagesAlone, nextStep } from "./next-step.ts";
 import { verifyAgainstIntake } from "./open-image.ts";
 import { ResyncPin } from "./resync-pin.ts";
+import { StepEnds } from "./step-end.ts";
+import { StepReader } from "./step-reader.ts";
 
-/** Raw bytes of one step: some 0.2 s of folding and writing, so points stay dense and a restart repeats little. */
-const stepBytesMax = 16 * 1024 * 1024;
-/** With less than this waiting, data bytes, a step is put off until the pace allows it. */
-const stepBytesTarget = 4 * 1024 * 1024;
+/**
+ * Raw bytes of one step: some 0.2 s of folding and writing, so points stay dense and a restart repeats little. Memory: two
+ * steps, one that is applied and one that is read ahead.
+ */
+const stepBytesMaxDefault = 16 * 1024 * 1024;
+/** With less than this part of a step waiting, it is put off until the pace allows it, and none overlaps the one before. */
+const stepPartMin = 1 / 4;
 /**
  * Small steps follow each other at least this far apart, ms: a step costs five syncs whatever it holds, and folding
  * saves most in longer ones. Nobody waits for it: a failover that asks for a position is served at once.
@@ -63,6 +69,8 @@ export interface ApplierOptions {
   /** Opens the images from disk. */
   readonly open: () => Promise<GroupImage>;
   readonly history: HistorySettings;
+  /** Longest step, raw bytes, where steps are short, so that several are under way with little; default 16 MiB. */
+  readonly stepBytesMax?: number | undefined;
   readonly clock: Clock;
   readonly log: Log;
   /** What the standby's document says now of its completeness, and what it is at the end of what was received. */
@@ -97,11 +105,9 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
-/** Failure of the intake side, to be told apart from one of the images. */
-class IntakeFailure extends Error {}
-
 export class Applier {
   readonly #options: ApplierOptions;
+  readonly #stepBytesMax: number;
   #applied: AppliedPosition | undefined;
   #image: GroupImage | undefined;
   #pin: ResyncPin | undefined;
@@ -129,6 +135,7 @@ export class Applier {
 
   constructor(options: ApplierOptions) {
     this.#options = options;
+    this.#stepBytesMax = options.stepBytesMax ?? stepBytesMaxDefault;
     this.#sealed = options.sealed;
     this.#limit = options.sealed?.sequence;
   }
@@ -283,11 +290,41 @@ export class Applier {
 
   /** `new table`: the images have to be opened on it before anything else is applied. */
   async #applyUntilStopped(image: GroupImage, pin: ResyncPin): Promise<"stopped" | "new table"> {
+    const { intake } = this.#options;
+    const reader = new StepReader(intake, this.#stepBytesMax);
+    const ends = new StepEnds({
+      ...{ image, intake },
+      onCommitted: () => this.#advance(image.applied),
+      onEnded: () => this.#past?.stepped(),
+    });
+    try {
+      const why = await this.#applySteps(image, pin, reader, ends);
+      await ends.settled();
+      return why;
+    } catch (error) {
+      // Nothing is under way when the images are closed. What failed of an earlier step is what is told.
+      await ends.settled();
+      throw error;
+    } finally {
+      await reader.close();
+    }
+  }
+
+  async #applySteps(
+    image: GroupImage,
+    pin: ResyncPin,
+    reader: StepReader,
+    ends: StepEnds,
+  ): Promise<"stopped" | "new table"> {
     const { intake, clock } = this.#options;
     const { compare } = this.#comparer(image);
     const pinPoint = () => pin.take(image.applied);
     let steppedAtMs = Number.NEGATIVE_INFINITY;
     while (!this.#stopping) {
+      if (this.#mayOverlap(image, pin)) await ends.committed();
+      // Asked again, for somebody may wait by now.
+      if (!this.#mayOverlap(image, pin)) await ends.settled();
+      if (this.#stopping) break;
       for (const holder of this.#holders.splice(0)) holder.resolve();
       if (this.#isBeyondSeal(image)) {
         await this.#takeBack(image, pin, this.#sealed!.sequence);
@@ -301,41 +338,54 @@ export class Applier {
         for (const waiter of this.#waiters.splice(0)) waiter.resolve();
       // Read before the check, so that a wake between check and sleep is not lost: both happen in one turn.
       const durable = Math.min(intake.durable.sequence, this.#limit ?? Number.POSITIVE_INFINITY);
-      const applied = image.applied.sequence;
-      if (applied >= durable) {
+      const held = image.held.sequence;
+      if (held >= durable) {
         await this.#sleep(undefined);
         continue;
       }
       const restMs = steppedAtMs + stepPaceMs - clock.monotonicMs();
-      const waiting = intake.durable.dataBytesTotal - image.applied.dataBytesTotal;
-      if (restMs > 0 && waiting < stepBytesTarget && !this.#isAwaited) {
+      if (restMs > 0 && !this.#isMuchWaiting(image) && !this.#isAwaited) {
         await this.#sleep(restMs);
         continue;
       }
-      const found = await fromIntake(intake.frames(applied + 1, stepBytesMax));
-      const synced = found.filter((frame) => frame.last <= intake.durable.sequence);
-      if (synced.length === 0) throw new IntakeFailure("intake holds no frame where one is durable");
-      const frames = nextStep(synced, applied, this.#options.incomplete(), this.#limit);
-      const last = frames.at(-1)?.last;
+      const synced = await reader.take(held + 1);
+      const frames = nextStep(synced, held, this.#options.incomplete(), this.#limit);
+      const end = frames.at(-1);
       // A limit that came while the intake was read.
-      if (last === undefined) continue;
+      if (end === undefined) continue;
+      // What is said of the images before such a step rests on what their marker says.
+      if (!changesImagesAlone(frames)) await ends.settled();
       // Survives a crash in every step: until the marker is behind the record it is taken in again, and says the same.
       if (await this.#takesTable(frames[0]!)) return "new table";
       await this.#options.beforeStep(frames, pinPoint);
-      // Survives a crash in the middle of the next line: restart knows how far the images may be ahead.
-      await image.begin(last);
+      if (intake.durable.dataBytesTotal - end.dataBytesTotal >= this.#stepBytesMax)
+        reader.readAhead(end.last + 1);
+      // Survives a crash in the middle of the step: restart knows how far the images may be ahead. It comes before the sync of
+      // the step before, behind whose writes the disk would put it.
+      await image.begin(end.last);
+      ends.begin();
       // What the blocks held is kept, and survives power loss, before the first of them changes.
       await image.apply(frames, compare);
-      // Survives power loss before the marker says so.
-      const position = await image.sync();
-      // Survives power loss before the intake gives these records up.
-      await image.commit(position);
+      this.#past?.addNewest();
       steppedAtMs = clock.monotonicMs();
-      this.#advance(image.applied);
-      await fromIntake(intake.trim(image.applied.sequence));
-      await this.#past?.stepped();
+      ends.applied();
     }
     return "stopped";
+  }
+
+  #isMuchWaiting(image: GroupImage): boolean {
+    const waiting = this.#options.intake.durable.dataBytesTotal - image.held.dataBytesTotal;
+    return waiting >= this.#stepBytesMax * stepPartMin;
+  }
+
+  /**
+   * Whether the next step may begin while the one before comes to its end: where much is waiting, and nothing that is
+   * decided between two steps looks at what marker and intake say.
+   */
+  #mayOverlap(image: GroupImage, pin: ResyncPin): boolean {
+    const isDecided = this.#isAwaited || this.#limit !== undefined || pin.isSet;
+    if (isDecided || !isOpenable(this.#options.incomplete(), image.applied.sequence)) return false;
+    return this.#isMuchWaiting(image);
   }
 
   /** Whether `frame`, the first of a step, has changed the table that the images are opened on. */
@@ -441,13 +491,5 @@ export class Applier {
     this.#pause?.cancel();
     this.#interrupt = undefined;
     this.#wake = undefined;
-  }
-}
-
-async function fromIntake<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (cause) {
-    throw new IntakeFailure(errorText(cause), { cause });
   }
 }

@@ -38,3 +38,13 @@ export function nextStep(
   }
   return step;
 }
+
+/** Whether a step is nothing but content and digests: no gap, change of the volume table or mark of a scan. */
+export function changesImagesAlone(frames: readonly Frame[]): boolean {
+  return frames.every(
+    (frame) =>
+      gapOf(frame) === undefined &&
+      volumeChangeOf(frame) === undefined &&
+      frame.records.every(({ kind }) => kind !== "scanMark"),
+  );
+}

@@ -15,7 +15,8 @@ import type { TouchedRun } from "./touched.ts";
 /** The images as they are before the step. */
 export interface ImageReads {
   sizeBytes(volume: VolumeNumber): number;
-  read(volume: VolumeNumber, offset: number, length: number): Promise<Uint8Array>;
+  /** `into`, `length` bytes: where they may be put; what is returned is what counts. */
+  read(volume: VolumeNumber, offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
   extents(volume: VolumeNumber, offset: number, length: number): Promise<readonly Extent[]>;
 }
 
@@ -64,10 +65,13 @@ export async function* packBeforeImages(
 ): AsyncGenerator<BlockPack> {
   const packer = new Packer();
   let current: Group | undefined;
+  // Memory that is made anew for every piece costs more than reading into it: what is packed is copied out of it.
+  let [room, nextRoom] = [new ReadRoom(), new ReadRoom()];
   for await (const pieces of groupsOf(touched, images)) {
-    const next = readGroup(pieces, images);
+    const next = readGroup(pieces, images, nextRoom);
     if (current !== undefined) yield* packGroup(packer, current);
     current = next;
+    [room, nextRoom] = [nextRoom, room];
   }
   if (current !== undefined) yield* packGroup(packer, current);
   if (!packer.isEmpty) yield packer.take();
@@ -92,13 +96,29 @@ async function* groupsOf(
   if (group.length > 0) yield group;
 }
 
-function readGroup(pieces: readonly Piece[], images: ImageReads): Group {
+/** Memory for the blocks of one group, 256 KiB at most; made for the longest group so far. */
+class ReadRoom {
+  #bytes = Buffer.alloc(0);
+
+  /** Nobody may use what was taken of it before. */
+  take(bytes: number): Uint8Array {
+    if (this.#bytes.byteLength < bytes) this.#bytes = Buffer.allocUnsafeSlow(bytes);
+    return this.#bytes;
+  }
+}
+
+function readGroup(pieces: readonly Piece[], images: ImageReads, room: ReadRoom): Group {
+  const blocksRead = pieces.reduce((sum, { blocks, isHole }) => sum + (isHole ? 0 : blocks), 0);
+  const bytes = room.take(blocksRead * blockBytes);
+  let used = 0;
   const contents = Promise.all(
     pieces.map(({ volume, first, blocks, isHole }) => {
       if (isHole) return undefined;
       const offset = first * blockBytes;
       const length = Math.min(blocks * blockBytes, images.sizeBytes(volume) - offset);
-      return readPiece(images, volume, offset, length);
+      const into = bytes.subarray(used, used + length);
+      used += length;
+      return readPiece(images, volume, offset, into);
     }),
   );
   // A failure is met when the group is packed; until then it must not count as unhandled.
@@ -114,10 +134,11 @@ async function readPiece(
   images: ImageReads,
   volume: VolumeNumber,
   offset: number,
-  length: number,
+  into: Uint8Array,
 ): Promise<Content> {
+  const length = into.byteLength;
   try {
-    return { bytes: await images.read(volume, offset, length), lost: nothingLost };
+    return { bytes: await images.read(volume, offset, length, into), lost: nothingLost };
   } catch (error) {
     if (!isUnreadable(error)) throw error;
   }
@@ -125,7 +146,9 @@ async function readPiece(
   const lost = new Set<number>();
   for (let at = 0; at < length; at += blockBytes) {
     try {
-      bytes.set(await images.read(volume, offset + at, Math.min(blockBytes, length - at)), at);
+      const block = bytes.subarray(at, Math.min(at + blockBytes, length));
+      const read = await images.read(volume, offset + at, block.byteLength, block);
+      if (read !== block) block.set(read);
     } catch (error) {
       if (!isUnreadable(error)) throw error;
       lost.add(at / blockBytes);

@@ -108,10 +108,14 @@ test("after a failed sync the images are opened again and written again from the
       get applied() {
         return marker;
       },
+      held: marker,
       applyingLast: 0,
       undoBehind: async () => false,
       begin: async (sequence: number) => void calls.push(`${mine} begin ${sequence}`),
-      apply: async (applied: readonly unknown[]) => void calls.push(`${mine} apply ${applied.length}`),
+      apply: async (applied: readonly unknown[]) => {
+        calls.push(`${mine} apply ${applied.length}`);
+        image.held = at(last.last);
+      },
       sync: async () => {
         calls.push(`${mine} sync`);
         if (mine === 1)

@@ -86,8 +86,8 @@ export const overflowBugs: readonly PlantedBug[] = [
     replace: "      const durable = intake.durable.sequence;\n",
     also: [
       {
-        find: "nextStep(synced, applied, this.#options.incomplete(), this.#limit)",
-        replace: "nextStep(synced, applied, this.#options.incomplete())",
+        find: "nextStep(synced, held, this.#options.incomplete(), this.#limit)",
+        replace: "nextStep(synced, held, this.#options.incomplete())",
       },
     ],
     caughtBy: [{ file: crashStates, only: "a failover from any crash" }],

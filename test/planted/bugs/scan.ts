@@ -58,9 +58,9 @@ export const scanBugs: readonly PlantedBug[] = [
     replace: "",
     also: [
       {
-        find: "      await image.commit(position);\n",
+        find: "      ends.applied();\n",
         replace:
-          "      await image.commit(position);\n      await this.#options.beforeStep(frames, pinPoint);\n",
+          "      ends.applied();\n      await ends.settled();\n      await this.#options.beforeStep(frames, pinPoint);\n",
       },
     ],
     caughtBy: [{ file: steps, only: "before its intention" }],

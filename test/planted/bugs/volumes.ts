@@ -97,9 +97,9 @@ export const volumeBugs: readonly PlantedBug[] = [
     replace: "",
     also: [
       {
-        find: "      await fromIntake(intake.trim(image.applied.sequence));\n",
+        find: "      ends.applied();\n",
         replace:
-          '      await fromIntake(intake.trim(image.applied.sequence));\n      if (await this.#takesTable(frames[0]!)) return "new table";\n',
+          '      ends.applied();\n      await ends.settled();\n      if (await this.#takesTable(frames[0]!)) return "new table";\n',
       },
     ],
     caughtBy: [{ file: crashStates, only: stopped }],

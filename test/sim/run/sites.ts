@@ -69,6 +69,8 @@ const packNow: CompressBatch = async (codec, raw) =>
 const writeBufferBytes = 64 * 1024;
 /** A segment of before-images: short, so that some are begun and given back within a run. */
 const segmentBytes = 64 * 1024;
+/** A standby's apply step: short, so that steps overlap whenever it has something to catch up with. */
+const stepBytesMax = 32 * 1024;
 /** Status is looked at this often, as the roles do, ms. */
 const observeIntervalMs = 1_000;
 
@@ -397,6 +399,7 @@ export class Sites {
       disk,
       openIndex: openSimOrderedStore(disk),
       segmentBytes,
+      stepBytesMax,
       images: site.disk.images(life),
       stores: this.#overheard(this.#engine(site, "gateway", life), name, "gateway", life),
       bootId: site.disk.bootId,
