@@ -10,6 +10,7 @@ export function simulatedStandby(
   world: SimWorld,
   life: Life,
   volumes: readonly { readonly name: string; readonly sizeBytes: number }[],
+  stepBytesMax?: number,
 ): StandbyGroup {
   return new StandbyGroup({
     site: "b",
@@ -17,7 +18,7 @@ export function simulatedStandby(
     settings: groupSettings({ name: "g", home: "a", standby: "b", volumes }),
     limits: { bytesMax: 2 ** 24, reserveBytes: 0, memoryTailBytes: 2 ** 16, writeBufferBytes: 2 ** 16 },
     target: { adopt: async () => [] },
-    storage: world.storage(life),
+    storage: { ...world.storage(life), ...(stepBytesMax === undefined ? {} : { stepBytesMax }) },
     clock: clockOf(world.scheduler, life),
     log: silentLog,
   });
