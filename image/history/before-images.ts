@@ -83,15 +83,32 @@ async function* groupsOf(
 ): AsyncGenerator<Piece[]> {
   let group: Piece[] = [];
   let groupBlocks = 0;
-  for await (const piece of piecesOf(touched, images)) {
+  /** The group before, when this piece begins another one. */
+  const add = (piece: Piece): Piece[] | undefined => {
     const blocks = piece.isHole ? 0 : piece.blocks;
-    if (groupBlocks + blocks > chunkBlocksMax || group.length === chunkRunsMax) {
-      yield group;
+    const isFull = groupBlocks + blocks > chunkBlocksMax || group.length === chunkRunsMax;
+    const before = isFull ? group : undefined;
+    if (isFull) {
       group = [];
       groupBlocks = 0;
     }
     group.push(piece);
     groupBlocks += blocks;
+    return before;
+  };
+  for (const [volume, runs] of [...touched].sort(([a], [b]) => a - b)) {
+    for (const run of runs) {
+      // Thousands a step, and nothing is asked for them.
+      if (run.blocks < askExtentsBlocks) {
+        const full = add({ volume, ...run, isHole: false });
+        if (full !== undefined) yield full;
+        continue;
+      }
+      for await (const piece of piecesOf(volume, run, images)) {
+        const full = add(piece);
+        if (full !== undefined) yield full;
+      }
+    }
   }
   if (group.length > 0) yield group;
 }
@@ -162,25 +179,22 @@ export function isUnreadable(error: unknown): boolean {
   return error instanceof BlockError && error.errno === BlockErrno.EIO && errorCode(error.cause) === "EIO";
 }
 
-/** Runs cut into what is read at once; of long ones only what the images have allocated. */
+/** A long run cut into what is read at once; only what the images have allocated. */
 async function* piecesOf(
-  touched: ReadonlyMap<VolumeNumber, readonly TouchedRun[]>,
+  volume: VolumeNumber,
+  { first, blocks, zeroedOnly }: TouchedRun,
   images: ImageReads,
 ): AsyncGenerator<Piece> {
-  for (const [volume, runs] of [...touched].sort(([a], [b]) => a - b)) {
-    for (const { first, blocks, zeroedOnly } of runs) {
-      const end = first + blocks;
-      for (let block = first; block < end; ) {
-        const left = end - block;
-        const hole = left < askExtentsBlocks ? 0 : await holeBlocks(images, volume, block, left);
-        if (hole > 0 && !zeroedOnly) yield { volume, first: block, blocks: hole, zeroedOnly, isHole: true };
-        block += hole;
-        if (hole > 0) continue;
-        const part = Math.min(left, chunkBlocksMax);
-        yield { volume, first: block, blocks: part, zeroedOnly, isHole: false };
-        block += part;
-      }
-    }
+  const end = first + blocks;
+  for (let block = first; block < end; ) {
+    const left = end - block;
+    const hole = left < askExtentsBlocks ? 0 : await holeBlocks(images, volume, block, left);
+    if (hole > 0 && !zeroedOnly) yield { volume, first: block, blocks: hole, zeroedOnly, isHole: true };
+    block += hole;
+    if (hole > 0) continue;
+    const part = Math.min(left, chunkBlocksMax);
+    yield { volume, first: block, blocks: part, zeroedOnly, isHole: false };
+    block += part;
   }
 }
 
