@@ -39,7 +39,7 @@ import { decodeWaymark, encodeWaymark, isReachable, waymarksOf } from "./waymark
 const frameChargeMin = 1024;
 /** How long one look at the file system's free space is used, counted down by what is appended, ms. */
 const freeSpaceAgeMaxMs = 1_000;
-/** Frames fetched in one read of the store: with `fetchBytesMax` what a read holds beside its result. */
+/** Frames fetched in one read of the store: with `fetchBytesMax`, twice, what a read holds beside its result. */
 const fetchFramesMax = 256;
 const fetchBytesMax = 2 * 1024 * 1024;
 /** Keys deleted in one LevelDB batch: 1,024 held the main thread for 16-22 ms at a time, beside a writer at depth 1. */
@@ -336,31 +336,56 @@ export class LevelFrameLog implements FrameLog {
     const found: Frame[] = [];
     let next = from;
     let left = rawBytesMax;
-    while (next <= this.#tail.sequence && (found.length === 0 || left > 0)) {
-      for (const frame of await this.#fetch(next, Math.min(left, fetchBytesMax))) {
-        const before = found.at(-1);
-        if (before !== undefined) {
-          if (left < frame.body.byteLength) return found;
-          requireChain(frame.chainBefore, before.chainAfter, frame.first, "frame");
+    let ahead: Fetch | undefined;
+    try {
+      while (next <= this.#tail.sequence && (found.length === 0 || left > 0)) {
+        const bytesMax = Math.min(left, fetchBytesMax);
+        const fetch: Fetch = ahead?.from === next ? ahead : this.#beginFetch(next, bytesMax);
+        // What follows is read while these are decoded.
+        const after = fetch.rows.at(-1)!.last + 1;
+        const leftAfter = left - fetch.storedBytes;
+        const goesOn = after <= this.#tail.sequence && leftAfter > 0;
+        ahead = goesOn ? this.#beginFetch(after, Math.min(leftAfter, fetchBytesMax)) : undefined;
+        for (const frame of await this.#endFetch(fetch, bytesMax)) {
+          const before = found.at(-1);
+          if (before !== undefined) {
+            if (left < frame.body.byteLength) return found;
+            requireChain(frame.chainBefore, before.chainAfter, frame.first, "frame");
+          }
+          found.push(frame);
+          left -= frame.body.byteLength;
+          next = frame.last + 1;
         }
-        found.push(frame);
-        left -= frame.body.byteLength;
-        next = frame.last + 1;
       }
+      return found;
+    } finally {
+      // Nothing is being read when this settles.
+      await ahead?.values.catch(() => undefined);
     }
-    return found;
   }
 
   /** Some consecutive frames from the store, at least one: `from` is above the head and not behind the tail. */
-  async #fetch(from: Sequence, bytesMax: number): Promise<Frame[]> {
+  #fetch(from: Sequence, bytesMax: number): Promise<Frame[]> {
+    return this.#endFetch(this.#beginFetch(from, bytesMax), bytesMax);
+  }
+
+  #beginFetch(from: Sequence, bytesMax: number): Fetch {
     const rows: IndexRow[] = [];
-    let stored = 0;
+    let storedBytes = 0;
     for (const row of this.#parts.index.rowsFrom(from)) {
-      if (rows.length > 0 && (stored + row.storedBytes > bytesMax || rows.length === fetchFramesMax)) break;
+      if (rows.length > 0 && (storedBytes + row.storedBytes > bytesMax || rows.length === fetchFramesMax))
+        break;
       rows.push(row);
-      stored += row.storedBytes;
+      storedBytes += row.storedBytes;
     }
-    const values = await this.#parts.store.frames(rows.map((row) => row.first));
+    const values = this.#parts.store.frames(rows.map((row) => row.first));
+    // Met by whoever ends it; until then it must not count as unhandled.
+    values.catch(() => undefined);
+    return { from, rows, storedBytes, values };
+  }
+
+  async #endFetch({ rows, values: reading }: Fetch, bytesMax: number): Promise<Frame[]> {
+    const values = await reading;
     // Trimmed while it was read: that is no hole.
     if (rows[0]!.first <= this.head.sequence) throw journalTrimmed(rows[0]!.first, this.head.sequence);
     const frames: Frame[] = [];
@@ -642,6 +667,14 @@ export function decodeStoredWaymark({ number, value }: StoredRow): MarkedPositio
     if (error instanceof RemoteProtocolError) throw journalDamaged("waymark", number, {}, error);
     throw error;
   }
+}
+
+/** Frames being read from the store. */
+interface Fetch {
+  readonly from: Sequence;
+  readonly rows: readonly IndexRow[];
+  readonly storedBytes: number;
+  readonly values: Promise<(Uint8Array | undefined)[]>;
 }
 
 /** The oldest frames of the index that may go. */
