@@ -358,6 +358,7 @@ export class Applier {
       // Survives a crash in every step: until the marker is behind the record it is taken in again, and says the same.
       if (await this.#takesTable(frames[0]!)) return "new table";
       await this.#options.beforeStep(frames, pinPoint);
+      // Only a whole step: what there is of a shorter one may be more by the time that it begins.
       if (intake.durable.dataBytesTotal - end.dataBytesTotal >= this.#stepBytesMax)
         reader.readAhead(end.last + 1);
       // Survives a crash in the middle of the step: restart knows how far the images may be ahead. It comes before the sync of
