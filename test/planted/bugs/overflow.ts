@@ -91,7 +91,7 @@ export const overflowBugs: readonly PlantedBug[] = [
       },
     ],
     caughtBy: [{ file: crashStates, only: "a failover from any crash" }],
-    env: { SEED: "1" },
+    env: { SEED: "4" },
     budgetSeconds: 120,
   },
   {
