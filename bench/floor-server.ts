@@ -35,6 +35,7 @@ async function putFirst(under: BlockDevice, synced: boolean): Promise<BlockDevic
     sequence += 1;
     await store.putFrame(sequence, data);
     if (synced) {
+      logs.written();
       await logs.sync();
       watermark.writeNow(0, slot);
       await watermark.syncData();

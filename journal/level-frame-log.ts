@@ -237,6 +237,7 @@ export class LevelFrameLog implements FrameLog {
     this.#writing = outcome.then(undefined, () => undefined);
     try {
       await outcome;
+      this.#parts.files.written();
     } catch (cause) {
       throw this.#poisonedBy(what, cause);
     } finally {

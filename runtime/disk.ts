@@ -4,7 +4,7 @@
  * operations whose durability is reasoned about; must never hide an error, retry, or sync on its own account.
  * Errors are the system's, with its `code` (ENOENT, ENOSPC, EIO ...): what they mean is the caller's to say.
  */
-import { existsSync, readdirSync, statfsSync, writeSync } from "node:fs";
+import { existsSync, fstatSync, readdirSync, statfsSync, writeSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 
@@ -19,6 +19,8 @@ export interface DiskFile {
   read(position: number, length: number): Promise<Uint8Array>;
   /** Length of the file, bytes. */
   size(): Promise<number>;
+  /** The same within the call. */
+  sizeNow(): number;
   /** All of `bytes` at `position`, into the page cache: survives a kill of the process. Bytes may be reused after. */
   write(position: number, bytes: Uint8Array): Promise<void>;
   /** The same within the call, for a few bytes into a file that does not grow. */
@@ -80,6 +82,7 @@ export const systemDisk: Disk = {
         return bytes.subarray(0, bytesRead);
       },
       size: async () => (await file.stat()).size,
+      sizeNow: () => fstatSync(file.fd).size,
       async write(position, bytes) {
         requireWhole(
           path,

@@ -4,8 +4,10 @@
  * power loss between two steps would show with luck shows here every time (F03, F08, F20).
  */
 import assert from "node:assert/strict";
+import { appendFileSync } from "node:fs";
 import { after, test } from "node:test";
 import { levelEngine } from "../../journal/level-engine.ts";
+import { LogFiles } from "../../journal/log-files.ts";
 import type { StoreEngine } from "../../journal/store.ts";
 import { systemDisk } from "../../runtime/disk.ts";
 import { observeDisk, observeStores } from "../../runtime/failpoints.ts";
@@ -102,27 +104,77 @@ test("after a rotation the old log, the new log and its name are synced before t
   await log.close("clean");
 });
 
-test("while two logs are open both are synced", async () => {
+/** Logs as LevelDB would make them, with what was synced and how often the folder was listed. */
+function madeLogs() {
   const place = scratch();
   const synced: string[] = [];
-  const { LogFiles } = await import("../../journal/log-files.ts");
+  const seen = { lists: 0 };
+  const hook: { onOpen?: (name: string) => void } = {};
   const disk = hookedDisk((operation, path) => {
-    if (operation === "syncData") synced.push(path.slice(path.lastIndexOf("/") + 1));
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    if (operation === "syncData") synced.push(name);
+    if (operation === "listNow") seen.lists += 1;
+    if (operation === "open") hook.onOpen?.(name);
   });
   const files = new LogFiles(disk, place.directory);
-  const touch = (name: string) => systemDisk.touch(`${place.directory}/${name}`);
-  await touch("000003.log");
+  /** One write to `name`, settled. */
+  const write = (name: string): void => {
+    appendFileSync(`${place.directory}/${name}`, "x");
+    files.written();
+  };
+  return { place, files, synced, seen, hook, write };
+}
+
+test("while two logs are open both are synced", async () => {
+  const { place, files, synced, write } = madeLogs();
+  write("000003.log");
   await files.sync();
   assert.deepEqual(synced.splice(0), ["000003.log"]);
-  await touch("000005.log");
+  write("000005.log");
   await files.sync();
   assert.deepEqual(new Set(synced.splice(0)), new Set(["000003.log", "000005.log"]));
   await files.sync();
   assert.deepEqual(new Set(synced.splice(0)), new Set(["000003.log", "000005.log"]));
   await systemDisk.remove(`${place.directory}/000003.log`);
   await files.sync();
+  assert.deepEqual(synced.splice(0), ["000005.log"]);
+  await files.close();
+});
+
+test("the folder is listed only after a write that did not go to the log that is known", async () => {
+  const { files, synced, seen, write } = madeLogs();
+  write("000009.log");
   await files.sync();
-  assert.equal(synced.at(-1), "000005.log");
+  // Opened just now, so its length counts from the next sync on, whatever was written meanwhile.
+  await files.sync();
+  const { lists } = seen;
+  for (let round = 0; round < 20; round += 1) {
+    write("000009.log");
+    await files.sync();
+  }
+  assert.equal(seen.lists, lists);
+  // 9 is a longer name in the order of letters, and the smaller number.
+  write("000010.log");
+  synced.length = 0;
+  await files.sync();
+  assert.deepEqual([seen.lists > lists, synced.includes("000010.log")], [true, true]);
+  await files.close();
+});
+
+test("a write that goes to a third log while the second is opened is found by the next sync", async () => {
+  const { place, files, synced, hook, write } = madeLogs();
+  write("000003.log");
+  await files.sync();
+  write("000005.log");
+  // As long as two are open the folder is listed each time.
+  await systemDisk.remove(`${place.directory}/000003.log`);
+  hook.onOpen = (name) => {
+    if (name === "000005.log") write("000007.log");
+  };
+  await files.sync();
+  synced.length = 0;
+  await files.sync();
+  assert.ok(synced.includes("000007.log"), "it holds a write that has settled");
   await files.close();
 });
 

@@ -41,6 +41,7 @@ function altered(file: DiskFile, changes: Partial<DiskFile>): DiskFile {
     truncate: (length) => file.truncate(length),
     write: (position, bytes) => file.write(position, bytes),
     writeNow: (position, bytes) => file.writeNow(position, bytes),
+    sizeNow: () => file.sizeNow(),
     syncData: () => file.syncData(),
     sync: () => file.sync(),
     close: () => file.close(),

@@ -4,7 +4,7 @@ import { systemDisk } from "../../runtime/disk.ts";
 
 export type DiskOperation = keyof Disk | keyof DiskFile;
 
-const withinTheCall: ReadonlySet<string> = new Set(["writeNow", "listNow", "exists", "freeBytes"]);
+const withinTheCall: ReadonlySet<string> = new Set(["writeNow", "sizeNow", "listNow", "exists", "freeBytes"]);
 
 /** `before` may throw: the operation is then not carried out, and fails with what was thrown. */
 export function hookedDisk(before: (operation: DiskOperation, path: string) => void): Disk {

@@ -174,6 +174,11 @@ class OpenFile implements DiskFile {
     });
   }
 
+  sizeNow(): number {
+    if (this.#closed) throw systemError("EBADF", this.#path);
+    return this.#file.length;
+  }
+
   /** On the disk at once: where power loss brings the end back, it is as if the crash had come before. */
   truncate(length: number): Promise<void> {
     if (this.#closed) return this.#refuse();
@@ -272,6 +277,10 @@ class OpenFolder implements DiskFile {
 
   size(): Promise<number> {
     return Promise.reject(systemError("EISDIR", this.#path));
+  }
+
+  sizeNow(): number {
+    throw systemError("EISDIR", this.#path);
   }
 
   truncate(): Promise<void> {
