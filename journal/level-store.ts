@@ -37,10 +37,10 @@ const cacheBytes = 1024 * 1024;
 /** Table files LevelDB holds open (it raises this to 74 at least): reads are sequential, a backlog is never hot. */
 const openFilesMax = 128;
 /**
- * Length of a table file, LevelDB's own default. A write buffer that holds deletions of the oldest frames with puts of the newest, or of
- * the head, becomes a table over all keys between; LevelDB cuts it where it passes over ten table files below. So a
- * compaction of what was trimmed rewrites at most some 20 MiB of what is kept. With 16 MiB it was 160 MiB, all of a
- * backlog each time, and two thirds of what applying took (bench/s9.ts).
+ * Length of a table file, LevelDB's own default. A write buffer that holds deletions of the oldest frames with puts of the
+ * newest, or of the head, becomes a table over all keys between; LevelDB cuts it where it passes over ten table files
+ * below. So a compaction of what was trimmed rewrites at most some 20 MiB of what is kept. With 16 MiB it was 160 MiB,
+ * all of a backlog each time, and two thirds of what applying took (bench/s9.ts).
  */
 const tableBytes = 2 * 1024 * 1024;
 /** Values fetched by one iterator step, bytes: the walk at open holds this plus one frame. */

@@ -1,9 +1,10 @@
 /**
  * The apply loop of one group: durable frames of the intake, in steps, into the images; then the marker; then the
- * intake is trimmed. While much is waiting, a step comes to its end beside the next one (`step-end.ts`). It owns the open images, and pins the point before them when they become incomplete. For a hand-over
- * it brings them to one position, also back to it, and no further. It never applies a frame that is not synced, never reports a position
- * that is not durable in the images, and never goes on with images whose write or sync failed: it closes them, opens
- * them again from disk and applies again from the marker.
+ * intake is trimmed. While much is waiting, a step comes to its end beside the next one (`step-end.ts`). It owns the open
+ * images, and pins the point before them when they become incomplete. For a hand-over it brings them to one position,
+ * also back to it, and no further. It never applies a frame that is not synced, never reports a position that is not
+ * durable in the images, and never goes on with images whose write or sync failed: it closes them, opens them again from
+ * disk and applies again from the marker.
  */
 import type { GroupImage } from "../../image/group-image.ts";
 import type { AppliedPosition } from "../../image/marker.ts";
