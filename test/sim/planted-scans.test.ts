@@ -74,7 +74,7 @@ testPlants(
           for (const each of restore) each();
         };
       },
-      breaks: ["I2"],
+      breaks: ["I1", "I2"],
     },
     "content takes a number behind a write that it does not have": {
       replace: () =>
