@@ -478,9 +478,12 @@ export class GroupScans {
   }
 
   async #ask(ground: ScanGround, after: Sequence): Promise<ScanAnswer | null> {
-    const { link, group, room } = this.#world;
+    const { link, group, room, superseded } = this.#world;
     if (link === null || room()?.code === "NOT_ATTACHED") return null;
-    return askFindings(link, group, { lineage: ground.lineage, token: ground.token, after });
+    const answer = await askFindings(link, group, { lineage: ground.lineage, token: ground.token, after });
+    // Heeded here, for the scan that asked may have ended meanwhile.
+    if (answer.kind === "superseded") superseded(answer.token);
+    return answer;
   }
 
   /** The result first: a crash in between ends the scan once more, and tells the same result once. */
