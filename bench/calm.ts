@@ -3,7 +3,7 @@
  * processors to others at times; Linux counts that as `steal`. And what ran before may have left work behind.
  */
 import { readFile } from "node:fs/promises";
-import { setTimeout as after } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 
 /** With more than this share of the processors' time taken, a measurement is made again. */
 export const stolenMax = 0.01;
@@ -49,7 +49,7 @@ async function processorTimes(): Promise<{ stolen: number; all: number }> {
 export async function diskRests(): Promise<void> {
   const until = performance.now() + restAwaitedMs;
   for (let before = await bytesWritten(); performance.now() < until; ) {
-    await after(1_000);
+    await pause(1_000);
     const now = await bytesWritten();
     if (now - before <= restBytesMax) return;
     before = now;

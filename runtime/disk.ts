@@ -41,7 +41,7 @@ export interface Disk {
   exists(path: string): boolean;
   /** Names in a folder, in no order. */
   list(directory: string): Promise<string[]>;
-  /** The same within the call, for a folder of few names. */
+  /** The same within the call: 1 us a name, so not where it is asked for every request. */
   listNow(directory: string): string[];
   /** Makes the folder and those above it, mode 0700; nothing happens when it is there. */
   makeDirectory(path: string): Promise<void>;

@@ -435,7 +435,7 @@ export class GroupScans {
   }
 
   #scan(): void {
-    const { group, clock, log, entrance, superseded } = this.#world;
+    const { group, clock, log, entrance } = this.#world;
     const ground = this.#ground;
     const document = this.#documents.scan;
     if (ground === null || !ground.hasStandby || document === null || this.#scanner !== null) return;
@@ -453,7 +453,6 @@ export class GroupScans {
       room: () => this.#room(ground),
       ask: (after) => this.#ask(ground, after),
       save: (next) => this.#documents.save(next),
-      superseded,
       over: (last, how, end) => {
         if (this.#scanner === scanner) this.#scanner = null;
         this.#alone("end", () => this.#ended(ground, last, how, end));
@@ -480,10 +479,8 @@ export class GroupScans {
   async #ask(ground: ScanGround, after: Sequence): Promise<ScanAnswer | null> {
     const { link, group, room, superseded } = this.#world;
     if (link === null || room()?.code === "NOT_ATTACHED") return null;
-    const answer = await askFindings(link, group, { lineage: ground.lineage, token: ground.token, after });
-    // Heeded here, for the scan that asked may have ended meanwhile.
-    if (answer.kind === "superseded") superseded(answer.token);
-    return answer;
+    const ask = { lineage: ground.lineage, token: ground.token, after };
+    return askFindings(link, group, ask, superseded);
   }
 
   /** The result first: a crash in between ends the scan once more, and tells the same result once. */
@@ -540,13 +537,12 @@ export class GroupScans {
     if (this.#follow?.verify === newest.begin) return;
     // The one before is for a result that nobody waits for any more.
     void this.#follow?.stop();
-    const { clock, log, superseded } = this.#world;
+    const { clock, log } = this.#world;
     const follow: HistoryFollow = new HistoryFollow(newest.begin, {
       volumes: ground.volumes,
       clock,
       log,
       ask: (verify) => this.#askHistory(ground, verify),
-      superseded,
       ended: (verify, history) => {
         if (this.#follow === follow) this.#follow = null;
         this.#alone("history", () => this.#historyKnown(verify, history));
@@ -556,13 +552,14 @@ export class GroupScans {
   }
 
   async #askHistory(ground: ScanGround, after: Sequence): Promise<HistoryCheckAnswer | "absent" | null> {
-    const { link, group, room } = this.#world;
+    const { link, group, room, superseded } = this.#world;
     if (link === null || room()?.code === "NOT_ATTACHED") return null;
     const digestAt = this.#world.digestsPoints === true ? this.#cleanEndOf(after) : null;
-    return askHistory(link, group, {
+    const ask = {
       ...{ lineage: ground.lineage, token: ground.token, after },
       ...(digestAt === null ? {} : { digestAt }),
-    });
+    };
+    return askHistory(link, group, ask, superseded);
   }
 
   /** Where the verify named so ended without a difference; null: it did not. */

@@ -4,7 +4,7 @@
  */
 import type { HistoryCheckAnswer } from "../../protocol/history-check.ts";
 import { describeHistoryCheck } from "../../protocol/history-check.ts";
-import type { Sequence, Token, VolumeEntry } from "../../protocol/ids.ts";
+import type { Sequence, VolumeEntry } from "../../protocol/ids.ts";
 import type { HistoryFollowStatus, Reason, VerifyResult } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { rfc3339 } from "../../runtime/clock.ts";
@@ -22,7 +22,6 @@ export interface HistoryFollowWorld {
   readonly log: Log;
   /** Null: nobody can be asked now. `absent`: the other site does not know how. */
   readonly ask: (verify: Sequence) => Promise<HistoryCheckAnswer | "absent" | null>;
-  readonly superseded: (token: Token) => void;
   /** Called once, after which this does nothing more. */
   readonly ended: (verify: Sequence, history: VerifyResult["history"]) => void;
 }
@@ -69,7 +68,7 @@ export class HistoryFollow {
   }
 
   #heard(answer: HistoryCheckAnswer | "absent" | null): void {
-    const { volumes, superseded } = this.#world;
+    const { volumes } = this.#world;
     if (answer === "absent") this.#end({ state: "unknown", check: null });
     else if (answer === null) this.#waits({ code: "LINK_DOWN", message: "the standby does not answer" });
     else if (answer.kind === "none") this.#end({ state: "none", check: null });
@@ -78,8 +77,8 @@ export class HistoryFollow {
     else if (answer.kind === "running")
       this.#status = { doneBytes: answer.doneBytes, totalBytes: answer.totalBytes, reason: null };
     else if (answer.kind === "failed") this.#failed(answer.reason);
-    else if (answer.kind === "superseded") superseded(answer.token);
-    else this.#waits(refusalOf(answer));
+    // Heeded by whoever owns the group, and this ends with it.
+    else if (answer.kind !== "superseded") this.#waits(refusalOf(answer));
   }
 
   #failed(reason: Reason): void {

@@ -4,7 +4,7 @@
  * puts nothing into the queue without room, decides nothing about windows, and ends with its engine.
  */
 import type { ScanAnswer } from "../../protocol/control.ts";
-import type { Sequence, Token, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
+import type { Sequence, VolumeEntry, VolumeNumber } from "../../protocol/ids.ts";
 import type { ScanMark } from "../../protocol/record.ts";
 import type { Reason, ScanStatus } from "../../protocol/status.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
@@ -51,7 +51,6 @@ export interface ScannerWorld {
   readonly ask: (after: Sequence) => Promise<ScanAnswer | null>;
   /** Survives power loss when it settles. */
   readonly save: (document: ScanDocument) => Promise<void>;
-  readonly superseded: (token: Token) => void;
   /** Called once, after which this does nothing more. `end`: number of the end mark. */
   readonly over: (document: ScanDocument, how: "done" | "given-up", end: Sequence | null) => void;
 }
@@ -422,7 +421,7 @@ export class Scanner {
         if (answer.more) this.#ask();
         return;
       case "superseded":
-        this.#world.superseded(answer.token);
+        // Heeded by whoever owns the group, and this ends with it.
         return;
       case "refused":
         this.#trouble = { code: answer.code, message: answer.message };
