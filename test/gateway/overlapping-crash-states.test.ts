@@ -6,11 +6,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { StandbyGroup } from "../../gateway/group.ts";
-import { encodeBatch } from "../../protocol/batch.ts";
 import { genesisChain } from "../../protocol/chain.ts";
 import type { Frame } from "../../protocol/frame.ts";
 import { parseHandoverRecord } from "../../protocol/handover.ts";
-import { blockBytes, bytesToHex, lineageToText, type Token } from "../../protocol/ids.ts";
+import { blockBytes, bytesToHex, lineageToText } from "../../protocol/ids.ts";
 import { syncDirectory } from "../../runtime/disk.ts";
 import { readDocument } from "../../runtime/durable-document.ts";
 import { errorText } from "../../runtime/errors.ts";
@@ -20,15 +19,13 @@ import type { DiskSnapshot } from "../sim/world/disk.ts";
 import { SimWorld } from "../sim/world/driven.ts";
 import type { PowerCut } from "../sim/world/tree.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
-import { batchRequest } from "./batch-request.ts";
-import { simulatedStandby } from "./simulated-standby.ts";
+import { ownersToken, sendBatch, settled, simulatedStandby } from "./simulated-standby.ts";
 
 const seed = seedFromEnvironment();
 const statesMax = Number(process.env["SPLITSITE_SCAN_CRASH_STATES"] ?? 120);
 const volumeBytes = 8 * blockBytes;
 const volumes = ["data", "wal"].map((name, number) => ({ number, name, sizeBytes: volumeBytes }));
 const paths = gatewayGroupPaths("/b", "g");
-const token: Token = { epoch: 1, owner: "a" };
 const models: readonly (PowerCut | "kill")[] = ["everything", "nothing", "subset", "torn", "kill"];
 /** A few frames of some KiB. */
 const stepBytesMax = 12 * 1024;
@@ -81,7 +78,7 @@ class Standby {
     const answer = await this.world.drive(
       this.group.hello({
         lineage: lineageToText(lineage),
-        token,
+        token: ownersToken,
         volumes,
         founding: volumes,
         durable: { sequence: this.story.last, chain: bytesToHex(this.story.frames.at(-1)!.chainAfter) },
@@ -94,24 +91,11 @@ class Standby {
   }
 
   async batch(frames: readonly Frame[]): Promise<void> {
-    const bytes = await encodeBatch(frames, token, "none");
-    const answer = await this.world.drive(this.group.batch(batchRequest(bytes, "a"), "a"));
-    assert.ok("json" in answer && (answer.json as { kind: string }).kind === "acknowledged");
+    await sendBatch(this.world, this.group, frames);
   }
 
-  /** Everything that was received is in the images, which are open. */
-  async settle(): Promise<number> {
-    const { scheduler } = this.world;
-    for (let waits = 0; ; waits += 1) {
-      const answer = this.group.heartbeat({
-        ...{ lineage: lineageToText(lineage), token, answered: this.story.last },
-        ...{ dataBytesTotal: 0, wallMs: 1 },
-      });
-      assert.ok(answer.kind === "alive" && answer.stopped === null, JSON.stringify(answer));
-      if (answer.applied === answer.durable && this.group.past !== undefined) return answer.applied;
-      assert.ok(waits < 200, "apply goes on");
-      await scheduler.run({ untilMs: scheduler.nowMs + 100 });
-    }
+  settle(): Promise<number> {
+    return settled(this.world, this.group, this.story.last);
   }
 
   requireImages(sequence: number): void {

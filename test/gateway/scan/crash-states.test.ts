@@ -11,12 +11,11 @@ import type { StandbyGroup } from "../../../gateway/group.ts";
 import { isOpenable } from "../../../gateway/scan/completeness.ts";
 import { parseStandbyDocument } from "../../../gateway/state.ts";
 import { Marker } from "../../../image/marker.ts";
-import { encodeBatch } from "../../../protocol/batch.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import type { HelloAnswer } from "../../../protocol/control.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
-import { blockBytes, bytesToHex, lineageToText, type Token } from "../../../protocol/ids.ts";
+import { blockBytes, bytesToHex, lineageToText } from "../../../protocol/ids.ts";
 import type { BlockRecord, ScanMark, ScanPurpose } from "../../../protocol/record.ts";
 import { syncDirectory } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
@@ -27,15 +26,13 @@ import type { DiskSnapshot } from "../../sim/world/disk.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
 import type { PowerCut } from "../../sim/world/tree.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
-import { batchRequest } from "../batch-request.ts";
-import { simulatedStandby } from "../simulated-standby.ts";
+import { heartbeatOf, ownersToken, sendBatch, simulatedStandby } from "../simulated-standby.ts";
 
 const seed = seedFromEnvironment();
 const statesMax = Number(process.env["SPLITSITE_SCAN_CRASH_STATES"] ?? 400);
 const volumeBytes = 8 * blockBytes;
 const volumes = ["data", "wal"].map((name, number) => ({ number, name, sizeBytes: volumeBytes }));
 const paths = gatewayGroupPaths("/b", "g");
-const token: Token = { epoch: 1, owner: "a" };
 const models: readonly (PowerCut | "kill")[] = ["everything", "nothing", "subset", "torn", "kill"];
 
 /** The owner's history: its frames, and for every sequence what its disks hold and whether a standby there is whole. */
@@ -175,7 +172,7 @@ class Standby {
     const end = frames.at(-1)!;
     const hello = (sequence: number, chain: string): Promise<HelloAnswer> => {
       const durable = { sequence, chain };
-      const of = { lineage: lineageToText(lineage), token, volumes, genesis, durable } as const;
+      const of = { lineage: lineageToText(lineage), token: ownersToken, volumes, genesis, durable } as const;
       return this.world.drive(this.group.hello({ ...of, create: true, initial: "data" }));
     };
     // It is made before the owner has scanned anything, and met again with all of the story.
@@ -186,19 +183,11 @@ class Standby {
   }
 
   async batch(frame: Frame): Promise<void> {
-    const bytes = await encodeBatch([frame], token, "none");
-    const answer = await this.world.drive(this.group.batch(batchRequest(bytes, "a"), "a"));
-    assert.ok("json" in answer && (answer.json as { kind: string }).kind === "acknowledged");
+    await sendBatch(this.world, this.group, [frame]);
   }
 
   alive() {
-    const answer = this.group.heartbeat({
-      lineage: lineageToText(lineage),
-      token,
-      answered: this.story.last,
-      dataBytesTotal: 0,
-      wallMs: 1,
-    });
+    const answer = this.group.heartbeat(heartbeatOf(this.story.last));
     assert.ok(answer.kind === "alive", JSON.stringify(answer));
     return answer;
   }

@@ -9,12 +9,11 @@ import { test } from "node:test";
 import type { StandbyGroup } from "../../../gateway/group.ts";
 import { parseStandbyDocument } from "../../../gateway/state.ts";
 import { Marker } from "../../../image/marker.ts";
-import { encodeBatch } from "../../../protocol/batch.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import type { Hello } from "../../../protocol/control.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
-import { bytesToHex, lineageToText, type Token } from "../../../protocol/ids.ts";
+import { bytesToHex, lineageToText } from "../../../protocol/ids.ts";
 import { isWholeAt } from "../../../protocol/table-volume.ts";
 import { syncDirectory } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
@@ -25,8 +24,7 @@ import type { DiskSnapshot } from "../../sim/world/disk.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
 import type { PowerCut } from "../../sim/world/tree.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
-import { batchRequest } from "../batch-request.ts";
-import { simulatedStandby } from "../simulated-standby.ts";
+import { ownersToken, sendBatch, settled, simulatedStandby } from "../simulated-standby.ts";
 import { founding, Story } from "./story.ts";
 
 const seed = seedFromEnvironment();
@@ -34,7 +32,6 @@ const statesMax = Number(process.env["SPLITSITE_SCAN_CRASH_STATES"] ?? 200);
 /** Kinds of loss before each step of the document: all of them where there is time. */
 const documentKinds = statesMax >= 1_000 ? 5 : 1;
 const paths = gatewayGroupPaths("/b", "g");
-const token: Token = { epoch: 1, owner: "a" };
 const models: readonly (PowerCut | "kill")[] = ["everything", "nothing", "subset", "torn", "kill"];
 
 class Standby {
@@ -57,7 +54,7 @@ class Standby {
     const frame = frames.find(({ last }) => last >= sequence)!;
     const hello: Hello = {
       lineage: lineageToText(lineage),
-      token,
+      token: ownersToken,
       volumes: this.story
         .tableAt(frame.last)
         .map(({ number, name, sizeBytes }) => ({ number, name, sizeBytes })),
@@ -72,28 +69,11 @@ class Standby {
   }
 
   async batch(frame: Frame): Promise<void> {
-    const bytes = await encodeBatch([frame], token, "none");
-    const answer = await this.world.drive(this.group.batch(batchRequest(bytes, "a"), "a"));
-    assert.ok("json" in answer && (answer.json as { kind: string }).kind === "acknowledged");
+    await sendBatch(this.world, this.group, [frame]);
   }
 
-  /** Everything that was received is in the images, which are open. */
-  async settle(): Promise<number> {
-    const { scheduler } = this.world;
-    for (let waits = 0; ; waits += 1) {
-      const answer = this.group.heartbeat({
-        lineage: lineageToText(lineage),
-        token,
-        answered: this.story.last,
-        dataBytesTotal: 0,
-        wallMs: 1,
-      });
-      assert.ok(answer.kind === "alive", JSON.stringify(answer));
-      assert.equal(answer.stopped, null);
-      if (answer.applied === answer.durable && this.group.past !== undefined) return answer.applied;
-      assert.ok(waits < 200, "apply goes on");
-      await scheduler.run({ untilMs: scheduler.nowMs + 100 });
-    }
+  settle(): Promise<number> {
+    return settled(this.world, this.group, this.story.last);
   }
 
   async document() {
