@@ -59,7 +59,8 @@ export async function runCampaign(
   for (const name of ["firstSyncs", "verified", "flips"] as const)
     assert.ok(tally.sum(name) > seeds / 10, `${name} happened`);
   assert.ok(tally.sum("gaps") > seeds / 10 && tally.sum("takenBack") > seeds / 200, "journals overflowed");
-  assert.ok(tally.sum("found") > seeds / 40, "verifies had something to find");
+  // Far below what is usual, 25 to 58 in a thousand: a verify that finds one finds several, so the sum wanders.
+  assert.ok(tally.sum("found") > seeds / 100, "verifies had something to find");
   for (const name of ["changesBegun", "volumeRecords"] as const)
     assert.ok(tally.sum(name) > seeds / 8, `${name} happened`);
   assert.ok(tally.sum("leftOut") >= Math.floor(seeds / 400), "failovers left a volume out");
