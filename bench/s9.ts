@@ -3,10 +3,12 @@
  * apply loop, as a gateway runs it, brings them into images that are full already: before-images, images, marker and
  * trimming of the intake, each with its syncs. Receiving them is not in the figure.
  */
-import { randomFillSync, randomInt } from "node:crypto";
+import { hash, randomFillSync, randomInt } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import { systemImageFiles } from "../block/image-files.ts";
 import { Applier } from "../gateway/apply/applier.ts";
 import { openImage } from "../gateway/apply/open-image.ts";
@@ -33,6 +35,8 @@ const frameBytes = mebibyte;
 /** What one measurement applies: some sixteen steps. */
 const workBytes = 256 * mebibyte;
 const sizes = { "4 KiB": 4096, "64 KiB": 65_536, "1 MiB": mebibyte } as const;
+/** As the gateway's: raw bytes of a step. */
+const stepBytes = 16 * mebibyte;
 /** Longer than since 1970, from where the frames count their time: nothing grows too old. */
 const windowMs = 100 * 365 * 86_400_000;
 const volumes = [{ number: 0, name: "data", sizeBytes: imageBytes }];
@@ -49,6 +53,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
     const floor = new ApplyFloor({ folder: join(folder, "floor"), imageBytes, noise });
     const standbys = { "history on": kept, "history off": bare };
     const seen: Record<string, number[]> = {};
+    const mainMs: Record<string, number[]> = {};
     for (let round = 0; round <= options.rounds; round += 1) {
       for (const [size, writeBytes] of Object.entries(sizes)) {
         const note = (name: string, rate: number): void => {
@@ -59,7 +64,9 @@ export async function measure(options: BenchOptions): Promise<Section> {
           options.report(`round ${round}, ${key}: ${figure(rate)} MB/s`);
         };
         for (const [name, standby] of Object.entries(standbys)) {
-          note(name, await standby.apply(writeBytes));
+          const { rate, mainThreadMs } = await standby.apply(writeBytes);
+          note(name, rate);
+          if (round > 0) mainMs[`${size}, ${name}`] = [...(mainMs[`${size}, ${name}`] ?? []), mainThreadMs];
           note(`${name}, plain`, floor.run(writeBytes, workBytes, name === "history on"));
         }
       }
@@ -69,6 +76,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
     floor.close();
     const ratio = (over: string, under: string): number =>
       median(seen[over]!.map((rate, round) => rate / seen[under]![round]!));
+    const { sha256, crc32: crc } = digestSpeeds();
     const goal = (size: string, least: number) => ({
       ...atLeast(`${size}, history on, MB/s`, median(seen[`${size}, history on`]!), least),
       unit: "MB/s",
@@ -85,18 +93,38 @@ export async function measure(options: BenchOptions): Promise<Section> {
           "history off MB/s": figure(median(seen[`${size}, history off`]!)),
           "off / plain": figure(ratio(`${size}, history off`, `${size}, history off, plain`)),
           "on / off": figure(ratio(`${size}, history on`, `${size}, history off`)),
+          "main thread, on, ms/step": figure(median(mainMs[`${size}, history on`]!)),
+          off: figure(median(mainMs[`${size}, history off`]!)),
         },
       })),
       goals: [goal("4 KiB", 100), goal("64 KiB", 200), goal("1 MiB", 200)],
       notes: [
         "plain: what the disk and the kernel allow, the same bytes written to the same files with the same syncs, one after another, and nothing else (bench/apply-floor.ts)",
         `${workBytes / mebibyte} MiB of random incompressible writes over an image of 1 GiB that is full; reading the intake and trimming it are in the figure`,
+        `one core does ${figure(sha256)} GB/s of SHA-256, which every byte passes twice, and ${figure(crc)} GB/s of CRC-32, here and now`,
       ],
     };
   } finally {
     clearInterval(going);
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** CPU that the main thread of this process has used, ms. */
+function mainThreadCpuMs(): number {
+  const [nanoseconds] = readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ");
+  return Number(nanoseconds) / 1e6;
+}
+
+/** What the two digests of every byte, and its checksum, are up against: GB/s of one core. */
+function digestSpeeds(): { readonly sha256: number; readonly crc32: number } {
+  const piece = noise.subarray(0, mebibyte);
+  const speed = (digest: () => void): number => {
+    const startedMs = performance.now();
+    for (let count = 0; count < 256; count += 1) digest();
+    return (256 * mebibyte) / 1e6 / (performance.now() - startedMs);
+  };
+  return { sha256: speed(() => hash("sha256", piece, "buffer")), crc32: speed(() => crc32(piece)) };
 }
 
 class Standby {
@@ -140,8 +168,11 @@ class Standby {
     return new Standby(folder, history, log);
   }
 
-  /** Receives `workBytes` of writes of one size, then applies them: MB/s of the latter. */
-  async apply(writeBytes: number): Promise<number> {
+  /**
+   * Receives `workBytes` of writes of one size, then applies them: MB/s of the latter, and the CPU that a step takes of the
+   * main thread, which a gateway needs to receive.
+   */
+  async apply(writeBytes: number): Promise<{ readonly rate: number; readonly mainThreadMs: number }> {
     for (let left = workBytes; left > 0; left -= frameBytes) {
       const records = Array.from({ length: frameBytes / writeBytes }, (): BlockRecord => {
         const from = randomInt((noise.byteLength - writeBytes) / 512) * 512;
@@ -176,6 +207,7 @@ class Standby {
       },
     });
     const startedMs = performance.now();
+    const startedCpuMs = mainThreadCpuMs();
     await applier.start();
     if (applier.trouble !== null) throw new Error(`apply is stopped: ${applier.trouble.message}`);
     await ended;
@@ -183,8 +215,9 @@ class Standby {
     if (this.#history.windowMs > 0 !== keptBytes >= workBytes / 2)
       throw new Error(`the history has ${keptBytes} bytes`);
     const rate = workBytes / 1e3 / (performance.now() - startedMs);
+    const mainThreadMs = (mainThreadCpuMs() - startedCpuMs) / (workBytes / stepBytes);
     await applier.stop();
-    return rate;
+    return { rate, mainThreadMs };
   }
 
   #open() {

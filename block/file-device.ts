@@ -14,6 +14,7 @@ import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { BlockChange, BulkWritable } from "./bulk-write.ts";
 import type { BlockCapabilities, BlockDevice, Extent, WriteOptions, ZeroOptions } from "./device.ts";
 import { BlockErrno, BlockError } from "./device.ts";
+import type { DescriptorLender } from "./lend-descriptor.ts";
 import { endOffset, nextData, nextHole, punchHole, readCached } from "./libc.ts";
 import { inSyncLane } from "./sync-lanes.ts";
 import { writeChangesTo, zeroIn } from "./write-queue.ts";
@@ -164,7 +165,7 @@ async function giveSize(file: FileHandle, path: string, sizeBytes: number): Prom
   }
 }
 
-export class FileDevice implements BlockDevice, BulkWritable {
+export class FileDevice implements BlockDevice, BulkWritable, DescriptorLender {
   readonly sizeBytes: number;
   readonly blockSize = { minimum: 512, preferred: 4096, maximum: 32 * 1024 * 1024 };
   readonly can: BlockCapabilities;
@@ -175,7 +176,7 @@ export class FileDevice implements BlockDevice, BulkWritable {
   /** Set by the first failed flush: what the page cache says is no longer what the disk holds. */
   #lost: BlockError | undefined;
   #closed = false;
-  readonly #underWay = new Set<Promise<void>>();
+  readonly #underWay = new Set<Promise<unknown>>();
 
   /** Use `openFileDevice`. `imageBytes`: where the image ends, which may be longer than the volume. */
   constructor(
@@ -263,11 +264,16 @@ export class FileDevice implements BlockDevice, BulkWritable {
     }
   }
 
+  async lendDescriptor<T>(work: (fd: number) => Promise<T>): Promise<T> {
+    this.#admit(false);
+    return this.#onThread(work(this.#file.fd));
+  }
+
   /** The thread knows the file by number: it must be done before the number can mean another file. */
-  async #onThread(work: Promise<void>): Promise<void> {
+  async #onThread<T>(work: Promise<T>): Promise<T> {
     this.#underWay.add(work);
     try {
-      await work;
+      return await work;
     } finally {
       this.#underWay.delete(work);
     }

@@ -21,14 +21,12 @@ export interface ThreadSetup {
 export type ThreadOrder =
   | {
       readonly kind: "write";
-      readonly id: number;
       readonly fd: number;
       readonly slot: number;
       readonly runs: number;
     }
   | {
       readonly kind: "zero";
-      readonly id: number;
       readonly fd: number;
       readonly offset: number;
       readonly length: number;
@@ -36,8 +34,3 @@ export type ThreadOrder =
       /** Fail with ENOTSUP rather than write zeroes. */
       readonly fast: boolean;
     };
-
-export interface ThreadAnswer {
-  readonly id: number;
-  readonly failure: { readonly code: string; readonly message: string } | null;
-}

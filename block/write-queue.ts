@@ -4,48 +4,19 @@
  * the slots; a caller with more to write waits for a free one, in the order of asking. Measured against writing on
  * the main thread and through libuv's pool: docs/image.md.
  */
-import { Worker } from "node:worker_threads";
+import { extname } from "node:path";
+import { ThreadCalls } from "../runtime/thread-calls.ts";
 import type { BlockChange } from "./bulk-write.ts";
-import type { ThreadAnswer, ThreadOrder, ThreadSetup } from "./write-orders.ts";
+import type { ThreadOrder, ThreadSetup } from "./write-orders.ts";
 import { slotBytes, slotCount, slotDataBytes, slotRunsMax } from "./write-orders.ts";
 
 /** Longest range zeroed in one order, so that other devices' writes get their turn in between. */
 const zeroBytesPerOrder = 256 * 1024 * 1024;
 
-/** Failure of a system call on the write thread; `code` is the errno name. */
-export class WriteFailure extends Error {
-  readonly code: string;
-
-  constructor(code: string, message: string) {
-    super(message);
-    this.name = "WriteFailure";
-    this.code = code;
-  }
-}
-
 interface Slot {
   readonly index: number;
   readonly data: Uint8Array;
   readonly runs: Float64Array;
-}
-
-interface Pending {
-  readonly slot: Slot | undefined;
-  readonly settle: (failure: WriteFailure | undefined) => void;
-}
-
-/**
- * Built, the thread is the .js sibling of this file. Run from the sources (tests, development) it is the .ts sibling,
- * and needs the TypeScript loader registered anew: threads do not inherit it from the command line.
- */
-function startThread(workerData: ThreadSetup): Worker {
-  const options = { name: "splitsite-write", workerData };
-  if (import.meta.url.endsWith(".js"))
-    return new Worker(new URL("./write-thread.js", import.meta.url), options);
-  const entry = JSON.stringify(new URL("./write-thread.ts", import.meta.url).href);
-  const loader = JSON.stringify(import.meta.resolve("tsx/esm/api"));
-  const start = `import(${loader}).then((loader) => loader.register()).then(() => import(${entry}))`;
-  return new Worker(start, { ...options, eval: true });
 }
 
 /** How far a list of changes has been handed over: bytes `within` the change at `index` are done. */
@@ -93,13 +64,13 @@ function fillSlot(slot: Slot, changes: readonly BlockChange[], cursor: Cursor): 
   return runs;
 }
 
+/** The thread's file: this one's sibling, built or not. */
+const threadEntry = new URL(`./write-thread${extname(import.meta.url)}`, import.meta.url);
+
 class WriteQueue {
-  readonly #worker: Worker;
+  readonly #thread: ThreadCalls<ThreadOrder, void>;
   readonly #free: Slot[];
   readonly #waiting: ((slot: Slot) => void)[] = [];
-  readonly #pending = new Map<number, Pending>();
-  #nextId = 0;
-  #ended: WriteFailure | undefined;
 
   constructor() {
     const slots = Array.from({ length: slotCount }, () => new SharedArrayBuffer(slotBytes));
@@ -108,40 +79,11 @@ class WriteQueue {
       data: new Uint8Array(buffer, 0, slotDataBytes),
       runs: new Float64Array(buffer, slotDataBytes, slotRunsMax * 2),
     }));
-    this.#worker = startThread({ slots });
-    this.#worker.on("message", (answer: ThreadAnswer) => this.#answered(answer));
-    this.#worker.on("error", (error) => this.#threadEnded(`write thread failed: ${String(error)}`));
-    this.#worker.on("exit", () => this.#threadEnded("write thread ended"));
-    this.#worker.unref();
+    this.#thread = new ThreadCalls("splitsite-write", threadEntry, { slots } satisfies ThreadSetup);
   }
 
   get ended(): boolean {
-    return this.#ended !== undefined;
-  }
-
-  #answered(answer: ThreadAnswer): void {
-    const pending = this.#pending.get(answer.id);
-    if (pending === undefined) return;
-    this.#forget(answer.id);
-    pending.settle(
-      answer.failure === null ? undefined : new WriteFailure(answer.failure.code, answer.failure.message),
-    );
-    if (pending.slot !== undefined) this.#release(pending.slot);
-  }
-
-  #forget(id: number): void {
-    this.#pending.delete(id);
-    // Only work under way keeps the process alive.
-    if (this.#pending.size === 0) this.#worker.unref();
-  }
-
-  #threadEnded(message: string): void {
-    this.#ended ??= new WriteFailure("EIO", message);
-    for (const [id, pending] of [...this.#pending]) {
-      this.#forget(id);
-      pending.settle(this.#ended);
-      if (pending.slot !== undefined) this.#release(pending.slot);
-    }
+    return this.#thread.ended;
   }
 
   #release(slot: Slot): void {
@@ -150,66 +92,36 @@ class WriteQueue {
     else next(slot);
   }
 
-  #send(order: ThreadOrder, pending: Pending): void {
-    if (this.#ended !== undefined) {
-      pending.settle(this.#ended);
-      if (pending.slot !== undefined) this.#release(pending.slot);
-      return;
-    }
-    if (this.#pending.size === 0) this.#worker.ref();
-    this.#pending.set(order.id, pending);
-    this.#worker.postMessage(order);
-  }
-
-  #takeId(): number {
-    this.#nextId += 1;
-    return this.#nextId;
-  }
-
-  /** Punches or zeroes a range. Rejects with WriteFailure; `ENOTSUP` only when `fast`. */
+  /** Punches or zeroes a range. Rejects with ThreadFailure; `ENOTSUP` only when `fast`. */
   async zero(fd: number, offset: number, length: number, mayFree: boolean, fast: boolean): Promise<void> {
     for (let done = 0; done < length; done += zeroBytesPerOrder) {
       const part = Math.min(zeroBytesPerOrder, length - done);
-      await new Promise<void>((resolve, reject) => {
-        const settle = (failure: WriteFailure | undefined) =>
-          failure === undefined ? resolve() : reject(failure);
-        const order = {
-          kind: "zero",
-          id: this.#takeId(),
-          fd,
-          offset: offset + done,
-          length: part,
-          mayFree,
-          fast,
-        } as const;
-        this.#send(order, { slot: undefined, settle });
-      });
+      await this.#thread.call({ kind: "zero", fd, offset: offset + done, length: part, mayFree, fast });
     }
   }
 
-  /** Makes all changes; rejects with the first WriteFailure, after everything handed over has been answered. */
+  /** Makes all changes; rejects with the first ThreadFailure, after everything handed over has been answered. */
   async write(fd: number, changes: readonly BlockChange[]): Promise<void> {
-    let failure: WriteFailure | undefined;
-    let underWay = 0;
-    let idle: (() => void) | undefined;
-    const settle = (result: WriteFailure | undefined) => {
-      failure ??= result;
-      underWay -= 1;
-      if (underWay === 0) idle?.();
+    let failure: { readonly error: unknown } | undefined;
+    const underWay = new Set<Promise<void>>();
+    const send = async (slot: Slot, runs: number): Promise<void> => {
+      try {
+        await this.#thread.call({ kind: "write", fd, slot: slot.index, runs });
+      } catch (error) {
+        failure ??= { error };
+      } finally {
+        this.#release(slot);
+      }
     };
     const cursor: Cursor = { index: 0, within: 0 };
     while (cursor.index < changes.length && failure === undefined) {
       const slot = this.#free.pop() ?? (await new Promise<Slot>((resolve) => this.#waiting.push(resolve)));
-      const runs = fillSlot(slot, changes, cursor);
-      underWay += 1;
-      this.#send({ kind: "write", id: this.#takeId(), fd, slot: slot.index, runs }, { slot, settle });
+      const order = send(slot, fillSlot(slot, changes, cursor));
+      underWay.add(order);
+      void order.then(() => underWay.delete(order));
     }
-    if (underWay > 0) {
-      await new Promise<void>((resolve) => {
-        idle = resolve;
-      });
-    }
-    if (failure !== undefined) throw failure;
+    await Promise.all(underWay);
+    if (failure !== undefined) throw failure.error;
   }
 }
 

@@ -5,9 +5,10 @@
  * write-queue.ts; runs nowhere else.
  */
 import { writeSync } from "node:fs";
-import { parentPort, workerData } from "node:worker_threads";
+import { workerData } from "node:worker_threads";
+import { serveCalls } from "../runtime/thread-calls.ts";
 import { punchHole, zeroRange } from "./libc.ts";
-import type { ThreadAnswer, ThreadOrder, ThreadSetup } from "./write-orders.ts";
+import type { ThreadOrder, ThreadSetup } from "./write-orders.ts";
 import { slotDataBytes } from "./write-orders.ts";
 
 /** Zeroes written per system call where a range can be neither punched nor zeroed by the file system. */
@@ -51,18 +52,5 @@ function perform(order: ThreadOrder, slots: ThreadSetup["slots"]): void {
   }
 }
 
-function serve(port: NonNullable<typeof parentPort>, setup: ThreadSetup): void {
-  port.on("message", (order: ThreadOrder) => {
-    let failure: ThreadAnswer["failure"] = null;
-    try {
-      perform(order, setup.slots);
-    } catch (error) {
-      const code =
-        error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "EIO";
-      failure = { code, message: error instanceof Error ? error.message : String(error) };
-    }
-    port.postMessage({ id: order.id, failure } satisfies ThreadAnswer);
-  });
-}
-
-if (parentPort !== null) serve(parentPort, workerData as ThreadSetup);
+const { slots } = workerData as ThreadSetup;
+serveCalls((order: ThreadOrder) => perform(order, slots));

@@ -8,6 +8,7 @@ import type { BlockChange } from "../block/bulk-write.ts";
 import { isBulkWritable } from "../block/bulk-write.ts";
 import type { BlockDevice, Extent } from "../block/device.ts";
 import { BlockErrno, BlockError } from "../block/device.ts";
+import { lendsDescriptor } from "../block/lend-descriptor.ts";
 import type { Frame } from "../protocol/frame.ts";
 import { gapOf } from "../protocol/frame.ts";
 import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
@@ -200,6 +201,10 @@ export class GroupImage {
       sizeBytes: (volume) => this.#volume(volume).device.sizeBytes,
       read: (volume, offset, length, into) => this.read(volume, offset, length, into),
       extents: (volume, offset, length) => this.extents(volume, offset, length),
+      lendDescriptor: (volume, work) => {
+        const { device } = this.#volume(volume);
+        return lendsDescriptor(device) ? device.lendDescriptor(work) : undefined;
+      },
     });
   }
 

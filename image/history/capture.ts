@@ -1,18 +1,31 @@
 /**
  * Captures one step: reads what its blocks hold, makes the set's chunks and appends them. The set survives power
- * loss when this settles. Knows nothing of the index, and holds a few packs (`writesMax` and three) and the runs of one step.
+ * loss when this settles. Knows nothing of the index, and holds a few chunks (`chunksAheadMax` and those that are being
+ * written) and the runs of one step.
  */
 import type { VolumeNumber } from "../../protocol/ids.ts";
-import { blockBytes } from "../../protocol/ids.ts";
-import { lz4Compress } from "../../protocol/lz4.ts";
-import type { BlockPack, ImageReads } from "./before-images.ts";
-import { packBeforeImages } from "./before-images.ts";
-import type { SetIdentity } from "./chunk.ts";
+import type { ImageReads } from "./before-images.ts";
+import { readGroup } from "./before-images.ts";
+import { captureOnThread } from "./capture-queue.ts";
+import type { ChunkHeadInput, SetIdentity } from "./chunk.ts";
 import { ChunkRoom } from "./chunk-room.ts";
+import { packGroup } from "./pack.ts";
+import type { Piece } from "./pieces.ts";
+import { groupsOf } from "./pieces.ts";
 import type { IndexedChunk, Segments } from "./segments.ts";
 import type { TouchedRun } from "./touched.ts";
 
-/** The set's chunks, as they stand in the segments. */
+/** Chunks that are read and made at once: the thread has the next one before it has told of the last. */
+const chunksAheadMax = 3;
+
+interface MadeChunk {
+  readonly head: ChunkHeadInput;
+  /** A view of the room. */
+  readonly bytes: Uint8Array;
+  readonly room: ChunkRoom;
+}
+
+/** The set's chunks, as they stand in the segments. The blocks must not change until this settles. */
 export async function appendSet(
   segments: Segments,
   set: SetIdentity,
@@ -20,43 +33,80 @@ export async function appendSet(
   images: ImageReads,
 ): Promise<IndexedChunk[]> {
   const chunks: IndexedChunk[] = [];
-  const append = async ({ runs, blocks, room }: BlockPack, isLast: boolean): Promise<void> => {
-    const head = { ...set, number: chunks.length, isLast, runs };
-    const bytes = room.seal(head, blocks.byteLength, compress(blocks));
+  const making: Promise<MadeChunk>[] = [];
+  const appendNext = async (): Promise<void> => {
+    const { head, bytes, room } = await making[0]!;
     const place = await segments.append(head, bytes, () => room.giveBack());
     chunks.push({ place, head });
+    making.splice(0, 1);
   };
   await segments.beginSet();
-  let last: BlockPack | undefined;
-  for await (const pack of packBeforeImages(touched, images)) {
-    if (last !== undefined) await append(last, false);
-    // Held back until it is known whether it is the last one.
-    last = pack;
+  // A view is sent to the thread with all of the memory that it is a view of.
+  const { lineage, position } = set;
+  const identity = {
+    ...set,
+    lineage: Uint8Array.from(lineage),
+    position: { ...position, chain: Uint8Array.from(position.chain) },
+  };
+  let number = 0;
+  try {
+    for await (const { pieces, isLast } of withLast(groupsOf(touched, images))) {
+      if (making.length === chunksAheadMax) await appendNext();
+      const chunk = makeChunk(pieces, { ...identity, number, isLast }, images);
+      // Met when it is its turn to be appended; until then it must not count as unhandled.
+      chunk.catch(() => undefined);
+      making.push(chunk);
+      number += 1;
+    }
+    while (making.length > 0) await appendNext();
+  } finally {
+    // Nothing reads the images when this settles, also when something failed.
+    await Promise.allSettled(making);
   }
-  // A set that keeps nothing is one chunk without runs: its end is a point all the same.
-  await append(last ?? { runs: [], blocks: new Uint8Array(0), room: ChunkRoom.take() }, true);
   await segments.endSet();
   return chunks;
 }
 
-/** Pieces of a sample, spread over the blocks: 8 KiB of 256 cost 3 % of compressing them all. */
-const samplePieces = 8;
-const samplePieceBytes = 1024;
-const sample = new Uint8Array(samplePieces * samplePieceBytes);
-/** A sample that shrinks less than this says that the blocks are not worth it. */
-const sampleShrinks = 0.96;
-
-/** Undefined when there is nothing to compress, or a sample says that it would not shrink. */
-function compress(blocks: Uint8Array): Uint8Array | undefined {
-  if (blocks.byteLength === 0) return undefined;
-  if (blocks.byteLength >= 2 * sample.byteLength) {
-    // Every other piece begins in the middle of a block, whose beginning and end often differ from what is between.
-    const step = Math.floor(blocks.byteLength / samplePieces / blockBytes) * blockBytes;
-    for (let piece = 0; piece < samplePieces; piece += 1) {
-      const at = piece * step + (piece % 2) * (blockBytes / 2);
-      sample.set(blocks.subarray(at, at + samplePieceBytes), piece * samplePieceBytes);
-    }
-    if (lz4Compress(sample).byteLength > sampleShrinks * sample.byteLength) return undefined;
+/** A set that keeps nothing is one chunk without runs: its end is a point all the same. */
+async function* withLast(
+  groups: AsyncIterable<readonly Piece[]>,
+): AsyncGenerator<{ pieces: readonly Piece[]; isLast: boolean }> {
+  let held: readonly Piece[] | undefined;
+  for await (const group of groups) {
+    // Held back until it is known whether it is the last one.
+    if (held !== undefined) yield { pieces: held, isLast: false };
+    held = group;
   }
-  return lz4Compress(blocks);
+  yield { pieces: held ?? [], isLast: true };
+}
+
+type Head = Omit<ChunkHeadInput, "runs">;
+
+async function makeChunk(pieces: readonly Piece[], head: Head, images: ImageReads): Promise<MadeChunk> {
+  const room = ChunkRoom.take();
+  const made = await makeOnThread(pieces, head, images, room);
+  if (made !== undefined) return made;
+  const lost = await readGroup(pieces, images, room.blocks);
+  const { runs, rawBytes } = packGroup(pieces, room.blocks, lost);
+  const whole = { ...head, runs };
+  return { head: whole, bytes: room.seal(whole, rawBytes), room };
+}
+
+/** Undefined where the thread cannot have the pieces: of several volumes, holes, not a file's, or not in the page cache. */
+async function makeOnThread(
+  pieces: readonly Piece[],
+  head: Head,
+  images: ImageReads,
+  room: ChunkRoom,
+): Promise<MadeChunk | undefined> {
+  const volume = pieces[0]?.volume;
+  if (volume === undefined || pieces.some((piece) => piece.isHole || piece.volume !== volume))
+    return undefined;
+  const volumeBytes = images.sizeBytes(volume);
+  const answer = await images.lendDescriptor?.(volume, (fd) =>
+    captureOnThread({ fd, volumeBytes, pieces, memory: room.memory, head }),
+  );
+  if (answer === undefined || answer === null) return undefined;
+  const { runs, byteOffset, byteLength } = answer;
+  return { head: { ...head, runs }, bytes: room.sealed(byteOffset, byteLength), room };
 }

@@ -6,8 +6,11 @@ import type { Extent } from "../../../block/device.ts";
 import { BlockErrno, BlockError } from "../../../block/device.ts";
 import { foldRecords } from "../../../image/fold.ts";
 import type { ImageReads } from "../../../image/history/before-images.ts";
-import { packBeforeImages } from "../../../image/history/before-images.ts";
+import { readGroup } from "../../../image/history/before-images.ts";
 import { chunkBlocksMax, chunkRunsMax } from "../../../image/history/chunk.ts";
+import { packGroup } from "../../../image/history/pack.ts";
+import { groupsOf } from "../../../image/history/pieces.ts";
+import type { TouchedRun } from "../../../image/history/touched.ts";
 import { touchedBlocks } from "../../../image/history/touched.ts";
 import { recordOf, recordShapes } from "../frames.ts";
 
@@ -47,6 +50,16 @@ class MemoryImages implements ImageReads {
   }
 }
 
+/** What the chunks of a step would keep. */
+async function* packsOf(touched: ReadonlyMap<number, readonly TouchedRun[]>, images: ImageReads) {
+  for await (const pieces of groupsOf(touched, images)) {
+    const room = new Uint8Array(chunkBlocksMax * 4096).fill(0xee);
+    const lost = await readGroup(pieces, images, room);
+    const { runs, rawBytes } = packGroup(pieces, room, lost);
+    yield { runs, blocks: room.subarray(0, rawBytes) };
+  }
+}
+
 test("every touched block that the step can change is kept once, with what it held", async () => {
   const before = fc.array(recordShapes(2, sectorCount, 600), { maxLength: 5 });
   const step = fc.array(fc.array(recordShapes(2, sectorCount, 900), { maxLength: 8 }), { maxLength: 3 });
@@ -69,10 +82,8 @@ test("every touched block that the step can change is kept once, with what it he
       }
       let volumeBefore = 0;
       let end = 0;
-      for await (const { runs, blocks } of packBeforeImages(touched, new MemoryImages(images, holes))) {
-        assert.ok(
-          runs.length > 0 && runs.length <= chunkRunsMax && blocks.byteLength <= chunkBlocksMax * 4096,
-        );
+      for await (const { runs, blocks } of packsOf(touched, new MemoryImages(images, holes))) {
+        assert.ok(runs.length <= chunkRunsMax && blocks.byteLength <= chunkBlocksMax * 4096);
         let at = 0;
         for (const run of runs) {
           if (run.volume !== volumeBefore) end = 0;
@@ -103,7 +114,7 @@ test("a trim of a range without data reads and keeps nothing, however long", asy
     extents: async (_volume, _offset, length) => [{ length, hole: true, zero: true }],
   };
   const touched = new Map([[0, [{ first: 0, blocks: 2 ** 28, zeroedOnly: true }]]]);
-  for await (const pack of packBeforeImages(touched, endless)) assert.fail(`kept ${pack.runs.length} runs`);
+  for await (const pack of packsOf(touched, endless)) assert.fail(`kept ${pack.runs.length} runs`);
   assert.equal(image.bytesRead, 0);
 });
 
@@ -132,7 +143,7 @@ test("a block that the disk cannot read is kept as lost, in its order, and no ot
         };
         const touched = new Map([[0, [{ first: 0, blocks, zeroedOnly }]]]);
         const kinds = new Map<number, string>();
-        for await (const { runs } of packBeforeImages(touched, failing))
+        for await (const { runs } of packsOf(touched, failing))
           for (const { kind, first, blocks: count } of runs)
             for (let block = first; block < first + count; block += 1) kinds.set(block, kind);
         for (let block = 0; block < blocks; block += 1) {
@@ -151,6 +162,6 @@ test("a block that the disk cannot read is kept as lost, in its order, and no ot
   };
   const touched = new Map([[0, [{ first: 0, blocks: 1, zeroedOnly: false }]]]);
   await assert.rejects(async () => {
-    for await (const pack of packBeforeImages(touched, broken)) assert.fail(`kept ${pack.runs.length} runs`);
+    for await (const pack of packsOf(touched, broken)) assert.fail(`kept ${pack.runs.length} runs`);
   }, BlockError);
 });
