@@ -44,9 +44,7 @@ peers: ## install the Debian programs that tests talk to, when root and missing
 # reads 600 modules takes twice the CPU. Whatever compiles again puts the single files back, so that neither is ever stale.
 build: setup ## compile to dist/
 	rm -rf dist
-	npx tsc -p tsconfig.json
-	npm run --silent bundle
-	chmod +x dist/runbook/splitsite.cjs
+	npm run --silent build
 
 check: setup ## check types only
 	npx tsc -p tsconfig.json --noEmit

@@ -8,6 +8,7 @@ import type { Disk } from "../runtime/disk.ts";
 import { readDocument, writeDocument } from "../runtime/durable-document.ts";
 import type { Log } from "../runtime/log.ts";
 import type { GatewayGroupPaths } from "../runtime/paths.ts";
+import { Turns } from "../runtime/turns.ts";
 import type { StandbyDocument } from "./state.ts";
 import { parseStandbyDocument } from "./state.ts";
 
@@ -18,7 +19,7 @@ export class KeptDocument {
   readonly #paths: Pick<GatewayGroupPaths, "state" | "handover">;
   readonly #log: Log;
   #now: StandbyDocument | undefined;
-  #writing: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
 
   constructor(disk: Disk, paths: Pick<GatewayGroupPaths, "state" | "handover">, log: Log) {
     this.#disk = disk;
@@ -69,7 +70,7 @@ export class KeptDocument {
 
   /** Survives power loss when it settles; when it rejects, everybody goes on by what was there before. */
   change(make: Change): Promise<void> {
-    return this.#alone(async () => {
+    return this.#turns.take(async () => {
       const next = make(this.required);
       await writeDocument(this.#disk, this.#paths.state, next);
       this.#now = next;
@@ -81,7 +82,7 @@ export class KeptDocument {
    * written, and is held from then on; the next change takes it to disk.
    */
   changeOrPutBack(make: Change, refine: Change): Promise<void> {
-    return this.#alone(async () => {
+    return this.#turns.take(async () => {
       const before = this.required;
       const next = make(before);
       try {
@@ -95,11 +96,5 @@ export class KeptDocument {
       }
       this.#now = refine(next);
     });
-  }
-
-  #alone<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#writing.then(work);
-    this.#writing = result.catch(() => undefined);
-    return result;
   }
 }

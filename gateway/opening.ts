@@ -7,6 +7,7 @@ import type { Reason } from "../protocol/status.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
+import { Turns } from "../runtime/turns.ts";
 import type { KeptDocument } from "./kept-document.ts";
 import type { OpenStandbyInput } from "./open-standby.ts";
 import { OpenStandby } from "./open-standby.ts";
@@ -37,7 +38,7 @@ export class Opening {
   #reopenMs = reopenMsMin;
   #timer: Timer | undefined;
   #ending = false;
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
 
   constructor(kept: KeptDocument, input: OpeningInput) {
     this.#kept = kept;
@@ -68,9 +69,7 @@ export class Opening {
 
   /** Takes its turn; its error is the caller's. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => undefined);
-    return result;
+    return this.#turns.take(work);
   }
 
   /** Trouble is kept and shown. */

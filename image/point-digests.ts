@@ -13,6 +13,7 @@ import type { Disk } from "../runtime/disk.ts";
 import { readDocument, writeDocument } from "../runtime/durable-document.ts";
 import { errorText } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
+import { Turns } from "../runtime/turns.ts";
 import type { AppliedPosition } from "./marker.ts";
 
 /** Kept, newest first, those of points that are gone last: 256 volumes of some 110 bytes each make 30 KiB of one, below the 1 MiB of a document. */
@@ -47,7 +48,7 @@ export class PointDigests {
   readonly #log: Log;
   #kept: readonly PointDigest[] = [];
   readonly #loaded: Promise<void>;
-  #writing: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
 
   constructor(
     folder: { readonly disk: Disk; readonly directory: string; readonly lineage: LineageBytes },
@@ -139,19 +140,17 @@ export class PointDigests {
   }
 
   #keep(made: PointDigest, oldest: Sequence): Promise<void> {
-    const kept = this.#writing.then(async () => {
+    return this.#turns.take(async () => {
       const there = this.#kept.filter(({ sequence }) => sequence >= oldest);
       const gone = this.#kept.filter(({ sequence }) => sequence < oldest);
       this.#kept = [made, ...there, ...gone].slice(0, digestsMax);
       await writeDocument(this.#disk, this.#path, { version: 1, digests: this.#kept });
     });
-    this.#writing = kept.catch(() => undefined);
-    return kept;
   }
 
   /** Settles when nothing is written any more. */
   async idle(): Promise<void> {
-    await Promise.all([this.#loaded, this.#writing]);
+    await Promise.all([this.#loaded, this.#turns.settled()]);
   }
 }
 

@@ -19,6 +19,7 @@ export interface ImageReads extends ImageExtents {
 /**
  * Fills `blocks` with what the pieces hold, holes left out, one block after another; what a volume's last block lacks is
  * filled with zeroes. Answers which blocks could not be read, counted the same. All pieces are read at once.
+ * Rejects with the first failure.
  */
 export async function readGroup(
   pieces: readonly Piece[],
@@ -39,6 +40,8 @@ export async function readGroup(
     );
     used = end;
   }
+  // All of them settle first: nothing is read into this memory any more when a failure is told.
+  await Promise.allSettled(readings);
   await Promise.all(readings);
   return lost;
 }

@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
 import { syncDirectory } from "../../runtime/disk.ts";
 import { errorCode, OperationalError } from "../../runtime/errors.ts";
+import { Turns } from "../../runtime/turns.ts";
 import type { AppliedPosition } from "../marker.ts";
 import type { ImageReads } from "./before-images.ts";
 import { BlockIndex } from "./block-index.ts";
@@ -57,7 +58,7 @@ export class History {
   #failed: OperationalError | undefined;
   readonly #views = new Set<HeldPoint>();
   #toldPinned: { readonly share: string; readonly atMs: number } | undefined;
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
 
   private constructor(options: HistoryOptions, parts: Parts, mayHold: Sequence) {
     this.#options = options;
@@ -505,18 +506,16 @@ export class History {
 
   /** One change at a time, in the order of the calls; their number is bounded by those who call and wait. */
   #exclusive<T>(run: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(() => {
+    return this.#turns.take(() => {
       this.#admit();
       return run();
     });
-    this.#turn = turn.catch(() => undefined);
-    return turn;
   }
 
   /** Views must be closed. */
   async close(): Promise<void> {
     assert(this.#views.size === 0, "views are closed before their history");
-    await this.#turn;
+    await this.#turns.settled();
     await this.#segments.close();
     await this.#index.close();
   }

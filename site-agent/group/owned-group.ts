@@ -16,6 +16,7 @@ import type { OwnerStatus, Reason } from "../../protocol/status.ts";
 import type { Timer } from "../../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../../runtime/errors.ts";
 import type { GroupSettings } from "../../runtime/settings/types.ts";
+import { Turns } from "../../runtime/turns.ts";
 import { GroupScans } from "../scan/group-scans.ts";
 import type { ShipListener } from "../ship/shipper.ts";
 import type { HoldCode } from "../write-path/committer.ts";
@@ -82,7 +83,7 @@ export class OwnedGroup implements RecordSink {
   /** Set once a newer token is seen; from then on no request is answered with success. */
   #fencedBy: Token | null = null;
   /** Life-cycle steps run one after another. */
-  #steps: Promise<void> = Promise.resolve();
+  readonly #steps = new Turns();
 
   constructor(world: OwnedGroupWorld) {
     this.#world = world;
@@ -399,9 +400,7 @@ export class OwnedGroup implements RecordSink {
 
   /** Queues a life-cycle step behind those under way; its error is the caller's. */
   #step(run: () => Promise<void>): Promise<void> {
-    const step = this.#steps.then(run);
-    this.#steps = step.catch(() => {});
-    return step;
+    return this.#steps.take(run);
   }
 
   async #decide(createOrdered: boolean): Promise<void> {

@@ -8,6 +8,7 @@ import { journalDamaged } from "../../journal/journal-errors.ts";
 import type { Sequence } from "../../protocol/ids.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
 import type { Log } from "../../runtime/log.ts";
+import { Turns } from "../../runtime/turns.ts";
 import { DirtyMap } from "./dirty-map.ts";
 import type { OverflowNote } from "./notes.ts";
 import {
@@ -52,7 +53,7 @@ export class Overflow {
   readonly #map: DirtyMap;
   #note: OverflowNote | null;
   /** Changes of notes run one after another. */
-  #steps: Promise<void> = Promise.resolve();
+  readonly #steps = new Turns();
 
   private constructor(world: OverflowWorld, map: DirtyMap, note: OverflowNote | null) {
     this.#world = world;
@@ -81,7 +82,7 @@ export class Overflow {
    * any: false when that is not enough. `freed` is told after each change.
    */
   dropBehind(checkpoint: Sequence, freed: () => void): Promise<boolean> {
-    return this.#step(async () => {
+    return this.#steps.take(async () => {
       const { journal, journalBytesMax, acknowledged } = this.#world;
       const kept = Math.floor(journalBytesMax * keptShare);
       while (journal.bytes > kept) {
@@ -100,7 +101,7 @@ export class Overflow {
    * proven. From then on the standby lacks a resync, and that must outlive us. Undefined: nothing is dropped from there on.
    */
   declare(first: Sequence): Promise<LogPosition | undefined> {
-    return this.#step(async () => {
+    return this.#steps.take(async () => {
       const { journal, gapEnds, dropped, log } = this.#world;
       const { head } = journal;
       const note = this.#note;
@@ -124,7 +125,7 @@ export class Overflow {
 
   /** The standby has what was dropped up to `through`. False: more was dropped since, and everything stays noted. */
   clear(through: Sequence): Promise<boolean> {
-    return this.#step(async () => {
+    return this.#steps.take(async () => {
       if (this.#note?.through !== through) return false;
       const numbers = [...this.#map.pages.map(pageNumber), overflowNumber];
       await this.#world.journal.changeNotes(numbers.map((number) => ({ number, value: null })));
@@ -181,15 +182,6 @@ export class Overflow {
       );
     else log.debug("OVERFLOW_DROPPED", "the journal is full again", fields);
     this.#world.dropped();
-  }
-
-  #step<T>(run: () => Promise<T>): Promise<T> {
-    const step = this.#steps.then(run);
-    this.#steps = step.then(
-      () => {},
-      () => {},
-    );
-    return step;
   }
 }
 

@@ -13,6 +13,7 @@ import type { Disk } from "../../runtime/disk.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import { Turns } from "../../runtime/turns.ts";
 import type { OverflowNote } from "../overflow/notes.ts";
 import type { Overflow } from "../overflow/overflow.ts";
 import type { Line } from "../ship/line.ts";
@@ -83,7 +84,7 @@ export class GroupScans {
   #acknowledged: Sequence = 0;
   #applied: Sequence = 0;
   /** Steps that change documents or scanner run one after another. */
-  #steps: Promise<void> = Promise.resolve();
+  readonly #steps = new Turns();
   /** Scanners that were stopped, and may still be reading. */
   #stopping: Promise<void> = Promise.resolve();
   /** A resync waits for its turn, or for room to begin. */
@@ -320,8 +321,8 @@ export class GroupScans {
   }
 
   /** Settles when what was begun so far is done. */
-  idle(): Promise<void> {
-    return this.#steps;
+  async idle(): Promise<void> {
+    await this.#steps.settled();
   }
 
   #requireScanner(): Scanner {
@@ -601,9 +602,7 @@ export class GroupScans {
   }
 
   #step(run: () => Promise<void>): Promise<void> {
-    const step = this.#steps.then(run);
-    this.#steps = step.catch(() => {});
-    return step;
+    return this.#steps.take(run);
   }
 }
 

@@ -12,6 +12,7 @@ import { readDocument, writeDocument } from "../../runtime/durable-document.ts";
 import { errorCode, errorText } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
+import { Turns } from "../../runtime/turns.ts";
 import type { Repairs } from "./repairs.ts";
 import { noRepairs, parseRepairs } from "./repairs.ts";
 import type { ScanDocument } from "./scan-document.ts";
@@ -29,7 +30,7 @@ export class ScanDocuments {
   #scan: ScanDocument | null = null;
   #found: Found = { results: [], repairs: noRepairs };
   #isRead = false;
-  #saves: Promise<void> = Promise.resolve();
+  readonly #saves = new Turns();
 
   constructor(disk: Disk, paths: Pick<AgentGroupPaths, "scan" | "verify">, log: Log) {
     this.#disk = disk;
@@ -65,18 +66,16 @@ export class ScanDocuments {
 
   /** One after another, in the order of the calls: the newest is what stays. Survives power loss when it settles. */
   save(scan: ScanDocument): Promise<void> {
-    const saved = this.#saves.then(async () => {
+    return this.#saves.take(async () => {
       await writeDocument(this.#disk, this.#paths.scan, scan);
       this.#scan = scan;
     });
-    this.#saves = saved.catch(() => {});
-    return saved;
   }
 
   /** The scan is over. */
   async forget(): Promise<void> {
     // A place that was being saved when the scan ended must not bring the document back.
-    await this.#saves;
+    await this.#saves.settled();
     await this.#disk.remove(this.#paths.scan);
     await syncDirectory(this.#disk, dirname(this.#paths.scan));
     this.#scan = null;
