@@ -10,12 +10,12 @@ import { encodeFrame, frameBodyBytesMax, gapOf } from "../protocol/frame.ts";
 import { sliceFrame } from "../protocol/frame-split.ts";
 import type { ChainPosition, ChainValue, LineageBytes, Sequence } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
-import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
-import { decodeStored, endOf, frameDataBytes, requireChain, requireIndexed } from "./continuity.ts";
-import type { FrameIndex, IndexRow } from "./frame-index.ts";
+import { Turns } from "../runtime/turns.ts";
+import { endOf, frameDataBytes } from "./continuity.ts";
+import type { FrameIndex } from "./frame-index.ts";
 import type {
   DropOrder,
   FrameLog,
@@ -26,22 +26,21 @@ import type {
   MarkedPosition,
   NoteChange,
 } from "./frame-log.ts";
+import { FrameReader, fetchBytesMax } from "./frame-reader.ts";
 import type { Head } from "./head.ts";
 import { addPair, encodeHead } from "./head.ts";
-import { journalDamaged, journalPoisoned, journalRefuses, journalTrimmed } from "./journal-errors.ts";
+import { journalPoisoned, journalRefuses } from "./journal-errors.ts";
+import { KeptWaymarks } from "./kept-waymarks.ts";
 import type { LogFiles } from "./log-files.ts";
 import type { MemoryTail } from "./memory-tail.ts";
 import type { FrameStore, RowChange, StoredRow } from "./store.ts";
 import type { Watermark } from "./watermark.ts";
-import { decodeWaymark, encodeWaymark, isReachable, waymarksOf } from "./waymark.ts";
+import { encodeWaymark, isReachable, waymarksOf } from "./waymark.ts";
 
 /** Least a frame is charged: its key, LevelDB's block index entry and our 20-byte index row are paid with it. */
 const frameChargeMin = 1024;
 /** How long one look at the file system's free space is used, counted down by what is appended, ms. */
 const freeSpaceAgeMaxMs = 1_000;
-/** Frames fetched in one read of the store: with `fetchBytesMax`, twice, what a read holds beside its result. */
-const fetchFramesMax = 256;
-const fetchBytesMax = 2 * 1024 * 1024;
 /** Keys deleted in one LevelDB batch: 1,024 held the main thread for 16-22 ms at a time, beside a writer at depth 1. */
 const deleteSlice = 128;
 /** Space is asked back from LevelDB after this many write buffers' worth of frames were trimmed. */
@@ -78,6 +77,8 @@ export interface LevelFrameLogParts {
 export class LevelFrameLog implements FrameLog {
   readonly #parts: LevelFrameLogParts;
   readonly #lineage: LineageBytes;
+  readonly #reader: FrameReader;
+  readonly #waymarks: KeptWaymarks;
   #head: Head;
   #tail: LogPosition;
   #durable: LogPosition;
@@ -92,13 +93,10 @@ export class LevelFrameLog implements FrameLog {
   /** The sync that starts when the one under way ends; everybody who asks meanwhile shares it. */
   #syncNext: Promise<LogPosition> | undefined;
   #nextEvenIfDurable = false;
-  #trimming: Promise<void> = Promise.resolve();
+  readonly #trims = new Turns();
   #trimmedBytes = 0;
   #compactFrom: Sequence;
   #free = { bytes: 0, atMs: Number.NEGATIVE_INFINITY };
-  /** Sequences that have a waymark, rising, and the first one whole. */
-  #waymarks: Sequence[];
-  #oldestWaymark: MarkedPosition | undefined;
 
   constructor(parts: LevelFrameLogParts) {
     this.#parts = parts;
@@ -109,8 +107,13 @@ export class LevelFrameLog implements FrameLog {
     this.#bytes = parts.bytes;
     this.#noticeHeld = parts.noticeHeld;
     this.#compactFrom = parts.head.position.sequence;
-    this.#waymarks = parts.waymarks.map(({ sequence }) => sequence);
-    this.#oldestWaymark = parts.waymarks[0];
+    this.#waymarks = new KeptWaymarks(parts.store, parts.waymarks);
+    this.#reader = new FrameReader({
+      ...parts,
+      lineage: this.#lineage,
+      head: () => this.head.sequence,
+      tail: () => this.#tail.sequence,
+    });
   }
 
   get head(): LogPosition {
@@ -130,7 +133,7 @@ export class LevelFrameLog implements FrameLog {
   }
 
   get floor(): MarkedPosition {
-    return this.#oldestWaymark ?? this.head;
+    return this.#waymarks.oldest ?? this.head;
   }
 
   get poisoned(): boolean {
@@ -330,78 +333,8 @@ export class LevelFrameLog implements FrameLog {
     if (this.#poison !== undefined) throw this.#poison;
   }
 
-  async frames(from: Sequence, rawBytesMax: number): Promise<Frame[]> {
-    if (from > this.#tail.sequence) return [];
-    if (from <= this.head.sequence) throw journalTrimmed(from, this.head.sequence);
-    if (from >= this.#parts.memory.first) return this.#parts.memory.from(from, rawBytesMax);
-    const found: Frame[] = [];
-    let next = from;
-    let left = rawBytesMax;
-    let ahead: Fetch | undefined;
-    try {
-      while (next <= this.#tail.sequence && (found.length === 0 || left > 0)) {
-        const bytesMax = Math.min(left, fetchBytesMax);
-        const fetch: Fetch = ahead?.from === next ? ahead : this.#beginFetch(next, bytesMax);
-        // What follows is read while these are decoded.
-        const after = fetch.rows.at(-1)!.last + 1;
-        const leftAfter = left - fetch.storedBytes;
-        const goesOn = after <= this.#tail.sequence && leftAfter > 0;
-        ahead = goesOn ? this.#beginFetch(after, Math.min(leftAfter, fetchBytesMax)) : undefined;
-        for (const frame of await this.#endFetch(fetch, bytesMax)) {
-          const before = found.at(-1);
-          if (before !== undefined) {
-            if (left < frame.body.byteLength) return found;
-            requireChain(frame.chainBefore, before.chainAfter, frame.first, "frame");
-          }
-          found.push(frame);
-          left -= frame.body.byteLength;
-          next = frame.last + 1;
-        }
-      }
-      return found;
-    } finally {
-      // Nothing is being read when this settles.
-      await ahead?.values.catch(() => undefined);
-    }
-  }
-
-  /** Some consecutive frames from the store, at least one: `from` is above the head and not behind the tail. */
-  #fetch(from: Sequence, bytesMax: number): Promise<Frame[]> {
-    return this.#endFetch(this.#beginFetch(from, bytesMax), bytesMax);
-  }
-
-  #beginFetch(from: Sequence, bytesMax: number): Fetch {
-    const rows: IndexRow[] = [];
-    let storedBytes = 0;
-    for (const row of this.#parts.index.rowsFrom(from)) {
-      if (rows.length > 0 && (storedBytes + row.storedBytes > bytesMax || rows.length === fetchFramesMax))
-        break;
-      rows.push(row);
-      storedBytes += row.storedBytes;
-    }
-    const values = this.#parts.store.frames(rows.map((row) => row.first));
-    // Met by whoever ends it; until then it must not count as unhandled.
-    values.catch(() => undefined);
-    return { from, rows, storedBytes, values };
-  }
-
-  async #endFetch({ rows, values: reading }: Fetch, bytesMax: number): Promise<Frame[]> {
-    const values = await reading;
-    // Trimmed while it was read: that is no hole.
-    if (rows[0]!.first <= this.head.sequence) throw journalTrimmed(rows[0]!.first, this.head.sequence);
-    const frames: Frame[] = [];
-    let bytes = 0;
-    for (const [at, row] of rows.entries()) {
-      // Compressed frames may unpack to far more than was fetched: decode no more than asked for.
-      if (at > 0 && bytes >= bytesMax) break;
-      const value = values[at];
-      if (value === undefined) throw journalDamaged("hole", row.first);
-      const frame = decodeStored(row.first, value, this.#lineage);
-      requireIndexed(frame, row);
-      frames.push(frame);
-      bytes += frame.body.byteLength;
-    }
-    return frames;
+  frames(from: Sequence, rawBytesMax: number): Promise<Frame[]> {
+    return this.#reader.frames(from, rawBytesMax);
   }
 
   /** Every frame of the store from the head on, by key and value, the memory tail left out: for verification. */
@@ -419,7 +352,7 @@ export class LevelFrameLog implements FrameLog {
       if (sequence === this.#tail.sequence) return this.#tail;
       if (sequence === this.head.sequence) return this.head;
       if (sequence > this.#tail.sequence) return undefined;
-      if (sequence < this.head.sequence) return this.#waymarkAt(sequence);
+      if (sequence < this.head.sequence) return this.#waymarks.at(sequence);
       try {
         const [frame] = await this.frames(sequence, frameBodyBytesMax);
         assert(frame !== undefined, "a sequence between head and tail is in a frame");
@@ -434,11 +367,6 @@ export class LevelFrameLog implements FrameLog {
     }
   }
 
-  async #waymarkAt(sequence: Sequence): Promise<MarkedPosition | undefined> {
-    const value = await this.#parts.store.row("waymark", sequence);
-    return value === undefined ? undefined : decodeStoredWaymark({ number: sequence, value });
-  }
-
   index(from: Sequence): Promise<readonly FrameSummary[]> {
     return Promise.resolve([...this.#parts.index.rowsFrom(from + 1)].filter((row) => row.last > from));
   }
@@ -447,7 +375,7 @@ export class LevelFrameLog implements FrameLog {
     return this.#afterTrims(async () => {
       const going = this.#oldestThrough(through);
       if (going === undefined) return;
-      const position = await this.#endOfFrameAt(going.firsts.at(-1)!);
+      const position = await this.#reader.endOfFrameAt(going.firsts.at(-1)!);
       await this.#removeOldest(going, position, []);
       // The peer is beyond all of these. Those that a crash leaves are true, and go with the next trim.
       await this.#removeWaymarks(this.head.sequence);
@@ -469,21 +397,14 @@ export class LevelFrameLog implements FrameLog {
           position = endOf(frame);
         }
       }
-      const known = new Set(this.#waymarks);
-      const fresh = marks.filter(({ sequence }) => !known.has(sequence));
-      fresh.sort((a, b) => a.sequence - b.sequence);
+      const fresh = this.#waymarks.unknown(marks);
       await this.#removeOldest(going, position, [
         ...order.notes().map((note): RowChange => ({ table: "note", ...note })),
         ...fresh.map(
           (mark): RowChange => ({ table: "waymark", number: mark.sequence, value: encodeWaymark(mark) }),
         ),
       ]);
-      if (fresh.length > 0) {
-        this.#waymarks.push(...fresh.map(({ sequence }) => sequence));
-        this.#waymarks.sort((a, b) => a - b);
-        if (this.#oldestWaymark === undefined || fresh[0]!.sequence < this.#oldestWaymark.sequence)
-          this.#oldestWaymark = fresh[0];
-      }
+      this.#waymarks.add(fresh);
       await this.#removeWaymarks(Math.min(...anchors));
     });
   }
@@ -511,12 +432,10 @@ export class LevelFrameLog implements FrameLog {
   }
 
   #afterTrims(run: () => Promise<void>): Promise<void> {
-    const trimmed = this.#trimming.then(() => {
+    return this.#trims.take(() => {
       this.#requireUsable();
       return run();
     });
-    this.#trimming = trimmed.then(undefined, () => undefined);
-    return trimmed;
   }
 
   /** Durable frames that end at or before `through`; undefined: there are none. */
@@ -564,30 +483,13 @@ export class LevelFrameLog implements FrameLog {
 
   /** Waymarks below `sequence` go. */
   async #removeWaymarks(sequence: Sequence): Promise<void> {
-    let count = 0;
-    while (count < this.#waymarks.length && this.#waymarks[count]! < sequence) count += 1;
-    if (count === 0) return;
-    const gone = this.#waymarks.slice(0, count);
-    const next = this.#waymarks[count];
-    // Believed in no longer before the first is gone.
-    this.#oldestWaymark = next === undefined ? undefined : await this.#waymarkAt(next);
-    this.#waymarks = this.#waymarks.slice(count);
+    const gone = await this.#waymarks.forgetBelow(sequence);
     for (let at = 0; at < gone.length; at += deleteSlice) {
-      await this.#write("delete", () =>
-        this.#parts.store.changeRows(
-          gone
-            .slice(at, at + deleteSlice)
-            .map((number): RowChange => ({ table: "waymark", number, value: null })),
-        ),
-      );
+      const rows = gone
+        .slice(at, at + deleteSlice)
+        .map((number): RowChange => ({ table: "waymark", number, value: null }));
+      await this.#write("delete", () => this.#parts.store.changeRows(rows));
     }
-  }
-
-  async #endOfFrameAt(first: Sequence): Promise<LogPosition> {
-    const [frame] =
-      first >= this.#parts.memory.first ? this.#parts.memory.from(first, 0) : await this.#fetch(first, 0);
-    assert(frame?.first === first, "an indexed frame is there or damaged");
-    return endOf(frame);
   }
 
   /** Tombstones alone give no space back; a compaction of what was trimmed does, in slices of some buffers' worth. */
@@ -605,7 +507,7 @@ export class LevelFrameLog implements FrameLog {
     let failure: unknown;
     if (how === "clean" && this.#poison === undefined) {
       try {
-        await this.#trimming;
+        await this.#trims.settled();
         await this.sync();
         if (!this.#noticeHeld) {
           await this.#guardAsync("watermark write", () =>
@@ -626,7 +528,7 @@ export class LevelFrameLog implements FrameLog {
 
   /** Waits for what is under way; its outcome belongs to whoever started it. */
   async #settle(): Promise<void> {
-    await this.#trimming;
+    await this.#trims.settled();
     while (this.#writing !== undefined) await this.#writing;
     for (
       let sync = this.#syncing ?? this.#syncNext;
@@ -658,24 +560,6 @@ export async function establish(
   watermark.writeAnswered(position, boot);
   await watermark.writeDurable(position, boot, false);
   await watermark.writeDurable(position, boot, false);
-}
-
-/** A waymark as it is stored. JOURNAL_DAMAGED when it is not what it should be. */
-export function decodeStoredWaymark({ number, value }: StoredRow): MarkedPosition {
-  try {
-    return decodeWaymark(number, value);
-  } catch (error) {
-    if (error instanceof RemoteProtocolError) throw journalDamaged("waymark", number, {}, error);
-    throw error;
-  }
-}
-
-/** Frames being read from the store. */
-interface Fetch {
-  readonly from: Sequence;
-  readonly rows: readonly IndexRow[];
-  readonly storedBytes: number;
-  readonly values: Promise<(Uint8Array | undefined)[]>;
 }
 
 /** The oldest frames of the index that may go. */

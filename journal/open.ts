@@ -25,7 +25,8 @@ import {
   journalOpenFailed,
   watermarkMissing,
 } from "./journal-errors.ts";
-import { chargeOf, decodeStoredWaymark, establish, LevelFrameLog } from "./level-frame-log.ts";
+import { decodeStoredWaymark } from "./kept-waymarks.ts";
+import { chargeOf, establish, LevelFrameLog } from "./level-frame-log.ts";
 import { LogFiles } from "./log-files.ts";
 import { MemoryTail } from "./memory-tail.ts";
 import type { FrameStore, StoreEngine } from "./store.ts";

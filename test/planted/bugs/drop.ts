@@ -13,8 +13,8 @@ export const dropBugs: readonly PlantedBug[] = [
     replace: "",
     also: [
       {
-        find: "      if (fresh.length > 0) {\n",
-        replace: "      await this.changeNotes(order.notes());\n      if (fresh.length > 0) {\n",
+        find: "      this.#waymarks.add(fresh);\n",
+        replace: "      await this.changeNotes(order.notes());\n      this.#waymarks.add(fresh);\n",
       },
     ],
     caughtBy: [{ file: crash }, { file: "test/journal/drop.test.ts", only: "are one change" }],
