@@ -3,7 +3,7 @@
  * editors take. The only importer of `zod`. Strict throughout: an unknown key is an error. Checks that span
  * several keys live in checks.ts; keys of features that are not built yet in not-built.ts.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { isName } from "../../protocol/ids.ts";
 import type { Finding } from "./findings.ts";
 import {

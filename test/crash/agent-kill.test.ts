@@ -23,7 +23,7 @@ for (const durability of ["flush", "write"] as const) {
     t.after(() => rig.dispose());
     for (let kill = 1; kill <= own; kill += 1) {
       await rig.startLoad();
-      await rig.progress(20 + random.below(300));
+      await rig.progress(20 + random.below(150));
       await rig.anyMoment(200);
       await rig.killOwner();
       if (random.chance(0.3)) {

@@ -20,7 +20,7 @@ for (const half of [1, 2]) {
     await rig.startLoad();
     for (let kill = 1; kill <= own; kill += 1) {
       const context = `SEED=${seed} run ${half} kill ${kill}`;
-      await rig.progress(20 + random.below(300));
+      await rig.progress(20 + random.below(150));
       await rig.anyMoment(200);
       await rig.killStandby();
       if (random.chance(0.4)) await rig.progress(1 + random.below(200));

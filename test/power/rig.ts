@@ -119,7 +119,7 @@ export class PowerRig {
   async #watch(): Promise<void> {
     while (this.#probing) {
       await Promise.all([this.#look("primary"), this.#look("dr")]);
-      await new Promise((resolve) => setTimeout(resolve, 40));
+      await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
 
