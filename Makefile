@@ -105,8 +105,8 @@ demo: build ## two sites on this machine: replicate, lose the primary, fail over
 	node dist/test/demo/main.js $(ARGS)
 
 # Benchmarks compare with programs that no test needs.
-bench: PEER_TOOLS += qemu-storage-daemon pgbench
-bench: PEER_PACKAGES += qemu-system-common postgresql
+bench: PEER_TOOLS += qemu-storage-daemon pgbench nbdsh
+bench: PEER_PACKAGES += qemu-system-common postgresql python3-libnbd
 bench: peers build ## ratios to known programs; results go to bench/results/
 	node dist/bench/main.js $(ARGS)
 

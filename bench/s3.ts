@@ -25,7 +25,7 @@ const floorBeside = "floor: the same, and two syncs, beside both sites at work";
 const title = "latency of 4 KiB writes at depth 1";
 
 export async function measure(options: BenchOptions): Promise<Section> {
-  const missing = requireTools("fio", "qemu-nbd");
+  const missing = requireTools("fio", "qemu-nbd", "nbdsh");
   if (missing !== false) return skipped("S3", title, missing);
   const folder = await mkdtemp(join(tmpdir(), "splitsite-bench-"));
   const plain = await startQemuNbd(folder, "plain", volumeBytes);
@@ -39,8 +39,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
   const common = { blockBytes: 4096, depth: 1, seconds: options.seconds, sizeBytes: volumeBytes };
   const nbd = (uri: string, extra: readonly string[] = []) =>
     runFio({ target: { uri }, rw: "randwrite", ...common, extra });
-  const paired = (sites: TwoSites) =>
-    pairedLatency({ ...common, address: sites.nbdSocket("primary"), exportName: sites.exportOf("data") });
+  const paired = (sites: TwoSites) => pairedLatency({ ...common, uri: unixUri(sites, "primary", "data") });
   const raw = async (): Promise<Latency> => {
     // A file of an earlier round would be overwritten, not appended to: its syncs would not grow it.
     const path = join(folder, "raw.log");
@@ -136,7 +135,10 @@ export async function measure(options: BenchOptions): Promise<Section> {
           ratio("floor: the same and one LevelDB put", "qemu-nbd, plain write", "p50"),
         )} x qemu-nbd's plain write, which only copies into the page cache`,
         "the standby computes and syncs on the same cores and disk, which two real sites do not: `journal only` is without it",
-        "write + FLUSH is one latency, from the request to the second reply, seen by a client in Node; all else is fio's completion latency",
+        `while both sites are at work, durability write has ${figure(
+          ratio("durability write, plain write", beside, "p99"),
+        )} x, and write + FLUSH ${figure(ratio("durability flush, write + FLUSH", beside, "p99"))} x, the p99 that a raw append has then`,
+        "write + FLUSH is one latency, from the request to the second reply, by libnbd's shell; all else is fio's completion latency",
       ],
     };
   } finally {
