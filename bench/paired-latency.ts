@@ -33,7 +33,9 @@ print("\\n".join(map(str, seen)))
 /** Microseconds. */
 export async function pairedLatency(job: PairedJob): Promise<{ p50Us: number; p99Us: number }> {
   const words = [job.blockBytes, job.sizeBytes, job.seconds].join(" ");
-  const text = await mustRun("env", [`PAIRED_JOB=${words}`, "nbdsh", "--uri", job.uri, "--command", script]);
+  // The system's own Python has the module, whatever other one stands before it.
+  const environment = [`PAIRED_JOB=${words}`, "PATH=/usr/bin:/bin"];
+  const text = await mustRun("env", [...environment, "nbdsh", "--uri", job.uri, "--command", script]);
   const seenUs = text
     .trim()
     .split("\n")
