@@ -9,7 +9,7 @@ import { join } from "node:path";
 
 const mebibyte = 2 ** 20;
 /** As the gateway's: raw bytes of a step, and of a chunk of before-images. */
-const stepBytes = 16 * mebibyte;
+export const stepBytes = 16 * mebibyte;
 const chunkBytes = 256 * 1024;
 const markerBytes = 4096;
 

@@ -3,16 +3,7 @@
  * with copied or shared memory. Prints wall time of the batch and CPU time of the main thread per change; the
  * choice that follows from it stands in docs/image.md. Run: `node --import tsx bench/image-apply.ts [FOLDER]`.
  */
-import {
-  closeSync,
-  ftruncateSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  write,
-  writeSync,
-} from "node:fs";
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, write, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
@@ -21,18 +12,13 @@ import { writeChangesTo } from "../block/write-queue.ts";
 import { foldRecords, isImageRecord } from "../image/fold.ts";
 import { Overlay } from "../image/overlay.ts";
 import { buildFrame } from "../protocol/frame.ts";
+import { mainThreadCpuMs } from "./main-thread-cpu.ts";
 
 const fileBytes = 1024 * 1024 * 1024;
 const blockBytes = 4096;
 const count = 4096;
 const rounds = 8;
 const warmRounds = 2;
-
-/** CPU milliseconds the main thread has used. */
-function mainThreadCpuMs(): number {
-  const nanoseconds = readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ")[0];
-  return Number(nanoseconds) / 1e6;
-}
 
 function randomOffsets(): number[] {
   const blocks = new Set<number>();

@@ -4,7 +4,6 @@
  * trimming of the intake, each with its syncs. Receiving them is not in the figure.
  */
 import { hash, randomFillSync, randomInt } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,7 +23,8 @@ import { bootId } from "../runtime/host.ts";
 import { silentLog } from "../runtime/log.ts";
 import type { HistorySettings } from "../runtime/settings/types.ts";
 import { FrameSource, lineage, originOf } from "../test/image/frames.ts";
-import { ApplyFloor } from "./apply-floor.ts";
+import { ApplyFloor, stepBytes } from "./apply-floor.ts";
+import { mainThreadCpuMs } from "./main-thread-cpu.ts";
 import type { BenchOptions, Section } from "./section.ts";
 import { atLeast, figure, median } from "./section.ts";
 
@@ -35,8 +35,6 @@ const frameBytes = mebibyte;
 /** What one measurement applies: some sixteen steps. */
 const workBytes = 256 * mebibyte;
 const sizes = { "4 KiB": 4096, "64 KiB": 65_536, "1 MiB": mebibyte } as const;
-/** As the gateway's: raw bytes of a step. */
-const stepBytes = 16 * mebibyte;
 /** Longer than since 1970, from where the frames count their time: nothing grows too old. */
 const windowMs = 100 * 365 * 86_400_000;
 const volumes = [{ number: 0, name: "data", sizeBytes: imageBytes }];
@@ -108,12 +106,6 @@ export async function measure(options: BenchOptions): Promise<Section> {
     clearInterval(going);
     await rm(folder, { recursive: true, force: true });
   }
-}
-
-/** CPU that the main thread of this process has used, ms. */
-function mainThreadCpuMs(): number {
-  const [nanoseconds] = readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ");
-  return Number(nanoseconds) / 1e6;
 }
 
 /** What the two digests of every byte, and its checksum, are up against: GB/s of one core. */

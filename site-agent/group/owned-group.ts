@@ -82,7 +82,7 @@ export class OwnedGroup implements RecordSink {
   #retry: Timer | null = null;
   /** Set once a newer token is seen; from then on no request is answered with success. */
   #fencedBy: Token | null = null;
-  /** Life-cycle steps run one after another. */
+  /** Life-cycle steps, one behind another; the error of one is its caller's. */
   readonly #steps = new Turns();
 
   constructor(world: OwnedGroupWorld) {
@@ -123,12 +123,12 @@ export class OwnedGroup implements RecordSink {
       ...{ clock, log, link, entrance },
       room: () => noRoomForScan(this.#kept.now?.paused ?? null, this.#shipping.status, this.#hold),
       superseded: (token) => this.#superseded(token),
-      brought: (numbers, end) => this.#step(() => this.#noteWhole(numbers, end)),
+      brought: (numbers, end) => this.#steps.take(() => this.#noteWhole(numbers, end)),
     });
     this.#changes = new VolumeChanges(
       {
         ...{ group: settings.name, files, entrance, clock, log },
-        step: (run) => this.#step(run),
+        step: (run) => this.#steps.take(run),
         state: () => this.#kept.now,
         save: (state) => this.#kept.save(state),
         journal: () => (this.#phase.kind === "serving" ? (this.#engine?.log ?? null) : null),
@@ -201,12 +201,12 @@ export class OwnedGroup implements RecordSink {
   }
 
   start(): Promise<void> {
-    return this.#step(() => this.#decide(false));
+    return this.#steps.take(() => this.#decide(false));
   }
 
   /** Operator's order: make the group without asking the other site. Refused when there is a history already. */
   async create(): Promise<void> {
-    await this.#step(async () => {
+    await this.#steps.take(async () => {
       requireNoHistory(this.#orderFacts);
       await this.#decide(true);
       this.#requireServing("be created");
@@ -215,7 +215,7 @@ export class OwnedGroup implements RecordSink {
 
   /** Takes over what this site's gateway handed over, or finds it taken over already. Serves when it settles. */
   async adopt(): Promise<void> {
-    await this.#step(async () => {
+    await this.#steps.take(async () => {
       // Taken over already, and waiting for its disk: deciding anew would stop it for what may pass.
       const { kind } = this.#phase;
       if (kind !== "serving" && kind !== "reopening") await this.#decide(false);
@@ -232,7 +232,7 @@ export class OwnedGroup implements RecordSink {
 
   /** Operator's order to ship nothing until `resume`. One that stands already stays as it is. Those of `pausable`. */
   pause(order: OrderNote): Promise<void> {
-    return this.#step(async () => {
+    return this.#steps.take(async () => {
       if (pausable(this.#orderFacts).paused !== null) return;
       await this.#setPaused(standingOrder(order, this.#world.clock.wallMs()));
     });
@@ -240,7 +240,7 @@ export class OwnedGroup implements RecordSink {
 
   /** Operator's order to go on: after `pause`, and with his word after a power loss. Those of `resumption`. */
   resume(isLossAccepted: boolean): Promise<void> {
-    return this.#step(async () => {
+    return this.#steps.take(async () => {
       const { unpause, acceptUnflushed } = resumption(this.#orderFacts, isLossAccepted);
       if (acceptUnflushed) await this.#acceptUnflushed();
       if (unpause) await this.#setPaused(null);
@@ -254,7 +254,7 @@ export class OwnedGroup implements RecordSink {
 
   /** Operator's order to end the group's life here (docs/group-life.md). What is retired already is taken as done. */
   retire(order: RetireRequest): Promise<void> {
-    return this.#step(async () => {
+    return this.#steps.take(async () => {
       if (this.#phase.kind !== "retired") await retireOwner(this.#retireGround(), order);
     });
   }
@@ -367,7 +367,7 @@ export class OwnedGroup implements RecordSink {
   async close(how: "clean" | "abandon" = "clean"): Promise<void> {
     this.#retry?.cancel();
     this.#changes.stop();
-    await this.#step(async () => {
+    await this.#steps.take(async () => {
       const sound = how === "clean" && this.#phase.kind === "serving";
       await this.#shipping.stop();
       // Said before the last steps, not after: while they take their time nobody may read that clients are served.
@@ -395,12 +395,7 @@ export class OwnedGroup implements RecordSink {
 
   /** A step nobody waits for: what it cannot mend stops the group. */
   #stepAlone(run: () => Promise<void>): void {
-    void this.#step(() => run().catch((error: unknown) => this.#stop(error)));
-  }
-
-  /** Queues a life-cycle step behind those under way; its error is the caller's. */
-  #step(run: () => Promise<void>): Promise<void> {
-    return this.#steps.take(run);
+    void this.#steps.take(() => run().catch((error: unknown) => this.#stop(error)));
   }
 
   async #decide(createOrdered: boolean): Promise<void> {
@@ -519,11 +514,13 @@ export class OwnedGroup implements RecordSink {
       attached: (lacks, held, partial) => {
         this.#view.met();
         this.#scans.attached(lacks, held);
-        void this.#step(() => this.#notePartial(partial)).catch((error: unknown) => {
-          // The next greeting tells it again.
-          const fields = { reason: errorCode(error), volumes: partial };
-          this.#world.log.warn("PARTIAL_NOT_NOTED", errorText(error), fields);
-        });
+        void this.#steps
+          .take(() => this.#notePartial(partial))
+          .catch((error: unknown) => {
+            // The next greeting tells it again.
+            const fields = { reason: errorCode(error), volumes: partial };
+            this.#world.log.warn("PARTIAL_NOT_NOTED", errorText(error), fields);
+          });
         this.#changes.kick();
       },
       stopped: (code, message) => {

@@ -174,7 +174,7 @@ export class GroupScans {
     const stopped = scanner.stop();
     this.#stopping = Promise.all([this.#stopping, stopped]).then(() => {});
     // What comes next waits for it, so that two scans never read side by side.
-    void this.#step(() => stopped);
+    void this.#steps.take(() => stopped);
   }
 
   /** A volume is not whole at the standby. */
@@ -215,7 +215,7 @@ export class GroupScans {
 
   /** OperationalErrors `SCAN_UNDER_WAY`, `NO_STANDBY`, `NOT_SERVING`. Settles when it is under way, durably. */
   verify(): Promise<void> {
-    return this.#step(async () => {
+    return this.#steps.take(async () => {
       const { token } = this.#requireIdle();
       await this.#begin(newScan("verify", "compare", token.epoch, this.#world.clock.wallMs(), null));
     });
@@ -223,7 +223,7 @@ export class GroupScans {
 
   /** Sends what the newest verify found to differ. Also `NOTHING_TO_REPAIR`. */
   repair(): Promise<void> {
-    return this.#step(async () => {
+    return this.#steps.take(async () => {
       const ground = this.#requireIdle();
       const found = this.#documents.results[0]?.differences ?? [];
       const listed: BlockRange[] = [];
@@ -299,14 +299,14 @@ export class GroupScans {
 
   /** OperationalError `NO_SCAN`, and those of the document, when it cannot be made durable. */
   async pause(paused: boolean): Promise<void> {
-    await this.#step(async () => {
+    await this.#steps.take(async () => {
       await this.#requireScanner().pause(paused);
     });
   }
 
   /** OperationalErrors `NO_SCAN`, and `SCAN_NEEDED` when the standby cannot be opened without it. */
   async giveUp(): Promise<void> {
-    await this.#step(async () => {
+    await this.#steps.take(async () => {
       const scanner = this.#requireScanner();
       const { purpose } = scanner.document;
       if (purpose === "first-sync" || purpose === "resync" || purpose === "volume-sync") {
@@ -591,7 +591,7 @@ export class GroupScans {
   /** A step nobody waits for, and which may be done twice: what it could not do is told, and tried again. */
   #alone(what: string, run: () => Promise<void>): void {
     const { clock, log } = this.#world;
-    void this.#step(() =>
+    void this.#steps.take(() =>
       run().catch((error: unknown) => {
         log.error("SCAN_STEP_FAILED", `not done for a scan: ${what}`, error);
         clock.after(stepAgainMs, () => {
@@ -599,10 +599,6 @@ export class GroupScans {
         });
       }),
     );
-  }
-
-  #step(run: () => Promise<void>): Promise<void> {
-    return this.#steps.take(run);
   }
 }
 
