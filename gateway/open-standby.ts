@@ -142,6 +142,7 @@ export class OpenStandby {
       },
       onDurable: () => this.applier.wake(),
       onBroken: broken,
+      onRoomShort: () => this.applier.makeRoom(),
       stallReason: () => {
         const { trouble } = this.applier;
         return trouble === null ? null : `apply is stopped: ${trouble.code}, ${trouble.message}`;

@@ -45,7 +45,7 @@ export interface PastFolder {
   readonly directory: string;
   readonly openIndex: OpenOrderedStore;
   readonly settings: HistorySettings;
-  /** Free space of the file system that is left alone, bytes. */
+  /** Free space of the file system that the log beside it leaves alone, bytes. */
   readonly reserveBytes: number;
   /** False while no position of the images can be opened, so that nothing they hold is worth keeping; default true. */
   readonly isWorthKeeping?: () => boolean;
@@ -123,9 +123,12 @@ async function putAside(disk: Disk, directory: string): Promise<void> {
   await syncDirectory(disk, dirname(directory));
 }
 
-/** What the history may have, bytes: its limit, or less where the file system would fall below the reserve. */
+/**
+ * What the history may have, bytes: its limit, or less where the file system would come near the reserve. It leaves twice as
+ * much alone as the log beside it, which takes nothing more at the reserve itself: old points give way to new writes.
+ */
 function roomFor({ disk, directory, settings, reserveBytes }: PastFolder, bytes: number): number {
-  const room = bytes + disk.freeBytes(directory) - reserveBytes;
+  const room = bytes + disk.freeBytes(directory) - 2 * reserveBytes;
   return Math.max(1, Math.min(settings.bytesMax, room));
 }
 

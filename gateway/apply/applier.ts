@@ -124,6 +124,8 @@ export class Applier {
   /** Ends the sleep under way: `#wake` when there is work, `#interrupt` when the applier stops. */
   #wake: (() => void) | undefined;
   #interrupt: (() => void) | undefined;
+  /** The intake takes nothing more, and there may be no step behind which old points would go. */
+  #isRoomWanted = false;
   /** No step goes beyond this. */
   #limit: Sequence | undefined;
   /** Where the images are brought, back as well. */
@@ -190,6 +192,12 @@ export class Applier {
 
   /** More frames are durable. */
   wake(): void {
+    this.#wake?.();
+  }
+
+  /** The intake takes nothing more: old points go, as they do behind a step, though there may be none to come. */
+  makeRoom(): void {
+    this.#isRoomWanted = true;
     this.#wake?.();
   }
 
@@ -340,6 +348,11 @@ export class Applier {
       // Read before the check, so that a wake between check and sleep is not lost: both happen in one turn.
       const durable = Math.min(intake.durable.sequence, this.#limit ?? Number.POSITIVE_INFINITY);
       const held = image.held.sequence;
+      if (this.#isRoomWanted) {
+        this.#isRoomWanted = false;
+        await this.#past?.stepped();
+        continue;
+      }
       if (held >= durable) {
         await this.#sleep(undefined);
         continue;

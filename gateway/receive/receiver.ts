@@ -5,6 +5,7 @@
  */
 import { frameDataBytes } from "../../journal/continuity.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
+import { journalRefuses } from "../../journal/journal-errors.ts";
 import type { BatchHeader } from "../../protocol/batch.ts";
 import { batchHeaderBytes, decodeBatchPayload } from "../../protocol/batch.ts";
 import type { BatchAnswer } from "../../protocol/control.ts";
@@ -12,7 +13,7 @@ import type { Frame } from "../../protocol/frame.ts";
 import type { Sequence, Token } from "../../protocol/ids.ts";
 import { RemoteProtocolError } from "../../protocol/remote-error.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
-import { errorCode } from "../../runtime/errors.ts";
+import { errorCode, errorText } from "../../runtime/errors.ts";
 import type { HttpAnswer, HttpRequest } from "../../runtime/http.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Halt, IntakeEffect, IntakeEvent, IntakeState } from "./machine.ts";
@@ -34,6 +35,8 @@ export interface ReceiverOptions {
   readonly onBroken: (error: unknown) => void;
   /** Why apply does not make room, for the sender; null when it is at work. */
   readonly stallReason: () => string | null;
+  /** Frames were refused for want of room. */
+  readonly onRoomShort: () => void;
 }
 
 interface Pending {
@@ -190,8 +193,9 @@ export class Receiver {
     if (pending === undefined) return;
     pending.wait?.cancel();
     const { request, header } = pending;
-    if (this.#options.intake.roomFor(header.rawLength) !== "ok") {
-      this.#roomShort(id);
+    const room = this.#options.intake.roomFor(header.rawLength);
+    if (room !== "ok") {
+      this.#roomShort(id, journalRefuses(room, {}).message);
       return;
     }
     let frames: Frame[];
@@ -232,18 +236,19 @@ export class Receiver {
       }
     } catch (error) {
       const code = errorCode(error);
-      if (code === "JOURNAL_FULL" || code === "JOURNAL_RESERVE") this.#roomShort(id);
+      if (code === "JOURNAL_FULL" || code === "JOURNAL_RESERVE") this.#roomShort(id, errorText(error));
       else this.#options.onBroken(error);
       return;
     }
     this.#dispatch({ kind: "appended", id, tail: intake.tail });
   }
 
-  #roomShort(id: number): void {
-    const { intake, stallReason, log } = this.#options;
+  #roomShort(id: number, refusal: string): void {
+    const { intake, stallReason, onRoomShort, log } = this.#options;
     const why = stallReason();
-    const message = `the intake log holds ${intake.bytes} bytes and takes no more${why === null ? "" : `; ${why}`}`;
+    const message = `the intake log takes no more: ${refusal}${why === null ? "" : `; ${why}`}`;
     log.warn("INTAKE_FULL", message);
+    onRoomShort();
     this.#dispatch({ kind: "roomShort", id, tail: intake.tail, code: "INTAKE_FULL", message });
   }
 

@@ -178,6 +178,7 @@ export class StandbySite {
   readonly paths: ReturnType<typeof gatewayGroupPaths>;
   readonly tls: Record<string, TlsFiles>;
   intakeBytesMax = 256 * mebibyte;
+  reserveBytes = 0;
   withAgent = true;
   role: GatewayRole | undefined;
   client: HttpClient | undefined;
@@ -208,7 +209,7 @@ export class StandbySite {
       gateway: {
         listen: { kind: "tcp", host: "127.0.0.1", port: 0 },
         url: "https://127.0.0.1:1",
-        intake: { maxBytes: this.intakeBytesMax, reserveBytes: 0 },
+        intake: { maxBytes: this.intakeBytesMax, reserveBytes: this.reserveBytes },
       },
     };
     const group: GroupSettings = groupSettings({ volumes });

@@ -3,15 +3,21 @@
  * were. The group says so with a code, never lies about positions, and goes on by itself when it can (F22, F23, F33).
  */
 import assert from "node:assert/strict";
-import { readdirSync, renameSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { readdirSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { Applier } from "../../gateway/apply/applier.ts";
 import { verifyAgainstIntake } from "../../gateway/apply/open-image.ts";
 import type { GroupImage } from "../../image/group-image.ts";
+import { segmentBytesDefault } from "../../image/history/segments.ts";
 import type { FrameLog } from "../../journal/frame-log.ts";
+import type { Frame } from "../../protocol/frame.ts";
 import { systemClock } from "../../runtime/clock.ts";
+import { systemDisk } from "../../runtime/disk.ts";
 import { OperationalError } from "../../runtime/errors.ts";
 import { silentLog } from "../../runtime/log.ts";
+import { until } from "../support/wait.ts";
 import { mebibyte, Source, StandbySite } from "./standby-site.ts";
 
 let site: StandbySite;
@@ -58,6 +64,57 @@ test("with apply stopped the intake takes what it may, then says busy and why; n
   await site.applied(source);
   assert.deepEqual(site.images(), source.contents.at(-1));
 });
+
+test("before-images that fill the disk give way, though the intake takes nothing and no step is to come", async (t) => {
+  site.reserveBytes = mebibyte;
+  const own = systemDisk.freeBytes;
+  let capacityBytes: number | undefined;
+  t.mock.method(systemDisk, "freeBytes", (directory: string) =>
+    capacityBytes === undefined ? own(directory) : capacityBytes - bytesIn(site.dataDir),
+  );
+  await site.start();
+  await site.hello(source);
+  // Longer than a segment, so that the next set begins another one.
+  while (bytesIn(site.paths.history) <= segmentBytesDefault) {
+    assert.equal((await site.batch(source, randomWrites(3))).json.kind, "acknowledged");
+    await site.applied(source);
+  }
+  assert.equal((await site.batch(source, randomWrites(1))).json.kind, "acknowledged");
+  await site.applied(source);
+  // Above the reserve, and with the next frame below it.
+  capacityBytes = bytesIn(site.dataDir) + 1.5 * mebibyte;
+  const fromMs = performance.now();
+  await until(
+    "the last look at the free space to be too old",
+    () => performance.now() - fromMs > 1_100 || undefined,
+  );
+  const frames = randomWrites(1);
+  const kinds = new Set<string>();
+  await until("the intake to take writes again", async () => {
+    const { json } = await site.batch(source, frames);
+    kinds.add(`${json.kind} ${json.code ?? ""}`);
+    return json.kind === "acknowledged" || undefined;
+  });
+  assert.ok(kinds.has("busy INTAKE_FULL"), [...kinds].join());
+  await site.applied(source);
+  assert.ok(bytesIn(site.paths.history) < 8 * mebibyte, "what the old segment held is gone");
+});
+
+/** Frames of one MiB that no codec shrinks, over the whole of the first volume in turn. */
+function randomWrites(count: number): Frame[] {
+  return Array.from({ length: count }, () => {
+    const offset = (source.frames.length % 4) * mebibyte;
+    return source.put([{ kind: "write", volume: 0, offset, length: mebibyte, data: randomBytes(mebibyte) }]);
+  });
+}
+
+/** Length of all files in a folder and those in it, bytes. */
+function bytesIn(directory: string): number {
+  return readdirSync(directory, { recursive: true, withFileTypes: true }).reduce(
+    (sum, entry) => sum + (entry.isFile() ? statSync(join(entry.parentPath, entry.name)).size : 0),
+    0,
+  );
+}
 
 test("images newer than the intake are never called consistent (IMAGE_AHEAD_OF_INTAKE)", async () => {
   await site.start();

@@ -7,6 +7,15 @@ const trouble = "test/gateway/trouble.test.ts";
 
 export const applyBugs: readonly PlantedBug[] = [
   {
+    id: "apply/no-room-made-without-a-step",
+    does: "An intake that takes nothing more is no reason to give before-images back.",
+    file: "gateway/apply/applier.ts",
+    find: "    this.#isRoomWanted = true;\n",
+    replace: "",
+    caughtBy: [{ file: trouble, only: "before-images that fill" }],
+    budgetSeconds: 60,
+  },
+  {
     id: "apply/intention-left-out",
     does: "Images are changed without the durable intention.",
     file: "gateway/apply/applier.ts",
