@@ -74,6 +74,8 @@ export class GroupScans {
   readonly #documents: ScanDocuments;
   #ground: ScanGround | null = null;
   #scanner: Scanner | null = null;
+  /** It is over, and what follows from that waits for its turn: until then its document is not one of a scan under way. */
+  #ending: Scanner | null = null;
   #follow: HistoryFollow | null = null;
   /** What the standby said that it lacks; null: nothing, or not met yet. */
   #lack: StandbyLack | null = null;
@@ -133,6 +135,8 @@ export class GroupScans {
     this.#ground = ground;
     this.#alone("open", async () => {
       await this.#documents.read();
+      // An end that could not be put on record is come to once more, with this engine.
+      this.#ending = null;
       await this.#forgetOtherTerm(ground.token.epoch);
       // Its end was applied, and then nothing was left to do but to forget it.
       if (this.#documents.scan?.purpose === "resync" && ground.overflow.note === null)
@@ -432,6 +436,8 @@ export class GroupScans {
   async #begin(document: ScanDocument): Promise<void> {
     this.#isUnknownThere = false;
     await this.#documents.save(document);
+    // The document of one that was over has gone: nothing follows from its end any more.
+    this.#ending = null;
     this.#scan();
   }
 
@@ -440,7 +446,8 @@ export class GroupScans {
     const ground = this.#ground;
     const document = this.#documents.scan;
     if (ground === null || !ground.hasStandby || document === null || this.#scanner !== null) return;
-    if (this.#isOvertaken(document)) return;
+    // Gone on with, it would end twice: its second end would be taken for that of whatever began in between.
+    if (this.#ending !== null || this.#isOvertaken(document)) return;
     const scanner: Scanner = new Scanner({
       group,
       document,
@@ -455,8 +462,11 @@ export class GroupScans {
       ask: (after) => this.#ask(ground, after),
       save: (next) => this.#documents.save(next),
       over: (last, how, end) => {
-        if (this.#scanner === scanner) this.#scanner = null;
-        this.#alone("end", () => this.#ended(ground, last, how, end));
+        if (this.#scanner === scanner) {
+          this.#scanner = null;
+          this.#ending = scanner;
+        }
+        this.#alone("end", () => this.#ended(scanner, ground, last, how, end));
       },
     });
     this.#scanner = scanner;
@@ -486,11 +496,14 @@ export class GroupScans {
 
   /** The result first: a crash in between ends the scan once more, and tells the same result once. */
   async #ended(
+    scanner: Scanner,
     ground: ScanGround,
     document: ScanDocument,
     how: "done" | "given-up",
     end: Sequence | null,
   ): Promise<void> {
+    // Another one has taken its place, or the next engine comes to its end once more.
+    if (this.#ending !== scanner) return;
     const { log } = this.#world;
     const { purpose, dropped } = document;
     const brings = purpose === "first-sync" || purpose === "resync";
@@ -499,13 +512,17 @@ export class GroupScans {
     if (brings && ground.overflow.note !== null) {
       // The standby has applied the end of what began behind the last drop (OV3), unless there was another one since.
       if (dropped === null || !(await ground.overflow.clear(dropped))) {
+        this.#ending = null;
         this.#bringLacking();
         return;
       }
     }
     if (purpose === "volume-sync") {
-      // As above: the next engine ends it once more.
-      if (this.#ground !== ground || ground.overflow.note !== null) return;
+      // As above: the next engine ends it once more, or this one, when there is nothing more to be brought before.
+      if (this.#ground !== ground || ground.overflow.note !== null) {
+        this.#ending = null;
+        return;
+      }
       const numbers = partialOf(ground, document).map(({ number }) => number);
       if (end !== null) await this.#world.brought(numbers, end);
       log.info("VOLUME_SYNC_OVER", "the standby has what was added with data", { numbers, end });
@@ -525,6 +542,7 @@ export class GroupScans {
       this.#followHistory();
     }
     await this.#documents.forget();
+    this.#ending = null;
     if (how === "done") this.#alone("repair", () => this.#mend(document));
     if (brings) this.#lack = null;
     if (purpose !== "verify" && hasPartial(ground)) this.#bringLacking();

@@ -5,6 +5,15 @@ const steps = "test/gateway/scan/steps.test.ts";
 
 export const scanBugs: readonly PlantedBug[] = [
   {
+    id: "scan/gone-on-with-behind-its-end",
+    does: "A scan whose end is not on record yet is gone on with, and ends twice.",
+    file: "site-agent/scan/group-scans.ts",
+    find: "if (this.#ending !== null || this.#isOvertaken(document)) return;",
+    replace: "if (this.#isOvertaken(document)) return;",
+    caughtBy: [{ file: "test/site-agent/scan/group-scans.test.ts", only: "whose end a greeting tells" }],
+    budgetSeconds: 90,
+  },
+  {
     id: "scan/superseded-at-a-pin",
     does: "An owner passes over a newer token in the answer to its order to pin a point before a repair.",
     file: "site-agent/scan/ask-standby.ts",

@@ -721,6 +721,37 @@ test("by policy what differs is repaired once its point is pinned, and proven; w
   assert.equal(rig.group.status().reason, null, "the operator's order answers the alarm");
 });
 
+test("a scan whose end a greeting tells ends once, and the repair behind it is a repair", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  await rig.write(0, 0, Buffer.alloc(blockBytes, 1));
+  await rig.idle();
+  // Behind the last window: the standby takes the end and applies it, and only the greeting that follows says so.
+  rig.scanSaved = (count) => {
+    if (count !== 2 + sizes.length) return;
+    rig.gateway.faults.batch = () => "dropAnswer";
+    rig.gateway.faults.heartbeat = () => "hang";
+  };
+  rig.standby.volumes[0]![0]! ^= 1;
+  await rig.group.scans.verify();
+  await until("the result", () => (rig.group.scans.results.length > 0 ? true : undefined), 30_000);
+  assert.equal(rig.group.scans.results[0]?.differingBlocks, 1);
+  assert.ok(rig.gateway.faults.batch !== undefined && rig.gateway.hellos > 1, "a greeting told it");
+  delete rig.gateway.faults.batch;
+  delete rig.gateway.faults.heartbeat;
+  // An order has its turn behind what follows from the end.
+  await assert.rejects(rig.group.scans.pause(false), (error) => errorCode(error) === "NO_SCAN");
+  await rig.group.scans.repair();
+  await rig.ended("repair");
+  await rig.idle();
+  await rig.assertEqual();
+  assert.deepEqual(
+    rig.marks().map(({ purpose, mark }) => `${purpose} ${mark}`),
+    ["verify begin", "verify end", "repair begin", "repair end"],
+  );
+  assert.notEqual(rig.group.status().reason?.code, "MISMATCH_RECURRED");
+});
+
 test("an answer to the order to pin that names a newer token fences, though nothing else is heard (I4)", async (t) => {
   const rig = await repairingRig(t);
   let asked = false;
