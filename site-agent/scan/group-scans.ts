@@ -22,7 +22,7 @@ import type { Entrance } from "../write-path/entrance.ts";
 import { askFindings, askHistory, askPin } from "./ask-standby.ts";
 import { HistoryFollow } from "./history-follow.ts";
 import { provenRanges } from "./owner-proof.ts";
-import { afterOrder, afterVerify, policyIsBarred } from "./repairs.ts";
+import { afterOrder, afterRepair, afterVerify, policyIsBarred } from "./repairs.ts";
 import type { BlockRange, ScanDocument } from "./scan-document.ts";
 import { newScan, withResult } from "./scan-document.ts";
 import { ScanDocuments } from "./scan-documents.ts";
@@ -246,9 +246,9 @@ export class GroupScans {
     });
   }
 
-  /** What is repaired is remembered before anything is sent: a difference there is none of chance any more. */
+  /** The order is remembered before anything is sent, so that a policy's repairs are counted whatever becomes of them. */
   async #repair(ground: ScanGround, listed: readonly BlockRange[], by: "operator" | "policy"): Promise<void> {
-    await this.#documents.note({ repairs: afterOrder(this.#documents.repairs, listed, by) });
+    await this.#documents.note({ repairs: afterOrder(this.#documents.repairs, by) });
     await this.#begin(
       newScan("repair", "listed", ground.token.epoch, this.#world.clock.wallMs(), null, listed),
     );
@@ -541,6 +541,9 @@ export class GroupScans {
       await this.#documents.note({ results, repairs });
       this.#followHistory();
     }
+    // Before the repair is forgotten: a crash in between ends it once more. A difference there is none of chance any more.
+    if (purpose === "repair" && how === "done")
+      await this.#documents.note({ repairs: afterRepair(this.#documents.repairs, document.listed) });
     await this.#documents.forget();
     this.#ending = null;
     if (how === "done") this.#alone("repair", () => this.#mend(document));

@@ -25,19 +25,23 @@ export interface Repairs {
 
 export const noRepairs: Repairs = { ranges: [], recurred: [], inARow: 0, awaitsProof: false };
 
-/** A repair of `ranges` is about to begin. An operator's order answers an alarm. */
-export function afterOrder(
-  repairs: Repairs,
-  ranges: readonly BlockRange[],
-  by: "operator" | "policy",
-): Repairs {
+/** A repair is about to begin. An operator's order answers an alarm. */
+export function afterOrder(repairs: Repairs, by: "operator" | "policy"): Repairs {
   const isPolicy = by === "policy";
   return {
-    ranges: [...repairs.ranges, ...ranges].slice(-rangesRememberedMax),
+    ranges: repairs.ranges,
     recurred: isPolicy ? repairs.recurred : [],
     inARow: isPolicy ? repairs.inARow + 1 : 0,
     awaitsProof: isPolicy,
   };
+}
+
+/**
+ * The standby has applied all of a repair of `ranges`. Not before: what was never sent, because the owner died, somebody gave it
+ * up or something greater took its place, differs still and not again. May be told twice.
+ */
+export function afterRepair(repairs: Repairs, ranges: readonly BlockRange[]): Repairs {
+  return { ...repairs, ranges: [...repairs.ranges, ...ranges].slice(-rangesRememberedMax) };
 }
 
 /** A verify came to its end and found these. */

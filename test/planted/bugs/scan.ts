@@ -5,6 +5,15 @@ const steps = "test/gateway/scan/steps.test.ts";
 
 export const scanBugs: readonly PlantedBug[] = [
   {
+    id: "scan/ordered-taken-for-repaired",
+    does: "A repair is remembered as one when it is ordered, whatever becomes of it.",
+    file: "site-agent/scan/group-scans.ts",
+    find: "repairs: afterOrder(this.#documents.repairs, by) }",
+    replace: "repairs: afterRepair(afterOrder(this.#documents.repairs, by), listed) }",
+    caughtBy: [{ file: "test/site-agent/scan/group-scans.test.ts", only: "did not get to" }],
+    budgetSeconds: 90,
+  },
+  {
     id: "scan/gone-on-with-behind-its-end",
     does: "A scan whose end is not on record yet is gone on with, and ends twice.",
     file: "site-agent/scan/group-scans.ts",

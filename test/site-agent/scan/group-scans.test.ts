@@ -88,6 +88,8 @@ class Rig {
   onMismatch: "report" | "repair" = "report";
   /** The next sync of the journal fails: the engine is closed and another one opened. */
   failSync = false;
+  /** The next replacement of scan.json finds no space. */
+  failScanSave = false;
   #saves = 0;
 
   private constructor(dataDir: string, port: number, gateway: FakeGateway, standby: NaiveStandby) {
@@ -125,6 +127,10 @@ class Rig {
         };
       },
       rename: async (from, to) => {
+        if (this.failScanSave && to.endsWith("scan.json")) {
+          this.failScanSave = false;
+          throw Object.assign(new Error("no space"), { code: "ENOSPC" });
+        }
         await systemDisk.rename(from, to);
         if (!to.endsWith("scan.json")) return;
         this.#saves += 1;
@@ -750,6 +756,34 @@ test("a scan whose end a greeting tells ends once, and the repair behind it is a
     ["verify begin", "verify end", "repair begin", "repair end"],
   );
   assert.notEqual(rig.group.status().reason?.code, "MISMATCH_RECURRED");
+});
+
+test("what a repair did not get to is no difference that came back", async (t) => {
+  const rig = await Rig.make(t);
+  await rig.start();
+  await rig.write(0, 0, Buffer.alloc(blockBytes, 1));
+  await rig.idle();
+  rig.standby.volumes[0]![0]! ^= 1;
+  const verified = async (differingBlocks: number) => {
+    const before = rig.group.scans.results.length;
+    await rig.group.scans.verify();
+    await until("the result", () => (rig.group.scans.results.length > before ? true : undefined));
+    await rig.idle();
+    assert.equal(rig.group.scans.results[0]?.differingBlocks, differingBlocks);
+  };
+  await verified(1);
+  // Its document cannot be written: nothing is begun, and who ordered it is told.
+  rig.failScanSave = true;
+  await assert.rejects(rig.group.scans.repair(), (error) => errorCode(error) === "ENOSPC");
+  await verified(1);
+  assert.equal(rig.group.status().reason, null);
+  await rig.group.scans.repair();
+  await rig.ended("repair");
+  await rig.idle();
+  await rig.assertEqual();
+  rig.standby.volumes[0]![0]! ^= 1;
+  await verified(1);
+  assert.equal(rig.group.status().reason?.code, "MISMATCH_RECURRED");
 });
 
 test("an answer to the order to pin that names a newer token fences, though nothing else is heard (I4)", async (t) => {

@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { provenBytesMax, provenRanges } from "../../../site-agent/scan/owner-proof.ts";
 import {
   afterOrder,
+  afterRepair,
   afterVerify,
   noRepairs,
   parseRepairs,
@@ -24,7 +25,11 @@ test("the same as a naive memory of single blocks, through any course, and throu
     fc.tuple(fc.nat(20), fc.integer({ min: 1, max: 4 }), fc.nat(1)).map((row) => range(...row)),
     { maxLength: 4 },
   );
-  const event = fc.record({ kind: fc.constantFrom("operator", "policy", "verify"), ranges });
+  const event = fc.record({
+    kind: fc.constantFrom("operator", "policy", "verify"),
+    ranges,
+    ends: fc.boolean(),
+  });
   fc.assert(
     fc.property(fc.array(event, { maxLength: 12 }), (events) => {
       let repairs = noRepairs;
@@ -36,17 +41,18 @@ test("the same as a naive memory of single blocks, through any course, and throu
           { length: (each.end - each.start) / 4096 },
           (_, index) => `${each.volume}:${each.start / 4096 + index}`,
         );
-      for (const { kind, ranges: named } of events) {
+      for (const { kind, ranges: named, ends } of events) {
         if (kind === "verify") {
           if (named.flatMap(blocks).some((block) => repaired.has(block))) alarm = true;
           if (named.length === 0) inARow = 0;
           repairs = afterVerify(repairs, named);
           assert.equal(repairs.awaitsProof, false);
         } else if (kind === "operator" || policyIsBarred(repairs) === null) {
-          for (const block of named.flatMap(blocks)) repaired.add(block);
+          if (ends) for (const block of named.flatMap(blocks)) repaired.add(block);
           if (kind === "operator") alarm = false;
           inARow = kind === "operator" ? 0 : inARow + 1;
-          repairs = afterOrder(repairs, named, kind as "operator" | "policy");
+          repairs = afterOrder(repairs, kind as "operator" | "policy");
+          if (ends) repairs = afterRepair(repairs, named);
           assert.equal(repairs.awaitsProof, kind === "policy");
         }
         const wanted: string | null = alarm
