@@ -13,8 +13,12 @@ import type { Journalled, JournalledChange } from "./journalled.ts";
 import { isChange } from "./journalled.ts";
 import { require } from "./violation.ts";
 
-/** `kill`: the page cache survived. `power`: only what was synced is promised. */
-export type LossKind = "none" | "kill" | "power";
+/**
+ * `kill`: the page cache survived. `spared`: power was lost, and everything cached had reached the disk: as after a kill, as
+ * long as nothing decays. `power`: only what was synced is promised. By rising loss.
+ */
+const lossKinds = ["none", "kill", "spared", "power"] as const;
+export type LossKind = (typeof lossKinds)[number];
 
 export class OwnerBook {
   readonly name: string;
@@ -142,7 +146,7 @@ export class OwnerBook {
   }
 
   /** The owner's process is gone, with `kind` of its machine's memory. */
-  lost(kind: "kill" | "power"): void {
+  lost(kind: Exclude<LossKind, "none">): void {
     this.#giveUp(kind);
     // What was in no frame yet is gone for good.
     this.#waiting = [];
@@ -153,10 +157,10 @@ export class OwnerBook {
     this.#giveUp("kill");
   }
 
-  #giveUp(kind: "kill" | "power"): void {
+  #giveUp(kind: Exclude<LossKind, "none">): void {
     for (const op of this.#flying) op.outcome = "unknown";
     this.#flying.clear();
-    if (this.#loss !== "power") this.#loss = kind;
+    if (lossKinds.indexOf(kind) > lossKinds.indexOf(this.#loss)) this.#loss = kind;
   }
 
   /** True between the death of the owner and its return. */
@@ -164,9 +168,12 @@ export class OwnerBook {
     return this.#loss !== "none";
   }
 
-  /** The machine lost its memory while no process ran on it: what only a kill had left is gone as well. */
-  lostPowerWhileDown(): void {
-    this.#loss = "power";
+  /**
+   * A log of the journal has decayed while nobody ran on it. What was never synced may be missing after a loss of power, and
+   * nobody can tell that from a loss of power that took it.
+   */
+  logDecayed(): void {
+    if (this.#loss === "spared") this.#loss = "power";
   }
 
   /** The owner is back and says that its journal ends at `written`: I1 and I3 bound it from both sides. */

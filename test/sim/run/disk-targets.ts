@@ -12,7 +12,7 @@ export interface DiskTarget {
 }
 
 const store = /\/(journal-\d+|intake)\//;
-const isLog = (path: string): boolean => store.test(path) && path.endsWith(".log");
+export const isLog = (path: string): boolean => store.test(path) && path.endsWith(".log");
 const isTable = (path: string): boolean => store.test(path) && /\.ldb$|MANIFEST/.test(path);
 const isStoreFolder = (path: string): boolean => /\/(journal-\d+|intake)$/.test(path);
 const isWatermark = (path: string): boolean => /\/(watermark-\d+|intake-watermark)$/.test(path);

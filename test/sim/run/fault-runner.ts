@@ -6,7 +6,7 @@ import type { InjectedFault, StrikeOrder } from "../world/operations.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { PowerCut } from "../world/tree.ts";
 import type { DiskTarget } from "./disk-targets.ts";
-import { decayTargets, diskTargets, readTarget, workplace } from "./disk-targets.ts";
+import { decayTargets, diskTargets, isLog, readTarget, workplace } from "./disk-targets.ts";
 import type { Fault, FaultName } from "./faults.ts";
 import { again, describeFault, pickBy, powerModels } from "./faults.ts";
 import type { Operator } from "./operator.ts";
@@ -398,6 +398,7 @@ export class FaultRunner {
     if (!lost && length === 0) return;
     const running = target.how === "flip" && again(y, 1) < 0.3;
     if (!running) this.#sites.kill(site, target.role);
+    if (!running && target.role === "agent" && isLog(path)) group.books.get(site)?.logDecayed();
     if (target.how === "flip")
       disk.flipBit(path, placeOf(target.name, length, x, y), Math.floor(again(y, 3) * 8));
     else if (target.how === "shorten") disk.shorten(path, Math.floor(length * again(y, 2)));

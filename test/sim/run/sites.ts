@@ -28,6 +28,7 @@ import type { WanConditions } from "../link.ts";
 import { Wan } from "../link.ts";
 import type { HeldRange } from "../model/history.ts";
 import { readDirtyPage, readFrame, readHead } from "../model/journalled.ts";
+import type { LossKind } from "../model/owner-book.ts";
 import { Violation } from "../model/violation.ts";
 import type { WallOffset } from "../world/clock.ts";
 import { clockOf, randomOf } from "../world/clock.ts";
@@ -502,7 +503,7 @@ export class Sites {
     this.#gone(site, role, "kill");
   }
 
-  #gone(site: SimSite, role: RoleName, loss: "kill" | "power", cut = false): void {
+  #gone(site: SimSite, role: RoleName, loss: Exclude<LossKind, "none">): void {
     if (role === "agent") {
       const life = site.agent?.life;
       site.agent = undefined;
@@ -516,7 +517,7 @@ export class Sites {
       site.gateway = undefined;
       this.#truth.gatewayGone(site.name);
     }
-    const silentMs = loss === "kill" && !cut ? 0 : 1_000 + this.scheduler.random.fraction() * 8_000;
+    const silentMs = loss === "kill" ? 0 : 1_000 + this.scheduler.random.fraction() * 8_000;
     this.wan.died(site.name, role, silentMs);
   }
 
@@ -525,11 +526,11 @@ export class Sites {
     this.#trace(`power cut at ${name}: ${model}`);
     site.disk.powerCut(model);
     // What a failed sync dropped is in no cache any more: with it even this loses what was only answered.
-    const loss = model === "everything" && !site.syncFailed ? "kill" : "power";
+    const loss = model === "everything" && !site.syncFailed ? "spared" : "power";
     this.#judge(() => this.#truth.standbyLostPower(site));
     // Also without an agent: what its kill had left in memory is gone now.
-    this.#gone(site, "agent", loss, true);
-    this.#gone(site, "gateway", loss, true);
+    this.#gone(site, "agent", loss);
+    this.#gone(site, "gateway", loss);
   }
 
   start(name: SiteName, role: RoleName): void {
