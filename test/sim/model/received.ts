@@ -65,7 +65,15 @@ export class Received {
   /** What a failover would open with everything up to `position` received; undefined: nothing. `since`: see `Truth`. */
   openPoint(history: History, position: number, since: number): number | undefined {
     const { whole, open } = this.#at(history, position, since);
-    return whole ? position : open;
+    if (!whole) return open;
+    // Where nothing was received there never was a point, also where zeroes are all there is to have: a failover is refused,
+    // and nothing is called consistent (docs/failover-spec.md). So it is again when a loss of power took the first frames.
+    return position > 0 ? position : undefined;
+  }
+
+  /** Images that hold everything up to `position`, and nothing behind it, are the source at it. It need not be a point. */
+  isWhole(history: History, position: number, since: number): boolean {
+    return this.#at(history, position, since).whole;
   }
 
   /** Gaps that nothing up to `position` has mended, and those behind it. */

@@ -193,7 +193,7 @@ export class Truth {
   /** The images of a standby that has applied `position` are the source at it. */
   isWhole(group: string, position: number): boolean {
     const { forgotAt, received } = this.group(group);
-    return received.openPoint(this.homeBook(group).history, position, forgotAt) === position;
+    return received.isWhole(this.homeBook(group).history, position, forgotAt);
   }
 
   /** With some position from `least` on received, `point` is what a failover opens. */
@@ -457,7 +457,7 @@ export class Truth {
   }
 
   #isWholeSince(truth: GroupTruth, position: number, since: number): boolean {
-    return truth.received.openPoint(this.homeBook(truth.settings.name).history, position, since) === position;
+    return truth.received.isWhole(this.homeBook(truth.settings.name).history, position, since);
   }
 
   /** What verifies have found, each once. */

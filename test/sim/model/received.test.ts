@@ -1,0 +1,52 @@
+/** Where a standby can be opened that has received nothing, everything, or not all. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { History } from "./history.ts";
+import type { Journalled } from "./journalled.ts";
+import { Received } from "./received.ts";
+
+const sizeBytes = 4_096;
+const digest: Journalled = { kind: "digest" };
+
+function historyOf(entries: number, held: ConstructorParameters<typeof History>[1] = []): History {
+  const history = new History([sizeBytes], held);
+  for (let entry = 0; entry < entries; entry += 1) history.placeScan({ kind: "digest" }, entry);
+  return history;
+}
+
+test("with nothing received there is nothing to open, though the images are the source", () => {
+  const history = historyOf(4);
+  const received = new Received();
+  assert.equal(received.openPoint(history, 0, 0), undefined);
+  assert.equal(received.isWhole(history, 0, 0), true);
+  received.took(1, [digest, digest]);
+  assert.equal(received.openPoint(history, 2, 0), 2);
+  assert.equal(received.isWhole(history, 2, 0), true);
+});
+
+test("a gap at the very beginning leaves nothing to open, handed to the intake, kept or lost again", () => {
+  const history = historyOf(4);
+  const received = new Received();
+  received.took(1, [{ kind: "gap", span: 3 }, digest]);
+  assert.equal(received.openPoint(history, 4, 0), undefined);
+  assert.equal(received.isWhole(history, 4, 0), false);
+  // A loss of power took the frame: what the standby holds is as it was.
+  assert.equal(received.openPoint(history, 0, 0), undefined);
+  assert.equal(received.isWhole(history, 0, 0), true);
+});
+
+test("the point before a gap is the one to open, from the first entry on", () => {
+  const history = historyOf(4);
+  const received = new Received();
+  received.took(1, [digest, { kind: "gap", span: 2 }, digest]);
+  assert.equal(received.openPoint(history, 1, 0), 1);
+  assert.equal(received.openPoint(history, 4, 0), 1);
+  assert.equal(received.isWhole(history, 4, 0), false);
+});
+
+test("where the disks held data images with nothing received are no source", () => {
+  const history = historyOf(1, [{ number: 1, volume: 0, offset: 0, length: 512 }]);
+  const received = new Received();
+  assert.equal(received.openPoint(history, 0, 0), undefined);
+  assert.equal(received.isWhole(history, 0, 0), false);
+});
