@@ -343,16 +343,16 @@ export class Applier {
         await pin.giveBack();
         continue;
       }
-      if (this.#sealed?.sequence === image.applied.sequence)
-        for (const waiter of this.#waiters.splice(0)) waiter.resolve();
-      // Read before the check, so that a wake between check and sleep is not lost: both happen in one turn.
-      const durable = Math.min(intake.durable.sequence, this.#limit ?? Number.POSITIVE_INFINITY);
-      const held = image.held.sequence;
       if (this.#isRoomWanted) {
         this.#isRoomWanted = false;
         await this.#past?.stepped();
         continue;
       }
+      if (this.#sealed?.sequence === image.applied.sequence)
+        for (const waiter of this.#waiters.splice(0)) waiter.resolve();
+      // Read before the check, so that a wake between check and sleep is not lost: both happen in one turn.
+      const durable = Math.min(intake.durable.sequence, this.#limit ?? Number.POSITIVE_INFINITY);
+      const held = image.held.sequence;
       if (held >= durable) {
         await this.#sleep(undefined);
         continue;

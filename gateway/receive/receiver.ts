@@ -195,7 +195,7 @@ export class Receiver {
     const { request, header } = pending;
     const room = this.#options.intake.roomFor(header.rawLength);
     if (room !== "ok") {
-      this.#roomShort(id, journalRefuses(room, {}).message);
+      this.#roomShort(id, journalRefuses(room, {}));
       return;
     }
     let frames: Frame[];
@@ -236,17 +236,17 @@ export class Receiver {
       }
     } catch (error) {
       const code = errorCode(error);
-      if (code === "JOURNAL_FULL" || code === "JOURNAL_RESERVE") this.#roomShort(id, errorText(error));
+      if (code === "JOURNAL_FULL" || code === "JOURNAL_RESERVE") this.#roomShort(id, error);
       else this.#options.onBroken(error);
       return;
     }
     this.#dispatch({ kind: "appended", id, tail: intake.tail });
   }
 
-  #roomShort(id: number, refusal: string): void {
+  #roomShort(id: number, refusal: unknown): void {
     const { intake, stallReason, onRoomShort, log } = this.#options;
     const why = stallReason();
-    const message = `the intake log takes no more: ${refusal}${why === null ? "" : `; ${why}`}`;
+    const message = `the intake log takes no more: ${errorText(refusal)}${why === null ? "" : `; ${why}`}`;
     log.warn("INTAKE_FULL", message);
     onRoomShort();
     this.#dispatch({ kind: "roomShort", id, tail: intake.tail, code: "INTAKE_FULL", message });

@@ -462,11 +462,15 @@ export class GroupScans {
       ask: (after) => this.#ask(ground, after),
       save: (next) => this.#documents.save(next),
       over: (last, how, end) => {
-        if (this.#scanner === scanner) {
-          this.#scanner = null;
-          this.#ending = scanner;
-        }
-        this.#alone("end", () => this.#ended(scanner, ground, last, how, end));
+        if (this.#scanner !== scanner) return;
+        this.#scanner = null;
+        this.#ending = scanner;
+        this.#alone("end", async () => {
+          // Another one has taken its place, or the next engine comes to its end once more.
+          if (this.#ending !== scanner) return;
+          await this.#ended(ground, last, how, end);
+          this.#ending = null;
+        });
       },
     });
     this.#scanner = scanner;
@@ -496,14 +500,11 @@ export class GroupScans {
 
   /** The result first: a crash in between ends the scan once more, and tells the same result once. */
   async #ended(
-    scanner: Scanner,
     ground: ScanGround,
     document: ScanDocument,
     how: "done" | "given-up",
     end: Sequence | null,
   ): Promise<void> {
-    // Another one has taken its place, or the next engine comes to its end once more.
-    if (this.#ending !== scanner) return;
     const { log } = this.#world;
     const { purpose, dropped } = document;
     const brings = purpose === "first-sync" || purpose === "resync";
@@ -512,17 +513,13 @@ export class GroupScans {
     if (brings && ground.overflow.note !== null) {
       // The standby has applied the end of what began behind the last drop (OV3), unless there was another one since.
       if (dropped === null || !(await ground.overflow.clear(dropped))) {
-        this.#ending = null;
         this.#bringLacking();
         return;
       }
     }
     if (purpose === "volume-sync") {
       // As above: the next engine ends it once more, or this one, when there is nothing more to be brought before.
-      if (this.#ground !== ground || ground.overflow.note !== null) {
-        this.#ending = null;
-        return;
-      }
+      if (this.#ground !== ground || ground.overflow.note !== null) return;
       const numbers = partialOf(ground, document).map(({ number }) => number);
       if (end !== null) await this.#world.brought(numbers, end);
       log.info("VOLUME_SYNC_OVER", "the standby has what was added with data", { numbers, end });
@@ -545,7 +542,6 @@ export class GroupScans {
     if (purpose === "repair" && how === "done")
       await this.#documents.note({ repairs: afterRepair(this.#documents.repairs, document.listed) });
     await this.#documents.forget();
-    this.#ending = null;
     if (how === "done") this.#alone("repair", () => this.#mend(document));
     if (brings) this.#lack = null;
     if (purpose !== "verify" && hasPartial(ground)) this.#bringLacking();

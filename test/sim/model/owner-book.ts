@@ -17,8 +17,9 @@ import { require } from "./violation.ts";
  * `kill`: the page cache survived. `spared`: power was lost, and everything cached had reached the disk: as after a kill, as
  * long as nothing decays. `power`: only what was synced is promised. By rising loss.
  */
-const lossKinds = ["none", "kill", "spared", "power"] as const;
-export type LossKind = (typeof lossKinds)[number];
+const losses = ["none", "kill", "spared", "power"] as const;
+type Loss = (typeof losses)[number];
+export type LossKind = Exclude<Loss, "none">;
 
 export class OwnerBook {
   readonly name: string;
@@ -33,7 +34,7 @@ export class OwnerBook {
   flushCount = 0;
   /** Newest sequence that anything a client asked for ever had, whatever became of it. */
   writtenMax = 0;
-  #loss: LossKind = "none";
+  #loss: Loss = "none";
   /** Answered entries were taken by a power loss since clients were last told that this may be so. */
   lostAnswered = false;
   readonly #flying = new Set<Op>();
@@ -146,7 +147,7 @@ export class OwnerBook {
   }
 
   /** The owner's process is gone, with `kind` of its machine's memory. */
-  lost(kind: Exclude<LossKind, "none">): void {
+  lost(kind: LossKind): void {
     this.#giveUp(kind);
     // What was in no frame yet is gone for good.
     this.#waiting = [];
@@ -157,10 +158,10 @@ export class OwnerBook {
     this.#giveUp("kill");
   }
 
-  #giveUp(kind: Exclude<LossKind, "none">): void {
+  #giveUp(kind: LossKind): void {
     for (const op of this.#flying) op.outcome = "unknown";
     this.#flying.clear();
-    if (lossKinds.indexOf(kind) > lossKinds.indexOf(this.#loss)) this.#loss = kind;
+    if (losses.indexOf(kind) > losses.indexOf(this.#loss)) this.#loss = kind;
   }
 
   /** True between the death of the owner and its return. */

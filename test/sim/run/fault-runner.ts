@@ -397,8 +397,10 @@ export class FaultRunner {
     const length = disk.contentOf(path, "cached")?.byteLength ?? 0;
     if (!lost && length === 0) return;
     const running = target.how === "flip" && again(y, 1) < 0.3;
-    if (!running) this.#sites.kill(site, target.role);
-    if (!running && target.role === "agent" && isLog(path)) group.books.get(site)?.logDecayed();
+    if (!running) {
+      this.#sites.kill(site, target.role);
+      if (target.role === "agent" && isLog(path)) group.books.get(site)?.logDecayed();
+    }
     if (target.how === "flip")
       disk.flipBit(path, placeOf(target.name, length, x, y), Math.floor(again(y, 3) * 8));
     else if (target.how === "shorten") disk.shorten(path, Math.floor(length * again(y, 2)));

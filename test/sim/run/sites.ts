@@ -503,7 +503,7 @@ export class Sites {
     this.#gone(site, role, "kill");
   }
 
-  #gone(site: SimSite, role: RoleName, loss: Exclude<LossKind, "none">): void {
+  #gone(site: SimSite, role: RoleName, loss: LossKind): void {
     if (role === "agent") {
       const life = site.agent?.life;
       site.agent = undefined;

@@ -192,8 +192,8 @@ export class Truth {
 
   /** The images of a standby that has applied `position` are the source at it. */
   isWhole(group: string, position: number): boolean {
-    const { forgotAt, received } = this.group(group);
-    return received.isWhole(this.homeBook(group).history, position, forgotAt);
+    const truth = this.group(group);
+    return this.#isWholeSince(truth, position, truth.forgotAt);
   }
 
   /** With some position from `least` on received, `point` is what a failover opens. */
@@ -236,7 +236,7 @@ export class Truth {
   }
 
   /** `diskIsWell`: nothing of its machine's disk was slow or failed in this run. */
-  agentGone(site: SiteName, loss: Exclude<LossKind, "none">, diskIsWell: boolean): void {
+  agentGone(site: SiteName, loss: LossKind, diskIsWell: boolean): void {
     this.#agents.delete(site);
     for (const truth of this.groups.values()) {
       truth.books.get(site)?.lost(loss);

@@ -4,14 +4,14 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { AppliedPosition } from "../../image/marker.ts";
-import type { HistoryStatus } from "../../protocol/status.ts";
-import { OperationalError } from "../../runtime/errors.ts";
-import { SeededRandom } from "../support/seeded.ts";
-import { History } from "./model/history.ts";
-import { Violation } from "./model/violation.ts";
-import type { AskedPast } from "./run/past-check.ts";
-import { checkPast } from "./run/past-check.ts";
+import type { AppliedPosition } from "../../../image/marker.ts";
+import type { HistoryStatus } from "../../../protocol/status.ts";
+import { OperationalError } from "../../../runtime/errors.ts";
+import { SeededRandom } from "../../support/seeded.ts";
+import { History } from "../model/history.ts";
+import { Violation } from "../model/violation.ts";
+import type { AskedPast } from "./past-check.ts";
+import { checkPast } from "./past-check.ts";
 
 const sizeBytes = 4_096;
 const volumes = [{ number: 0, name: "data", sizeBytes }];

@@ -1,10 +1,10 @@
 /** What an owner that comes back must still have, by how its machine was lost. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { History } from "./model/history.ts";
-import type { LossKind } from "./model/owner-book.ts";
-import { OwnerBook } from "./model/owner-book.ts";
-import { Violation } from "./model/violation.ts";
+import { History } from "./history.ts";
+import type { LossKind } from "./owner-book.ts";
+import { OwnerBook } from "./owner-book.ts";
+import { Violation } from "./violation.ts";
 
 /** Ten writes answered, the first six of them promised through a loss of power. */
 function bookOfTen(): OwnerBook {
@@ -31,7 +31,7 @@ function least(lose: (book: OwnerBook) => void): number {
 }
 
 test("what was answered outlives a kill, and a loss of power that spared all; the rest of them only what was synced", () => {
-  const kinds: Exclude<LossKind, "none">[] = ["kill", "spared", "power"];
+  const kinds: LossKind[] = ["kill", "spared", "power"];
   assert.deepEqual(
     kinds.map((kind) => least((book) => book.lost(kind))),
     [10, 10, 6],
@@ -47,7 +47,7 @@ test("what was answered outlives a kill, and a loss of power that spared all; th
 });
 
 test("a log that decays takes what was only answered where power was lost, and nowhere else", () => {
-  const decayedAfter = (kind: Exclude<LossKind, "none">): number =>
+  const decayedAfter = (kind: LossKind): number =>
     least((book) => {
       book.lost(kind);
       book.logDecayed();
