@@ -6,15 +6,22 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Disk } from "../../runtime/disk.ts";
+import { apart } from "../support/apart.ts";
 import { noteEvidence, nothingLost } from "../support/evidence.ts";
+import type { enumerateTold } from "./run/crash-states.ts";
 import { crash, crashModels, describeCrash, enumerate, record } from "./run/crash-states.ts";
 
 const states = Number(process.env["SPLITSITE_CRASH_STATES"] ?? 2_000);
 const seed = Number(process.env["SPLITSITE_CRASH_SEED"] ?? 1);
 
 test(`${states} crash states lead back to what was promised`, async (context) => {
-  const result = await enumerate(states, seed);
-  assert.deepEqual(result.failed.map(describeCrash), []);
+  const result = await apart<typeof enumerateTold>(
+    new URL("./run/crash-states.js", import.meta.url),
+    "enumerateTold",
+    states,
+    seed,
+  );
+  assert.deepEqual(result.failed, []);
   assert.ok(result.states >= states && result.nested >= states / 11);
   noteEvidence("crash states", { states: result.states, "crashed again": result.nested, ...nothingLost });
   context.diagnostic(`${result.states} states of ${result.points} steps, ${result.nested} crashed again`);

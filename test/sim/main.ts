@@ -6,10 +6,8 @@
  *   node dist/test/sim/main.js --seed 17 [--faults 0,3] [--verbose] [--lines 400]
  */
 import { parseArgs } from "node:util";
-import { describeFault, faultKinds } from "./run/faults.ts";
-import type { Outcome } from "./run/run.ts";
+import { describeBroken, noteCampaign, runCampaign } from "./run/campaign.ts";
 import { shrink, simulate } from "./run/run.ts";
-import { Tally } from "./run/tally.ts";
 
 const { values } = parseArgs({
   options: {
@@ -22,13 +20,6 @@ const { values } = parseArgs({
     "keep-going": { type: "boolean", default: false },
   },
 });
-
-function printFailure(outcome: Outcome, lines: number): void {
-  console.log(`seed ${outcome.seed}: ${outcome.violation?.message}`);
-  console.log(`faults (--faults ${outcome.faults.map(({ id }) => id).join(",") || "none"}):`);
-  for (const fault of outcome.faults) console.log(`  ${describeFault(fault)}`);
-  for (const line of outcome.trace.slice(-lines)) console.log(`  | ${line}`);
-}
 
 async function one(seed: number): Promise<boolean> {
   const lines = Number(values.lines);
@@ -46,7 +37,7 @@ async function one(seed: number): Promise<boolean> {
   const outcome = await simulate(seed, { ...chosen, traceLines: lines });
   if (outcome.violation !== undefined) {
     const least = values.faults === undefined ? await shrink(outcome, { traceLines: lines }) : outcome;
-    printFailure(least, lines);
+    console.log(describeBroken(least));
     return false;
   }
   console.log(
@@ -58,31 +49,27 @@ async function one(seed: number): Promise<boolean> {
 
 async function many(): Promise<boolean> {
   const first = Number(values.first);
-  const count = Number(values.seeds);
-  const tally = new Tally();
-  const failed: string[] = [];
+  const seeds = Number(values.seeds);
   const startedMs = performance.now();
-  for (let seed = first; seed < first + count; seed += 1) {
-    const outcome = await simulate(seed);
-    tally.add(outcome);
-    if (outcome.violation !== undefined) {
-      failed.push(`seed ${seed}: ${outcome.violation.message.slice(0, 300)}`);
-      if (!values["keep-going"]) {
-        printFailure(await shrink(outcome, { traceLines: Number(values.lines) }), Number(values.lines));
-        break;
-      }
-      console.log(failed.at(-1));
-    }
-    if (process.stdout.isTTY && seed % 20 === 0) process.stdout.write(`\r${seed - first + 1} of ${count} `);
-  }
-  const seconds = (performance.now() - startedMs) / 1000;
-  console.log(tally.table());
-  console.log(
-    `${tally.seeds} seeds in ${seconds.toFixed(1)} s, ${((seconds * 1000) / tally.seeds).toFixed(1)} ms each`,
+  const result = await runCampaign(
+    { first, seeds },
+    {
+      keepGoing: values["keep-going"],
+      traceLines: Number(values.lines),
+      progress: (seed) => {
+        if (process.stdout.isTTY && seed % 20 === 0)
+          process.stdout.write(`\r${seed - first + 1} of ${seeds} `);
+      },
+    },
   );
-  const missing = faultKinds.filter((kind) => !tally.fired.has(kind));
-  if (missing.length > 0) console.log(`never fired: ${missing.join(", ")}`);
-  return failed.length === 0 && tally.invalidShare <= 0.02;
+  const ms = performance.now() - startedMs;
+  for (const text of result.broken) console.log(text);
+  console.log(result.table);
+  const run = result.figures["seeds"]!;
+  console.log(`${run} seeds in ${(ms / 1000).toFixed(1)} s, ${(ms / run).toFixed(1)} ms each`);
+  for (const what of result.lacking) console.log(`too little: ${what}`);
+  noteCampaign(result);
+  return result.broken.length === 0 && result.lacking.length === 0;
 }
 
 process.exitCode = (await (values.seed === undefined ? many() : one(Number(values.seed)))) ? 0 : 1;

@@ -254,6 +254,15 @@ export async function enumerate(
   return { states: judged, nested, points, failed };
 }
 
+/** The same in words, for whoever asks from another thread. */
+export async function enumerateTold(
+  states: number,
+  firstSeed: number,
+): Promise<Omit<Enumeration, "failed"> & { readonly failed: readonly string[] }> {
+  const enumerated = await enumerate(states, firstSeed);
+  return { ...enumerated, failed: enumerated.failed.map(describeCrash) };
+}
+
 export function describeCrash({ point, model, depth, violation }: CrashOutcome): string {
   return `step ${point.number} (${point.what} at ${point.site}), ${model}, ${depth} more: ${violation?.message ?? "well"}`;
 }
