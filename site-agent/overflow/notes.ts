@@ -5,7 +5,7 @@
  *   dirty page, note volume x 2^20 + page        overflow, note 2^48
  *   0     4     magic     "SSDP"                 0   4  magic               "SSOV"
  *   4     1     version   1                      4   1  version             1
- *   5     1     reserved  0                      5   1  declared            1: a gap was sent, or may have been
+ *   5     1     reserved  0                      5   1  told                not read, 0
  *   6     2     volume                           6   2  reserved            0
  *   8     4     page                             8   8  through
  *   12    4096  bits                             16  8  sinceSequence
@@ -33,8 +33,6 @@ export const overflowNumber = 2 ** 48;
 export interface OverflowNote {
   /** Head after the newest drop: from there on the journal holds everything. */
   readonly through: Sequence;
-  /** The standby may have been told of a gap: it lacks a resync, whatever it says. */
-  readonly declared: boolean;
   /** What the standby was known to hold at the first drop: lag and loss are counted from there. */
   readonly since: {
     readonly sequence: Sequence;
@@ -68,11 +66,11 @@ export function decodePage(number: number, bytes: Uint8Array): DirtyPage {
   return found;
 }
 
-export function encodeOverflow({ through, declared, since }: OverflowNote): Uint8Array {
+export function encodeOverflow({ through, since }: OverflowNote): Uint8Array {
   const writer = new ByteWriter(overflowNoteBytes)
     .u32(overflowMagic)
     .u8(version)
-    .u8(declared ? 1 : 0)
+    .u8(0)
     .u16(0)
     .u64(through)
     .u64(since.sequence)
@@ -84,11 +82,11 @@ export function encodeOverflow({ through, declared, since }: OverflowNote): Uint
 /** RemoteProtocolError for anything that `encodeOverflow` does not write. */
 export function decodeOverflow(bytes: Uint8Array): OverflowNote {
   const reader = readerOf(bytes, overflowMagic, overflowNoteBytes);
-  const declared = reader.u8();
-  if (declared > 1 || reader.u16() !== 0) throw malformed("overflow");
+  const told = reader.u8();
+  if (told > 1 || reader.u16() !== 0) throw malformed("overflow");
   const through = reader.u64();
   const since = { sequence: reader.u64(), dataBytesTotal: reader.u64(), atMs: reader.u64() };
-  return { through, declared: declared === 1, since };
+  return { through, since };
 }
 
 function readerOf(bytes: Uint8Array, magic: number, length: number): ByteReader {

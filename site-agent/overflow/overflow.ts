@@ -31,6 +31,16 @@ const sliceBytes = 64 * 1024 * 1024;
 /** Gaps that the standby may have been told of without an answer: an older one is settled by the greeting after it. */
 const gapEndsMax = 8;
 
+/** An overflow as this life of the owner sees it. */
+export interface OngoingOverflow extends OverflowNote {
+  /**
+   * The standby may have been told of a gap: it lacks a resync, whatever it says. So it is for whoever finds the note of an
+   * earlier life: a word in the journal that says less could be older than what was sent (LevelDB drops rows without an error
+   * when its log is damaged), and a resync too many compares digests.
+   */
+  readonly declared: boolean;
+}
+
 export interface OverflowWorld {
   /** Open, verified. */
   readonly journal: FrameLog;
@@ -51,11 +61,11 @@ export interface OverflowWorld {
 export class Overflow {
   readonly #world: OverflowWorld;
   readonly #map: DirtyMap;
-  #note: OverflowNote | null;
+  #note: OngoingOverflow | null;
   /** Changes of notes run one after another. */
   readonly #steps = new Turns();
 
-  private constructor(world: OverflowWorld, map: DirtyMap, note: OverflowNote | null) {
+  private constructor(world: OverflowWorld, map: DirtyMap, note: OngoingOverflow | null) {
     this.#world = world;
     this.#map = map;
     this.#note = note;
@@ -64,11 +74,11 @@ export class Overflow {
   /** Reads what the journal notes. JOURNAL_DAMAGED when that is not what was written. */
   static async open(world: OverflowWorld): Promise<Overflow> {
     const { map, note } = await readNotes(world.journal);
-    return new Overflow(world, map, note);
+    return new Overflow(world, map, note === null ? null : { ...note, declared: true });
   }
 
   /** Null: nothing was dropped that a resync has not mended. */
-  get note(): OverflowNote | null {
+  get note(): OngoingOverflow | null {
     return this.#note;
   }
 
@@ -98,7 +108,7 @@ export class Overflow {
 
   /**
    * Before the standby is told of a gap from `first` on: the gap's end, which is the head and stays a position that can be
-   * proven. From then on the standby lacks a resync, and that must outlive us. Undefined: nothing is dropped from there on.
+   * proven. From then on the standby lacks a resync. Undefined: nothing is dropped from there on.
    */
   declare(first: Sequence): Promise<LogPosition | undefined> {
     return this.#steps.take(async () => {
@@ -108,12 +118,7 @@ export class Overflow {
       if (note === null || head.sequence < first) return undefined;
       gapEnds.push(head.sequence);
       if (gapEnds.length > gapEndsMax) gapEnds.shift();
-      if (!note.declared) {
-        const declared = { ...note, declared: true };
-        // Survives power loss before the gap is on the line.
-        await journal.changeNotes([{ number: overflowNumber, value: encodeOverflow(declared) }]);
-        this.#note = declared;
-      }
+      this.#note = { ...note, declared: true };
       log.info("OVERFLOW_DECLARED", "the standby is told what it will never receive", {
         first,
         last: head.sequence,
@@ -143,8 +148,8 @@ export class Overflow {
     const since = (await journal.positionAt(held)) ?? journal.floor;
     const before = this.#note;
     let oldestAtMs: number | undefined;
-    let dropped: OverflowNote | null = null;
-    const after = (): OverflowNote => ({
+    let dropped: OngoingOverflow | null = null;
+    const after = (): OngoingOverflow => ({
       through,
       declared: before?.declared ?? false,
       since: before?.since ?? {

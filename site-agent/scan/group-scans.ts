@@ -14,8 +14,7 @@ import { OperationalError } from "../../runtime/errors.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { AgentGroupPaths } from "../../runtime/paths.ts";
 import { Turns } from "../../runtime/turns.ts";
-import type { OverflowNote } from "../overflow/notes.ts";
-import type { Overflow } from "../overflow/overflow.ts";
+import type { OngoingOverflow, Overflow } from "../overflow/overflow.ts";
 import type { Line } from "../ship/line.ts";
 import type { Engine } from "../write-path/engine.ts";
 import type { Entrance } from "../write-path/entrance.ts";
@@ -104,7 +103,7 @@ export class GroupScans {
     return this.#lack !== null && !(this.#lack === "resync" && this.#note !== null);
   }
 
-  get #note(): OverflowNote | null {
+  get #note(): OngoingOverflow | null {
     return this.#ground?.overflow.note ?? null;
   }
 
@@ -413,7 +412,7 @@ export class GroupScans {
   }
 
   /** Null: none, or not before the standby is told of the gap. */
-  #purposeNeeded(note: OverflowNote | null): "first-sync" | "resync" | null {
+  #purposeNeeded(note: OngoingOverflow | null): "first-sync" | "resync" | null {
     const lack = this.#lack;
     if (lack === "empty" || lack === "unknown") return "first-sync";
     if (note !== null) return lack === "resync" || note.declared ? "resync" : null;
@@ -422,7 +421,7 @@ export class GroupScans {
   }
 
   /** It acknowledged everything that was dropped, and was never told of a gap instead. */
-  #hasAllOf(note: OverflowNote): boolean {
+  #hasAllOf(note: OngoingOverflow): boolean {
     return !note.declared && this.#acknowledged >= note.through;
   }
 

@@ -22,6 +22,15 @@ export const dropBugs: readonly PlantedBug[] = [
     budgetSeconds: 150,
   },
   {
+    id: "overflow/gap-untold-after-a-start",
+    does: "After a start the standby is believed not to have been told of a gap.",
+    file: "site-agent/overflow/overflow.ts",
+    find: "note === null ? null : { ...note, declared: true }",
+    replace: "note === null ? null : { ...note, declared: false }",
+    caughtBy: [{ file: crash, only: "after a start" }],
+    budgetSeconds: 150,
+  },
+  {
     id: "overflow/writes-held",
     does: "A full journal holds writes although frames may be dropped.",
     file: "site-agent/write-path/engine.ts",

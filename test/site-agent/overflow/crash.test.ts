@@ -193,3 +193,28 @@ test(`a frame is never gone without its bits, whatever crash (SEED=${seed})`, as
   t.diagnostic(`${judged} states of ${points.length} steps`);
   assert.ok(judged > wanted / 2);
 });
+
+test("after a start the standby may have been told of a gap, whatever a rotten journal kept of that", async () => {
+  const world = new SimWorld(1);
+  const { log } = await open(world, "create");
+  const random = new SeededRandom(1, 72);
+  const overflow = await world.drive(overflowOf(log, () => 0, []));
+  while (overflow.note === null) {
+    const frame = frameAfter(log.tail, randomRecords(random));
+    if (log.roomFor(frame.body.byteLength + 200) === "ok") await world.drive(log.append(frame));
+    else {
+      await world.drive(log.sync());
+      await world.drive(overflow.dropBehind(log.durable.sequence, () => {}));
+    }
+  }
+  assert.equal(overflow.note.declared, false, "nobody was told yet");
+  // What is put from here on is what LevelDB drops without an error when a bit of its log has turned over.
+  const before = world.disk.snapshot();
+  assert.ok((await world.drive(overflow.declare(1))) !== undefined);
+  assert.equal(overflow.note.declared, true);
+  const again = new SimWorld(1);
+  again.disk.restore(before);
+  const { log: reopened } = await open(again, "open");
+  const { note } = await again.drive(overflowOf(reopened, () => 0, []));
+  assert.deepEqual([note?.through, note?.declared], [overflow.note.through, true]);
+});
