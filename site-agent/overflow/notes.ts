@@ -4,14 +4,14 @@
  *
  *   dirty page, note volume x 2^20 + page        overflow, note 2^48
  *   0     4     magic     "SSDP"                 0   4  magic               "SSOV"
- *   4     1     version   1                      4   1  version             1
- *   5     1     reserved  0                      5   1  told                not read, 0
- *   6     2     volume                           6   2  reserved            0
- *   8     4     page                             8   8  through
- *   12    4096  bits                             16  8  sinceSequence
- *   4108  4     crc                              24  8  sinceDataBytesTotal
- *                                                32  8  sinceAtMs
- *                                                40  4  crc
+ *   4     1     version   1                      4   1  version             2
+ *   5     1     reserved  0                      5   3  reserved            0
+ *   6     2     volume                           8   8  through
+ *   8     4     page                             16  8  sinceSequence
+ *   12    4096  bits                             24  8  sinceDataBytesTotal
+ *   4108  4     crc                              32  8  sinceAtMs
+ *                                                40  4  pages               digest of all pages
+ *                                                44  4  crc
  */
 import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "../../protocol/bytes.ts";
@@ -22,9 +22,10 @@ import { pageBytes } from "./dirty-map.ts";
 
 const pageMagic = 0x53534450;
 const overflowMagic = 0x53534f56;
-const version = 1;
+const pageVersion = 1;
+const overflowVersion = 2;
 const pageNoteBytes = 16 + pageBytes;
-const overflowNoteBytes = 44;
+const overflowNoteBytes = 48;
 /** More pages than a volume can have. */
 const pagesOfVolume = 2 ** 20;
 export const overflowNumber = 2 ** 48;
@@ -40,6 +41,8 @@ export interface OverflowNote {
     /** When the oldest record that was dropped arrived: a label. */
     readonly atMs: number;
   };
+  /** `digestOfPages` of the map as it was then: a page that LevelDB lost, or of which it kept an older one, is noticed. */
+  readonly pages: number;
 }
 
 export function pageNumber({ volume, page }: Pick<DirtyPage, "volume" | "page">): number {
@@ -49,7 +52,7 @@ export function pageNumber({ volume, page }: Pick<DirtyPage, "volume" | "page">)
 export function encodePage({ volume, page, bits }: DirtyPage): Uint8Array {
   const writer = new ByteWriter(pageNoteBytes)
     .u32(pageMagic)
-    .u8(version)
+    .u8(pageVersion)
     .u8(0)
     .u16(volume)
     .u32(page)
@@ -59,37 +62,43 @@ export function encodePage({ volume, page, bits }: DirtyPage): Uint8Array {
 
 /** RemoteProtocolError for anything that `encodePage` does not write under this number. */
 export function decodePage(number: number, bytes: Uint8Array): DirtyPage {
-  const reader = readerOf(bytes, pageMagic, pageNoteBytes);
+  const reader = readerOf(bytes, pageMagic, pageVersion, pageNoteBytes);
   const reserved = reader.u8();
   const found = { volume: reader.u16(), page: reader.u32(), bits: reader.bytes(pageBytes).slice() };
   if (reserved !== 0 || pageNumber(found) !== number) throw malformed("page");
   return found;
 }
 
-export function encodeOverflow({ through, since }: OverflowNote): Uint8Array {
+/** Over all pages of a map, by volume and page: CRC-32 of them as they are stored, each without its own. */
+export function digestOfPages(pages: readonly DirtyPage[]): number {
+  // A sum over data and their sum tells the sum of the length alone, or little more.
+  return pages.reduce((digest, page) => crc32(encodePage(page).subarray(0, pageNoteBytes - 4), digest), 0);
+}
+
+export function encodeOverflow({ through, since, pages }: OverflowNote): Uint8Array {
   const writer = new ByteWriter(overflowNoteBytes)
     .u32(overflowMagic)
-    .u8(version)
+    .u8(overflowVersion)
     .u8(0)
     .u16(0)
     .u64(through)
     .u64(since.sequence)
     .u64(since.dataBytesTotal)
-    .u64(since.atMs);
+    .u64(since.atMs)
+    .u32(pages);
   return writer.u32(crc32(writer.bytes.subarray(0, writer.offset))).bytes;
 }
 
 /** RemoteProtocolError for anything that `encodeOverflow` does not write. */
 export function decodeOverflow(bytes: Uint8Array): OverflowNote {
-  const reader = readerOf(bytes, overflowMagic, overflowNoteBytes);
-  const told = reader.u8();
-  if (told > 1 || reader.u16() !== 0) throw malformed("overflow");
+  const reader = readerOf(bytes, overflowMagic, overflowVersion, overflowNoteBytes);
+  if (reader.u8() !== 0 || reader.u16() !== 0) throw malformed("overflow");
   const through = reader.u64();
   const since = { sequence: reader.u64(), dataBytesTotal: reader.u64(), atMs: reader.u64() };
-  return { through, since };
+  return { through, since, pages: reader.u32() };
 }
 
-function readerOf(bytes: Uint8Array, magic: number, length: number): ByteReader {
+function readerOf(bytes: Uint8Array, magic: number, version: number, length: number): ByteReader {
   if (bytes.byteLength !== length) throw malformed("length");
   const sum = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(length - 4);
   if (crc32(bytes.subarray(0, length - 4)) !== sum) throw malformed("crc");

@@ -14,6 +14,7 @@ import type { OverflowNote } from "./notes.ts";
 import {
   decodeOverflow,
   decodePage,
+  digestOfPages,
   encodeOverflow,
   encodePage,
   overflowNumber,
@@ -157,6 +158,7 @@ export class Overflow {
         dataBytesTotal: since.dataBytesTotal,
         atMs: oldestAtMs ?? 0,
       },
+      pages: digestOfPages(this.#map.pages),
     });
     await journal.drop(through, {
       anchors: [held, ...gapEnds.filter((end) => end > held)],
@@ -190,9 +192,9 @@ export class Overflow {
   }
 }
 
-/** What a journal notes of its overflow. JOURNAL_DAMAGED when that is not what was written. */
+/** What a journal notes of its overflow. JOURNAL_DAMAGED when that is not what was written, or not all of it. */
 export async function readNotes(
-  journal: FrameLog,
+  journal: Pick<FrameLog, "notes">,
 ): Promise<{ readonly map: DirtyMap; readonly note: OverflowNote | null }> {
   const map = new DirtyMap();
   let note: OverflowNote | null = null;
@@ -205,5 +207,8 @@ export async function readNotes(
       throw error;
     }
   }
+  // Frames that are gone make no hole: bits that are gone with them nobody would miss.
+  if (digestOfPages(map.pages) !== (note?.pages ?? digestOfPages([])))
+    throw journalDamaged("dirty-map", null, { pages: map.pages.length });
   return { map, note };
 }

@@ -31,6 +31,15 @@ export const dropBugs: readonly PlantedBug[] = [
     budgetSeconds: 150,
   },
   {
+    id: "overflow/lost-page-missed",
+    does: "Bits that LevelDB lost with the row they stood in are missed by nobody.",
+    file: "site-agent/overflow/overflow.ts",
+    find: "  if (digestOfPages(map.pages) !== (note?.pages ?? digestOfPages([])))\n",
+    replace: "  if (map.pages.length > 0 && note === null)\n",
+    caughtBy: [{ file: "test/site-agent/overflow/dirty-map.test.ts", only: "a page that is not the one" }],
+    budgetSeconds: 60,
+  },
+  {
     id: "overflow/writes-held",
     does: "A full journal holds writes although frames may be dropped.",
     file: "site-agent/write-path/engine.ts",

@@ -12,14 +12,19 @@ import { DirtyMap, pageBytes, pageChunks } from "../../../site-agent/overflow/di
 import {
   decodeOverflow,
   decodePage,
+  digestOfPages,
   encodeOverflow,
   encodePage,
+  overflowNumber,
   pageNumber,
 } from "../../../site-agent/overflow/notes.ts";
+import { readNotes } from "../../../site-agent/overflow/overflow.ts";
 import { touchedBy } from "../../../site-agent/overflow/touched.ts";
 import { nextFrame, origin } from "../../journal/support/scratch-log.ts";
+import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 import { repositoryPath } from "../../support/tree.ts";
 
+const seed = seedFromEnvironment();
 const mebibyte = 2 ** 20;
 
 test("the map holds exactly the chunks that were touched, and its changed pages carry them over", () => {
@@ -128,7 +133,7 @@ test("the worked examples of the pages are what is written, and a plain reader u
 
   const overflow = examples("overflow").get("overflow")!;
   assert.equal(overflow.toString("latin1", 0, 4), "SSOV");
-  assert.equal(overflow.readUInt32BE(40), crc32(overflow.subarray(0, 40)));
+  assert.equal(overflow.readUInt32BE(44), crc32(overflow.subarray(0, 44)));
   const note = {
     through: Number(overflow.readBigUInt64BE(8)),
     since: {
@@ -136,8 +141,10 @@ test("the worked examples of the pages are what is written, and a plain reader u
       dataBytesTotal: Number(overflow.readBigUInt64BE(24)),
       atMs: Number(overflow.readBigUInt64BE(32)),
     },
+    pages: overflow.readUInt32BE(40),
   };
   assert.deepEqual([note.through, note.since.sequence, note.since.dataBytesTotal], [1003, 3, 512]);
+  assert.equal(note.pages, crc32(page.subarray(0, 4108)), "of the one page above");
   assert.deepEqual(decodeOverflow(overflow), note);
   assert.deepEqual(Buffer.from(encodeOverflow(note)), overflow);
 
@@ -158,7 +165,10 @@ test("every flipped bit, every cut and another number is refused", () => {
   const bits = new Uint8Array(pageBytes).fill(0x5a);
   const samples: [Uint8Array, (bytes: Uint8Array) => unknown][] = [
     [encodePage({ volume: 2, page: 7, bits }), (bytes) => decodePage(2 * 2 ** 20 + 7, bytes)],
-    [encodeOverflow({ through: 9, since: { sequence: 1, dataBytesTotal: 2, atMs: 3 } }), decodeOverflow],
+    [
+      encodeOverflow({ through: 9, since: { sequence: 1, dataBytesTotal: 2, atMs: 3 }, pages: 7 }),
+      decodeOverflow,
+    ],
     [
       encodeWaymark({ sequence: 8, dataBytesTotal: 3, chain: new Uint8Array(32) }),
       (bytes) => decodeWaymark(8, bytes),
@@ -177,6 +187,49 @@ test("every flipped bit, every cut and another number is refused", () => {
   assert.throws(() => decodePage(2 * 2 ** 20 + 8, samples[0]![0]), RemoteProtocolError);
   assert.throws(() => decodeWaymark(9, samples[2]![0]), RemoteProtocolError);
 });
+
+test("a page that is not the one noted last, or is gone, is damage, whichever and however many", async () => {
+  const random = new SeededRandom(seed, 73);
+  for (let round = 0; round < 40; round += 1) {
+    const map = new DirtyMap();
+    const rows = new Map<number, Uint8Array>();
+    const older = new Map<number, Uint8Array>();
+    const drop = (): void => {
+      for (let count = 1 + random.below(6); count > 0; count -= 1) {
+        const start = random.below(3 * pageChunks) * mebibyte;
+        map.touch(random.below(4), start, start + 1);
+      }
+      for (const page of map.takeChanged()) {
+        const before = rows.get(pageNumber(page));
+        if (before !== undefined) older.set(pageNumber(page), before);
+        rows.set(pageNumber(page), encodePage(page));
+      }
+    };
+    for (let drops = 1 + random.below(3); drops > 0; drops -= 1) drop();
+    const since = { sequence: 1, dataBytesTotal: 2, atMs: 3 };
+    const noted = encodeOverflow({ through: 9, since, pages: digestOfPages(map.pages) });
+    const read = (pages: ReadonlyMap<number, Uint8Array>, note: Uint8Array | null = noted) =>
+      notesOf([...pages, ...(note === null ? [] : [[overflowNumber, note] as const])]);
+    assert.equal((await read(rows)).map.count, map.count);
+    for (const number of rows.keys()) {
+      const without = new Map(rows);
+      without.delete(number);
+      await assert.rejects(read(without), { code: "JOURNAL_DAMAGED" }, `SEED=${seed} without ${number}`);
+    }
+    for (const [number, value] of older) {
+      if (Buffer.compare(value, rows.get(number)!) === 0) continue;
+      const stale = new Map(rows).set(number, value);
+      await assert.rejects(read(stale), { code: "JOURNAL_DAMAGED" }, `SEED=${seed} older ${number}`);
+    }
+    await assert.rejects(read(rows, null), { code: "JOURNAL_DAMAGED" }, "pages of no overflow");
+  }
+  assert.deepEqual((await notesOf([])).note, null, "no overflow has no pages");
+});
+
+/** What a journal that holds these rows is read as. */
+function notesOf(rows: readonly (readonly [number, Uint8Array])[]): ReturnType<typeof readNotes> {
+  return readNotes({ notes: () => Promise.resolve(rows.map(([number, value]) => ({ number, value }))) });
+}
 
 test("waymarks stand at the ends of frames, and inside those that may have been cut, as far as the span reaches", () => {
   const short = nextFrame(origin, 512, 8);
