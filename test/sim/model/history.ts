@@ -80,6 +80,8 @@ export class History {
   #changes: TableChange[] = [];
   /** Per volume and sector, oldest first; absent: never written. */
   readonly #versions: Version[][][] = [];
+  /** Entries that there were when the standby lost what had been carried there, as far as there still are; 0: it never did. */
+  #forgottenAt = 0;
 
   constructor(volumeBytes: readonly number[], held: readonly HeldRange[] = [], joining: JoiningRanges = []) {
     this.#begunBytes = volumeBytes;
@@ -115,6 +117,15 @@ export class History {
   /** The range was there before anything was written to its volume. */
   isOfBefore(number: number): boolean {
     return [...this.held, ...this.#joining].some((range) => range.number === number);
+  }
+
+  get forgottenAt(): number {
+    return this.#forgottenAt;
+  }
+
+  /** The standby lost everything; `carried`: what none of these entries brings it again. */
+  forgotten(carried: boolean): void {
+    this.#forgottenAt = carried ? this.last : 0;
   }
 
   /** From here on the volumes are these: what a new owner got. */
@@ -176,6 +187,8 @@ export class History {
 
   /** Everything after `sequence` never was. Returns the clients' part of it, in order. */
   truncate(sequence: number): Op[] {
+    // What comes in their place was put into the order after the loss.
+    this.#forgottenAt = Math.min(this.#forgottenAt, sequence);
     const gone = this.entries.splice(sequence).filter(isOp);
     for (const op of gone) this.#unlay(op, sequence);
     const kept = this.tableChanges(sequence);

@@ -50,3 +50,17 @@ test("where the disks held data images with nothing received are no source", () 
   assert.equal(received.openPoint(history, 0, 0), undefined);
   assert.equal(received.isWhole(history, 0, 0), false);
 });
+
+test("a first sync that takes the place of entries lost after the standby was is one behind that loss", () => {
+  const history = historyOf(5, [{ number: 1, volume: 0, offset: 0, length: 512 }]);
+  const received = new Received(true);
+  history.forgotten(true);
+  // The owner's power took the last two, and nobody could know that when the standby was lost.
+  history.truncate(3);
+  history.placeScan({ kind: "mark", mark: "begin", purpose: "first-sync", begin: 4 }, 6);
+  history.placeScan({ kind: "mark", mark: "end", purpose: "first-sync", begin: 4 }, 7);
+  received.took(1, [digest, digest, digest, digest, digest]);
+  assert.equal(received.openPoint(history, 5, history.forgottenAt), 5);
+  history.forgotten(true);
+  assert.equal(received.openPoint(history, 5, history.forgottenAt), undefined, "of before the loss");
+});

@@ -86,8 +86,6 @@ export interface GroupTruth {
   fullSinceMs: number | undefined;
   /** Its images were carried there. */
   carried: boolean;
-  /** Entries that existed when it lost what had been carried there; 0: it never did. */
-  forgotAt: number;
   /** Results of verifies that were judged. */
   readonly judged: Set<string>;
 }
@@ -153,7 +151,6 @@ export class Truth {
         dirty: new Map(),
         fullSinceMs: undefined,
         carried: false,
-        forgotAt: 0,
         judged: new Set(),
       });
     }
@@ -193,15 +190,15 @@ export class Truth {
   /** The images of a standby that has applied `position` are the source at it. */
   isWhole(group: string, position: number): boolean {
     const truth = this.group(group);
-    return this.#isWholeSince(truth, position, truth.forgotAt);
+    return this.#isWholeSince(truth, position, this.homeBook(group).history.forgottenAt);
   }
 
   /** With some position from `least` on received, `point` is what a failover opens. */
   #isOpened(group: string, point: number, least: number): boolean {
-    const { forgotAt, received } = this.group(group);
+    const { received } = this.group(group);
     const { history } = this.homeBook(group);
     for (let position = least; position <= Math.max(least, received.last); position += 1)
-      if (received.openPoint(history, position, forgotAt) === point) return true;
+      if (received.openPoint(history, position, history.forgottenAt) === point) return true;
     return false;
   }
 
@@ -361,10 +358,7 @@ export class Truth {
     // Where the disks held data, what was sent to others is not all that a standby made from nothing needs.
     const { history } = this.homeBook(group);
     truth.received = new Received(history.heldData);
-    truth.forgotAt =
-      truth.carried || (history.heldData && history.held.length === 0)
-        ? this.homeBook(group).history.last
-        : 0;
+    history.forgotten(truth.carried || (history.heldData && history.held.length === 0));
   }
 
   /** The report of a failover, against what the heartbeats said that the standby has heard. */
@@ -437,7 +431,7 @@ export class Truth {
       );
       // It cannot know yet that the standby has lost what it had.
       const { durableMax, believedMax } = truth.standby;
-      const since = believedMax > durableMax ? 0 : truth.forgotAt;
+      const since = believedMax > durableMax ? 0 : book.history.forgottenAt;
       require("I11", state !== "protected" ||
         this.#isWholeSince(truth, Math.max(durableMax, believedMax), since), () =>
         `${book.name} says protected; the standby's first sync is not over`);
@@ -453,7 +447,7 @@ export class Truth {
   /** What a failover would open of `position`; `position` itself while a first sync is not over: nothing is proven of it. */
   #openAt(truth: GroupTruth, position: number): number {
     const { history } = this.homeBook(truth.settings.name);
-    return truth.received.openPoint(history, position, truth.forgotAt) ?? position;
+    return truth.received.openPoint(history, position, history.forgottenAt) ?? position;
   }
 
   #isWholeSince(truth: GroupTruth, position: number, since: number): boolean {
@@ -573,7 +567,7 @@ export class Truth {
     require("I4", consistent === null || this.#isOpened(group, consistent.sequence, applied), () =>
       `${truth.standby.name} calls ${consistent?.sequence} consistent; with ${applied} applied that is not what it could open`);
     const { history } = this.homeBook(group);
-    const openAt = (position: number) => truth.received.openPoint(history, position, truth.forgotAt);
+    const openAt = (position: number) => truth.received.openPoint(history, position, history.forgottenAt);
     // With the end of a resync received, and not applied for a moment, it is that end which a failover would open.
     const open = openAt(applied) === openAt(received) ? openAt(applied) : undefined;
     judgeStandbyTable(truth, history, status);
