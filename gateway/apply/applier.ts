@@ -164,6 +164,12 @@ export class Applier {
     return this.#pin?.point;
   }
 
+  /** Whether the images could be taken back to the pinned point: reads all of what that takes. Errors of `History.rollBack`. */
+  async proveTakingBack(): Promise<void> {
+    const sequence = this.#pin?.point?.sequence;
+    if (sequence !== undefined) await this.#image?.history?.proveRollBack(sequence);
+  }
+
   /** What the open images can go back to; undefined while they are closed. */
   get past(): Past | undefined {
     return this.#past;

@@ -32,9 +32,10 @@ export class ResyncPin {
     return pin;
   }
 
-  /** The pinned point; undefined when there is none, or the history cannot open it any more. */
+  /** The pinned point; undefined when there is none, or the images cannot be taken back to it any more. */
   get point(): AppliedPosition | undefined {
-    return this.#point;
+    const lacking = this.#image.history?.lacking ?? 0;
+    return this.#point === undefined || lacking > this.#point.sequence ? undefined : this.#point;
   }
 
   get isSet(): boolean {
@@ -51,6 +52,7 @@ export class ResyncPin {
     const chain = pin === undefined ? undefined : bytesFromHex(pin.chain);
     const isOfPin = point !== undefined && chain !== undefined && bytesEqual(point.chain, chain);
     this.#point = isOfPin ? point : undefined;
+    if (isOfPin) await this.#image.history?.findLacking(point.sequence);
   }
 
   /**

@@ -55,10 +55,13 @@ export class FailoverSteps implements FailoverGround {
   /**
    * Survives a crash from here on: the old owner is fenced for ever and the run can only be finished. Where it fails the old
    * document is put back, so that a restart does not finish what was reported as not begun; where that fails too, what was
-   * acknowledged meanwhile is still before any seal.
+   * acknowledged meanwhile is still before any seal. Where the images have to be taken back, what that takes is read before: a
+   * failover that could not end must not begin, while somebody serves.
    */
   async raiseToken(reason: string): Promise<void> {
-    const { kept, heard, clock, site } = this.#world;
+    const { kept, heard, clock, site, opening } = this.#world;
+    const { applier, before } = await opening.required();
+    if (before !== undefined && before.sequence === applier.pinned?.sequence) await applier.proveTakingBack();
     await kept.changeOrPutBack(
       (before) => ({
         ...before,

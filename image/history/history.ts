@@ -23,7 +23,7 @@ import { decideRetention } from "./retention.ts";
 import type { ChunkPlace, WalkedChunk } from "./segments.ts";
 import { full, isFull, Segments } from "./segments.ts";
 import type { ImageWrites } from "./take-back.ts";
-import { chunksBehind, verifyBehind, writeBack } from "./take-back.ts";
+import { chunksBehind, lackingBehind, lacksBlock, verifyBehind, writeBack } from "./take-back.ts";
 import type { TouchedRun } from "./touched.ts";
 import type { DamagedChunk, VerifyProgress, VerifyReport } from "./verify.ts";
 import { verifySegments } from "./verify.ts";
@@ -54,6 +54,8 @@ export class History {
   /** End of the newest set, or the beginning; undefined while nothing is captured. */
   #captured: AppliedPosition | undefined;
   #mayHold: Sequence;
+  /** End of the newest set that is known to lack a block. */
+  #lacking: Sequence = 0;
   #damage: OperationalError | undefined;
   #failed: OperationalError | undefined;
   readonly #views = new Set<HeldPoint>();
@@ -218,6 +220,29 @@ export class History {
     });
   }
 
+  /** Whether `rollBack` could do it: reads all that it would write back; steps wait meanwhile. Its OperationalErrors. */
+  proveRollBack(sequence: Sequence): Promise<void> {
+    return this.#exclusive(async () => {
+      if ((await this.point(sequence)) === undefined) throw pointUnknown(sequence);
+      await verifyBehind(this.#segments, sequence);
+    });
+  }
+
+  /**
+   * End of the newest set that lacks a block, which could not be read when it was replaced: the images cannot be taken back to
+   * anything before it. Known of what was captured since this was opened, and of what `findLacking` has looked at; 0: nothing.
+   */
+  get lacking(): Sequence {
+    return this.#lacking;
+  }
+
+  /** Looks for such a set behind `sequence`: reads heads. OperationalError `HISTORY_DAMAGED`. */
+  findLacking(sequence: Sequence): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#lacking = Math.max(this.#lacking, await lackingBehind(this.#segments, sequence));
+    });
+  }
+
   /**
    * Undoes the sets that end behind what the images' log can still give: power loss, or damage, took the log's end.
    * For images that were just opened and hold `applied`. False when there is nothing to undo. OperationalErrors, the
@@ -378,6 +403,15 @@ export class History {
     const before = this.#segments.list.at(-1)?.number;
     const set = { lineage: this.#options.lineage, first, position };
     const chunks = await appendSet(this.#segments, set, touched, images);
+    if (chunks.some(({ head }) => lacksBlock(head))) {
+      this.#lacking = position.sequence;
+      this.#options.log.error(
+        "BLOCK_LOST",
+        "a block could not be read when it was replaced: older points lack it, and the images are not taken back to them",
+        undefined,
+        { sequence: position.sequence },
+      );
+    }
     try {
       // Behind the sync: a row of a set that power loss took would answer for a later set with its numbers.
       await this.#index.add(chunks);

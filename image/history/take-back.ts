@@ -50,9 +50,21 @@ export async function* chunksBehind(segments: Segments, sequence: Sequence): Asy
 export async function verifyBehind(segments: Segments, sequence: Sequence): Promise<void> {
   for await (const { place, head } of chunksBehind(segments, sequence)) {
     await segments.read(place);
-    if (head.runs.some(({ kind }) => kind === "lost"))
+    if (lacksBlock(head))
       throw damaged(`a block could not be read when it was replaced, before ${head.position.sequence}`);
   }
+}
+
+/** End of the newest set behind `sequence` that lacks a block; 0: none does. Reads heads only. `HISTORY_DAMAGED`. */
+export async function lackingBehind(segments: Segments, sequence: Sequence): Promise<Sequence> {
+  for await (const { head } of chunksBehind(segments, sequence))
+    if (lacksBlock(head)) return head.position.sequence;
+  return 0;
+}
+
+/** It could not be read when it was replaced. */
+export function lacksBlock({ runs }: Pick<ChunkHead, "runs">): boolean {
+  return runs.some(({ kind }) => kind === "lost");
 }
 
 /** Gives the place where the first of these sets begins; undefined when there is none. Errors of both sides. */

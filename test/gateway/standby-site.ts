@@ -179,6 +179,8 @@ export class StandbySite {
   readonly tls: Record<string, TlsFiles>;
   intakeBytesMax = 256 * mebibyte;
   reserveBytes = 0;
+  /** How long before-images are kept, ms: the labels of the frames made here are years old. */
+  windowMs = 86_400_000;
   withAgent = true;
   role: GatewayRole | undefined;
   client: HttpClient | undefined;
@@ -212,7 +214,10 @@ export class StandbySite {
         intake: { maxBytes: this.intakeBytesMax, reserveBytes: this.reserveBytes },
       },
     };
-    const group: GroupSettings = groupSettings({ volumes });
+    const group: GroupSettings = groupSettings({
+      volumes,
+      history: { windowMs: this.windowMs, bytesMax: 1 << 30 },
+    });
     return { settings: { file: "test", sites: [site], groups: [group], links: [] }, site };
   }
 

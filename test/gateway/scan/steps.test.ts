@@ -3,7 +3,7 @@
  * before the intention, a digest in a step that was cut short is unknown, and nothing is sealed in the middle of a scan.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -24,6 +24,7 @@ import { readDocument } from "../../../runtime/durable-document.ts";
 import { observeDisk } from "../../../runtime/failpoints.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
+import { noise } from "../../journal/support/scratch-log.ts";
 import { Door } from "../../support/door.ts";
 import { groupSettings } from "../../support/group-settings.ts";
 import { until } from "../../support/wait.ts";
@@ -48,13 +49,16 @@ function digestOf(first: number): BlockRecord {
   return { kind: "scanDigest", volume: 0, offset: 0, length: scanChunkBytes, level: "chunk", digests };
 }
 
-const write = (byte: number): BlockRecord => ({
+const write = (byte: number, offset = 0): BlockRecord => ({
   kind: "write",
   volume: 0,
-  offset: 0,
+  offset,
   length: 512,
   data: new Uint8Array(512).fill(byte),
 });
+
+const mediumError = (): BlockError =>
+  new BlockError(BlockErrno.EIO, "read", Object.assign(new Error("medium error"), { code: "EIO" }));
 
 class Rig {
   readonly dataDir = mkdtempSync(join(tmpdir(), "splitsite-scan-steps-"));
@@ -66,6 +70,8 @@ class Rig {
   readonly imageSync = new Door();
   failSync = false;
   failRead = false;
+  /** As a disk that cannot read any sector; what is in the page cache counts as read from it. */
+  isUnreadable = false;
   readonly group: StandbyGroup;
 
   constructor() {
@@ -110,6 +116,8 @@ class Rig {
         if (typeof real !== "function") return real;
         return async (...args: unknown[]) => {
           if (name === "flush") await this.imageSync.pass();
+          if (this.isUnreadable && name === "lendDescriptor") return undefined;
+          if (this.isUnreadable && name === "read") throw mediumError();
           if ((name === "flush" && this.failSync) || (name === "read" && this.failRead)) {
             this.failSync = false;
             this.failRead = false;
@@ -340,4 +348,58 @@ test("what a step cut short beyond the point has left in the images is taken bac
   assert.equal(readFileSync(rig.paths.image("data"))[0], 1);
   const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
   assert.equal(document?.failover?.seal?.sequence, 1);
+});
+
+test("a point that lacks a block which could not be read when it was replaced is offered to nobody, after a restart too", async () => {
+  const openable = () => {
+    const { consistent } = rig.group.status();
+    const { point, checks } = rig.group.plan();
+    return [consistent?.sequence, point?.sequence, checks.find(({ id }) => id === "NOT_CONSISTENT")?.outcome];
+  };
+  await rig.batch([write(1)]);
+  await rig.applied();
+  await rig.batch([mark("begin", "resync", 0), write(2, scanChunkBytes)]);
+  await rig.applied();
+  assert.deepEqual(openable(), [1, 1, "pass"]);
+  rig.isUnreadable = true;
+  await rig.batch([write(3)]);
+  await rig.applied();
+  rig.isUnreadable = false;
+  assert.deepEqual(openable(), [undefined, undefined, "fail"]);
+  // A sync that fails has the images opened again.
+  rig.failSync = true;
+  await rig.batch([write(4)]);
+  await until("the sync to have failed", () => (rig.failSync ? undefined : true));
+  await rig.applied();
+  assert.deepEqual(openable(), [undefined, undefined, "fail"]);
+  await rig.batch([mark("end", "resync", 2)]);
+  await rig.applied();
+  assert.deepEqual(
+    openable(),
+    [rig.source.last, rig.source.last, "pass"],
+    "the end of the resync is a point",
+  );
+});
+
+test("before-images that are damaged stop a failover before the old owner is fenced, not after", async () => {
+  const data = noise(512, 1);
+  await rig.batch([{ kind: "write", volume: 0, offset: 0, length: 512, data }]);
+  await rig.applied();
+  await rig.batch([mark("begin", "resync", 0), write(2)]);
+  await rig.applied();
+  assert.equal(rig.group.plan().point?.sequence, 1);
+  const segments = join(rig.paths.history, "segments");
+  const [segment] = readdirSync(segments).map((name) => join(segments, name));
+  const bytes = readFileSync(segment!);
+  const at = bytes.lastIndexOf(data.subarray(0, 256));
+  assert.ok(at > 0, "what the block held is found in the segment");
+  bytes[at]! ^= 4;
+  const file = openSync(segment!, "r+");
+  writeSync(file, bytes, at, 1, at);
+  closeSync(file);
+  await assert.rejects(rig.group.failover.raiseToken("test"), { code: "HISTORY_DAMAGED" });
+  const document = await readDocument(systemDisk, rig.paths.state, parseStandbyDocument);
+  assert.deepEqual([document?.token.epoch, document?.failover], [1, null]);
+  await rig.batch([write(3)]);
+  await rig.applied();
 });
