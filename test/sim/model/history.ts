@@ -80,7 +80,9 @@ export class History {
   #changes: TableChange[] = [];
   /** Per volume and sector, oldest first; absent: never written. */
   readonly #versions: Version[][][] = [];
-  /** Entries that there were when the standby lost what had been carried there, as far as there still are; 0: it never did. */
+  /** Entries that there were when the standby last lost everything, as far as there still are; 0: it never did. */
+  #lostAt = 0;
+  /** The same where something had been carried there. */
   #forgottenAt = 0;
 
   constructor(volumeBytes: readonly number[], held: readonly HeldRange[] = [], joining: JoiningRanges = []) {
@@ -119,12 +121,17 @@ export class History {
     return [...this.held, ...this.#joining].some((range) => range.number === number);
   }
 
+  get lostAt(): number {
+    return this.#lostAt;
+  }
+
   get forgottenAt(): number {
     return this.#forgottenAt;
   }
 
   /** The standby lost everything; `carried`: what none of these entries brings it again. */
   forgotten(carried: boolean): void {
+    this.#lostAt = this.last;
     this.#forgottenAt = carried ? this.last : 0;
   }
 
@@ -188,6 +195,7 @@ export class History {
   /** Everything after `sequence` never was. Returns the clients' part of it, in order. */
   truncate(sequence: number): Op[] {
     // What comes in their place was put into the order after the loss.
+    this.#lostAt = Math.min(this.#lostAt, sequence);
     this.#forgottenAt = Math.min(this.#forgottenAt, sequence);
     const gone = this.entries.splice(sequence).filter(isOp);
     for (const op of gone) this.#unlay(op, sequence);

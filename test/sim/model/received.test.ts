@@ -64,3 +64,30 @@ test("a first sync that takes the place of entries lost after the standby was is
   history.forgotten(true);
   assert.equal(received.openPoint(history, 5, history.forgottenAt), undefined, "of before the loss");
 });
+
+test("what joined behind the loss of the standby is known to be whole by a volume sync alone", () => {
+  const table = { kind: "table", volume: 1, name: "new", sizeBytes, holdsData: true } as const;
+  const mark = (of: "begin" | "end", purpose: "first-sync" | "volume-sync", begin: number) =>
+    ({ kind: "mark", mark: of, purpose, begin }) as const;
+  const history = historyOf(2, [{ number: 1, volume: 0, offset: 0, length: 512 }]);
+  history.placeScan(table, 3);
+  const received = new Received(true);
+  const later = historyOf(2, [{ number: 1, volume: 0, offset: 0, length: 512 }]);
+  later.forgotten(true);
+  later.placeScan(table, 3);
+  history.forgotten(true);
+  for (const of of [history, later]) {
+    of.placeScan(mark("begin", "first-sync", 4), 4);
+    of.placeScan(mark("end", "first-sync", 4), 5);
+    assert.equal(received.wholeFrom(of, 1, 5), 5, "its content is there");
+  }
+  assert.equal(
+    received.knownWholeFrom(history, 1, 5),
+    5,
+    "it was in the table that the standby was made for",
+  );
+  assert.equal(received.knownWholeFrom(later, 1, 5), undefined);
+  later.placeScan(mark("begin", "volume-sync", 6), 6);
+  later.placeScan(mark("end", "volume-sync", 6), 7);
+  assert.equal(received.knownWholeFrom(later, 1, 7), 7);
+});

@@ -84,9 +84,22 @@ export class Received {
   /**
    * The first entry at which all of a volume's content is there, with everything up to `position` received; undefined: it is
    * not. Where it joined empty that is its change; what it held comes with a volume sync that began behind its newest change,
-   * and behind every gap since (docs/volumes.md).
+   * and behind every gap since, or with all else that a standby lacks which is made anew (docs/volumes.md).
    */
   wholeFrom(history: History, volume: number, position: number): number | undefined {
+    return this.#contentFrom(history, volume, position, true);
+  }
+
+  /**
+   * The same where the standby has to know it. Of one that joined when the standby had been made anew it goes by volume syncs
+   * alone, though a first sync that began later has brought it all.
+   */
+  knownWholeFrom(history: History, volume: number, position: number): number | undefined {
+    const joined = history.tableChanges(position).find((change) => change.volume === volume)?.sequence ?? 0;
+    return this.#contentFrom(history, volume, position, joined <= history.lostAt);
+  }
+
+  #contentFrom(history: History, volume: number, position: number, byFirstSync: boolean): number | undefined {
     const changes = history.tableChanges(position).filter((change) => change.volume === volume);
     const joined = changes[0];
     if (history.sizeAt(volume, 0) > 0) return 0;
@@ -108,7 +121,8 @@ export class Received {
       const entry = history.entries[sequence - 1]!;
       if (isOp(entry) || entry.scan.kind !== "mark" || entry.scan.mark !== "end") continue;
       const { purpose, begin } = entry.scan;
-      const brings = purpose === "volume-sync" || (purpose === "first-sync" && this.#isMadeForData);
+      const isFirst = purpose === "first-sync" && this.#isMadeForData && byFirstSync;
+      const brings = purpose === "volume-sync" || isFirst;
       if (brings && begin > behind) return sequence;
     }
     return undefined;

@@ -96,7 +96,7 @@ export class Volumes {
 
   /** A volume that a point, a hand-over or a status leaves out is not whole there (VS4, VS5). */
   judgeLeftOut(what: string, volume: number, history: History, received: Received, sequence: number): void {
-    const whole = received.wholeFrom(history, volume, sequence);
+    const whole = received.knownWholeFrom(history, volume, sequence);
     require("I4", whole === undefined || whole > sequence, () =>
       `${what} leaves out volume ${this.nameOf(volume)} at ${sequence}, which is whole from ${whole}`);
   }

@@ -616,7 +616,8 @@ export class Truth {
     const { received, standby } = this.group(group);
     const { history } = this.homeBook(group);
     return (volume, sequence) =>
-      sequence > (standby.sealed ?? sequence) || received.wholeFrom(history, volume, sequence) !== undefined;
+      sequence > (standby.sealed ?? sequence) ||
+      received.knownWholeFrom(history, volume, sequence) !== undefined;
   }
 
   /** The same in the end, all volumes of more points. */
