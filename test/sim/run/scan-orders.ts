@@ -107,6 +107,8 @@ export class ScanOrders {
         this.#ask(errand, "verifying", () => scans.verify());
         return;
       case "verifying":
+        // An owner that was started a moment ago has not read its results yet.
+        if (scans.results.length === 0 && errand.before !== undefined) return;
         if (this.#newest(group) !== errand.before) {
           if (errand.repair && scans.results[0]!.differences.length > 0) errand.phase = "repair";
           else this.#done(errand);
