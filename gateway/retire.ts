@@ -65,10 +65,12 @@ export function planRetire(facts: RetireFacts): RetirePlan {
   };
 }
 
-function checkDocument({ document, group }: RetireFacts): RetireCheck {
-  return document?.phase === "standing"
-    ? passed("STANDBY_UNKNOWN", "this site holds a standby of the group")
-    : failed("STANDBY_UNKNOWN", `this site holds no standby of group ${group}`);
+function checkDocument({ document, group, trouble }: RetireFacts): RetireCheck {
+  if (document?.phase === "standing")
+    return passed("STANDBY_UNKNOWN", "this site holds a standby of the group");
+  // It may be there, and even handed over: its document could not be read.
+  if (document === undefined && trouble !== null) return failed(trouble.code, trouble.message);
+  return failed("STANDBY_UNKNOWN", `this site holds no standby of group ${group}`);
 }
 
 function checkHandover({ document, isFailoverRunning }: RetireFacts): RetireCheck {

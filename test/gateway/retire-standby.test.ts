@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, test } from "node:test";
 import type { StandbyGroup } from "../../gateway/group.ts";
 import { parseStandbyDocument } from "../../gateway/state.ts";
@@ -120,6 +121,25 @@ test("a retired standby holds all it received, takes nothing, is failed over to 
   assert.notEqual(old.json.kind, "attached");
   assert.ok(site.images().every((image, index) => image.equals(content[index]!)));
   assert.equal((await site.send(wanRoutes.group("erp"), undefined)).json.known, true);
+});
+
+test("a standby whose document cannot be read is not called unknown: the order is refused with what stops it", async () => {
+  await site.hello(source);
+  await site.batch(source, source.write(4));
+  await site.applied(source);
+  await site.stop();
+  const written = readFileSync(site.paths.state);
+  writeFileSync(site.paths.state, "{");
+  await site.start();
+  const { state, reason } = status();
+  assert.equal(state, "stopped");
+  assert.equal(reason?.code, "DOCUMENT_DAMAGED");
+  assert.equal((await retire({ force: true })).id, "DOCUMENT_DAMAGED");
+  await site.stop();
+  writeFileSync(site.paths.state, written);
+  await site.start();
+  await site.hello(source);
+  assert.equal((await retire()).type, "result");
 });
 
 test("no standby, or one that was handed over, is not retired here; a failover is not begun beside the order", async () => {

@@ -112,4 +112,13 @@ export const lifeBugs: readonly PlantedBug[] = [
     env,
     budgetSeconds: 60,
   },
+  {
+    id: "life/unreadable-called-unknown",
+    does: "A standby whose document cannot be read says that there is none.",
+    file: "gateway/retire.ts",
+    find: "  if (document === undefined && trouble !== null) return failed(trouble.code, trouble.message);\n",
+    replace: "",
+    caughtBy: [{ file: "test/gateway/retire-standby.test.ts", only: "document cannot be read" }],
+    budgetSeconds: 30,
+  },
 ];

@@ -78,11 +78,12 @@ export class RetireDrill {
     require("I6", code === expected, () =>
       `${name} at ${site}, which does not own it, answers an order to retire with ${code}`);
     if (!isHandedOver) return;
-    const standby = await this.#order(this.#ground.truth.group(name).standbySite, "gateway", name, {
-      ...note,
-      force: true,
-    });
-    require("I6", standby === "HANDED_OVER", () =>
+    const { truth, sites } = this.#ground;
+    const { standbySite } = truth.group(name);
+    const standby = await this.#order(standbySite, "gateway", name, { ...note, force: true });
+    // One whose disk did not let it read what it is cannot know, and says just that.
+    const cannotKnow = sites.site(standbySite).diskTroubled && standby === "DOCUMENT_UNREADABLE";
+    require("I6", standby === "HANDED_OVER" || cannotKnow, () =>
       `${name} was handed over, and its standby answers an order to retire with ${standby}`);
   }
 
