@@ -83,7 +83,8 @@ export class DiskRig {
       for (const group of [spoilt, sound]) await sites.waitServing("primary", group);
       await rig.spoilt.start();
       await rig.sound.start();
-      await Promise.all([rig.spoilt.progress(20), rig.sound.progress(20)]);
+      // What a loss of power may take of them is not counted as answered in the end.
+      await Promise.all([rig.spoilt.progress(2 * answeredMin), rig.sound.progress(answeredMin)]);
       return rig;
     } catch (error) {
       await sites?.dispose();
