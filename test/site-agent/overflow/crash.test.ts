@@ -47,6 +47,7 @@ async function open(world: SimWorld, mode: "create" | "open") {
       {
         directory: "/data/journal",
         watermarkPath: "/data/watermark",
+        ahead: null,
         lineage,
         origin,
         mode,
