@@ -7,8 +7,8 @@ import { dirname } from "node:path";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Disk } from "../runtime/disk.ts";
 import { syncDirectory } from "../runtime/disk.ts";
-import { errorCode } from "../runtime/errors.ts";
-import { journalDamaged } from "./journal-errors.ts";
+import { errorCode, OperationalError } from "../runtime/errors.ts";
+import { journalDamaged, journalOpenFailed } from "./journal-errors.ts";
 import { requireSame } from "./merge.ts";
 import type { StoredFrame } from "./store.ts";
 import { scanAhead } from "./write-ahead-frames.ts";
@@ -21,7 +21,7 @@ const halves = [0, 1] as const;
 
 /**
  * The frames of both halves by rising sequence. JOURNAL_DAMAGED for what no version of this code writes, and for two
- * frames of one sequence that differ.
+ * frames of one sequence that differ; JOURNAL_OPEN_FAILED when a half that is there cannot be read.
  */
 export async function readAhead(disk: Disk, options: AheadOptions): Promise<StoredFrame[]> {
   const found: StoredFrame[] = [];
@@ -58,7 +58,7 @@ async function contentOf(disk: Disk, path: string): Promise<Uint8Array | undefin
     }
   } catch (error) {
     if (errorCode(error) === "ENOENT") return undefined;
-    throw error;
+    throw error instanceof OperationalError ? error : journalOpenFailed(path, error);
   }
 }
 

@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import type { Sequence } from "../protocol/ids.ts";
 import type { Disk, DiskFile } from "../runtime/disk.ts";
+import { journalOpenFailed } from "./journal-errors.ts";
 import {
   aheadRecordBytes,
   aheadRecordBytesMax,
@@ -54,17 +55,17 @@ export class WriteAheadLog {
     this.#halves = halves;
   }
 
-  /** Both halves are there, hold nothing, and that is durable. Fails with the system's errors. */
+  /** Both halves are there, hold nothing, and that is durable. JOURNAL_OPEN_FAILED when one cannot be opened. */
   static async open(disk: Disk, options: AheadOptions): Promise<WriteAheadLog> {
-    const half = (file: DiskFile): Half => ({ file, used: 0, unsynced: false });
-    const first = await disk.open(halfPath(options, 0), "update");
+    const files: DiskFile[] = [];
     try {
-      const second = await disk.open(halfPath(options, 1), "update");
-      return new WriteAheadLog(options.halfBytes, [half(first), half(second)]);
-    } catch (error) {
-      await first.close();
-      throw error;
+      for (const half of [0, 1] as const) files.push(await disk.open(halfPath(options, half), "update"));
+    } catch (cause) {
+      for (const file of files) await file.close();
+      throw journalOpenFailed(options.directory, cause);
     }
+    const [first, second] = files.map((file): Half => ({ file, used: 0, unsynced: false }));
+    return new WriteAheadLog(options.halfBytes, [first!, second!]);
   }
 
   /** The half that was filled and is not free again; undefined when there is none. */

@@ -509,7 +509,8 @@ for (const operation of ["putFrames", "store log sync"] as const) {
     await assert.rejects(log.append(nextFrame(log.tail)), { code: "JOURNAL_POISONED" });
     await assert.rejects(log.sync(), { code: "JOURNAL_POISONED" });
     await assert.rejects(log.trim(2), { code: "JOURNAL_POISONED" });
-    await assert.rejects(log.storedFrames().next(), { code: "JOURNAL_POISONED" });
+    if (operation === "putFrames")
+      await assert.rejects(log.storedFrames().next(), { code: "JOURNAL_POISONED" });
     assert.equal(calls, before, "nothing more was asked of the failed handle");
     await log.close("clean");
     const { log: again, recovery } = await place.open();

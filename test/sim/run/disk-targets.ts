@@ -16,6 +16,7 @@ export const isLog = (path: string): boolean => store.test(path) && path.endsWit
 const isTable = (path: string): boolean => store.test(path) && /\.ldb$|MANIFEST/.test(path);
 const isStoreFolder = (path: string): boolean => /\/(journal-\d+|intake)$/.test(path);
 const isWatermark = (path: string): boolean => /\/(watermark-\d+|intake-watermark)$/.test(path);
+export const isHalf = (path: string): boolean => /\/ahead-\d+\/half-[01]$/.test(path);
 const isMarker = (path: string): boolean => /\/(checkpoint|applied)$/.test(path);
 const isImage = (path: string): boolean => path.includes("/images/");
 const isDocument = (path: string): boolean => /\.json(\.new)?$/.test(path);
@@ -25,6 +26,8 @@ const isIndex = (path: string): boolean => /\/history\/index\//.test(path);
 
 /** Twice where most of the promises are made. Beside each other: how a disk fails, and before or after which steps it is worst to lose power. */
 const kinds: readonly Omit<DiskTarget, "role">[] = [
+  { match: isHalf, operations: ["write"] },
+  { match: isHalf, operations: ["syncData", "sync"] },
   { match: isLog, operations: ["write"] },
   { match: isLog, operations: ["write"] },
   { match: isLog, operations: ["syncData", "sync"] },
