@@ -158,9 +158,10 @@ export class Trimmer {
 
   /**
    * 1. The new head value and the rows that belong to it are put, as one change, and its log is synced. 2. Only then are
-   * the frames deleted. What the write-ahead halves still hold of them is below the head, and is not looked at. Whatever is lost in between, a head without its frames cannot be left behind: a kill or power loss
+   * the frames deleted. Whatever is lost in between, a head without its frames cannot be left behind: a kill or power loss
    * before the deletion leaves frames below the head, which the next open clears; a deletion that LevelDB's recovery keeps
-   * while it loses the head value (two logs, one of them unsynced) is ruled out by the sync.
+   * while it loses the head value (two logs, one of them unsynced) is ruled out by the sync. What the write-ahead halves
+   * still hold of them is below the head, where nobody looks at it.
    */
   async #removeOldest(
     { firsts, storedBytes, charged }: Oldest,

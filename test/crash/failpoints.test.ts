@@ -55,7 +55,8 @@ async function servesWithin(sites: TwoSites, site: SiteName, timeoutMs: number):
 }
 
 /** Steps that come every few seconds at most. */
-const rare = /heard|checkpoint|deleteFrames|putHead|intake\.sync|journal\.sync|flush/;
+const rare =
+  /heard|checkpoint|half\.(write|sync)\.|ahead|journal-log|putFrame\.|putFrames|deleteFrames|putHead|intake\.sync|journal\.sync|flush/;
 
 /** Checks what is there and puts load on; false when the process ended first. A loss is never taken for that. */
 async function loads(rig: KillRig, context: string): Promise<boolean> {

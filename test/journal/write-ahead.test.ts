@@ -122,6 +122,23 @@ test("a short frame is one write into a half before the watermark, and no store 
   await log.close("clean");
 });
 
+test("a sync covers both halves when both hold frames that it promises", async () => {
+  const place = scratch();
+  const steps: string[] = [];
+  const disk = hookedDisk((operation, path) => {
+    if (operation === "syncData") steps.push(path.slice(place.directory.length + 1));
+  });
+  const log = await place.create({ ...small }, { disk });
+  await fill(log, 4);
+  assert.deepEqual([recordsIn(place, 0), recordsIn(place, 1)], [[1, 2, 3], [4]]);
+  steps.length = 0;
+  await log.sync();
+  const promised = steps.indexOf("watermark");
+  for (const half of ["ahead-1/half-0", "ahead-1/half-1"])
+    assert.ok(steps.indexOf(half) >= 0 && steps.indexOf(half) < promised, steps.join(", "));
+  await log.close("clean");
+});
+
 for (const how of ["clean", "abandon"] as const) {
   test(`what only the halves hold is there after ${how}, in the store, and the halves are empty`, async (t) => {
     const random = seeded(t);

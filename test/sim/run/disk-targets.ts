@@ -26,8 +26,6 @@ const isIndex = (path: string): boolean => /\/history\/index\//.test(path);
 
 /** Twice where most of the promises are made. Beside each other: how a disk fails, and before or after which steps it is worst to lose power. */
 const kinds: readonly Omit<DiskTarget, "role">[] = [
-  { match: isHalf, operations: ["write"] },
-  { match: isHalf, operations: ["syncData", "sync"] },
   { match: isLog, operations: ["write"] },
   { match: isLog, operations: ["write"] },
   { match: isLog, operations: ["syncData", "sync"] },
@@ -49,8 +47,14 @@ const kinds: readonly Omit<DiskTarget, "role">[] = [
   { match: () => true, operations: ["write", "zero", "syncData", "sync", "rename", "create", "remove"] },
 ];
 
+/** Where an owner's frames come first; a standby has none. */
+const ahead: readonly Omit<DiskTarget, "role">[] = [
+  { match: isHalf, operations: ["write"] },
+  { match: isHalf, operations: ["syncData", "sync"] },
+];
+
 export const diskTargets: readonly DiskTarget[] = (["agent", "gateway"] as const).flatMap((role) =>
-  kinds.map(({ match, operations }) => ({
+  [...(role === "agent" ? ahead : []), ...kinds].map(({ match, operations }) => ({
     role,
     match: (path: string) => (path.includes(`/${role}/`) || path.includes("/evidence/")) && match(path),
     operations,
@@ -77,12 +81,18 @@ export interface DecayTarget {
   readonly match: (path: string) => boolean;
 }
 
+const aheadDecay: readonly DecayTarget[] = [
+  { name: "half", role: "agent", how: "flip", match: isHalf },
+  { name: "half", role: "agent", how: "shorten", match: isHalf },
+];
+
 export const decayTargets: readonly DecayTarget[] = (["agent", "gateway"] as const).flatMap(
   (role): DecayTarget[] => [
     { name: "log", role, how: "flip", match: isLog },
     { name: "log", role, how: "flip", match: isLog },
     { name: "table", role, how: "flip", match: (path) => path.endsWith(".ldb") },
     { name: "table", role, how: "flip", match: (path) => path.endsWith(".ldb") },
+    ...(role === "agent" ? aheadDecay : []),
     { name: "end of a log", role, how: "shorten", match: isLog },
     { name: "watermark", role, how: "flip", match: isWatermark },
     { name: "marker", role, how: "flip", match: isMarker },

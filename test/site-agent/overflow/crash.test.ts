@@ -47,7 +47,8 @@ async function open(world: SimWorld, mode: "create" | "open") {
       {
         directory: "/data/journal",
         watermarkPath: "/data/watermark",
-        ahead: null,
+        // So short that each half is filled many times.
+        ahead: { directory: "/data/ahead", halfBytes: 8 * 1024 },
         lineage,
         origin,
         mode,
