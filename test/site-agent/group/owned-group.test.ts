@@ -64,6 +64,8 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
       reserveBytes: options.reserveBytes ?? 0,
       memoryTailBytes: 1024 * 1024,
       writeBufferBytes: 4 * 1024 * 1024,
+      // Of what a small disk has, the journal is to be the most.
+      aheadHalfBytes: 256 * 1024,
       bootId: options.boot ?? thisBoot,
       log: silentLog,
     },
