@@ -37,6 +37,7 @@ import { Life } from "../world/life.ts";
 import { openSimOrderedStore } from "../world/ordered-store.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { PowerCut } from "../world/tree.ts";
+import { altered, withFile } from "./altered-disk.ts";
 import { isHalf } from "./disk-targets.ts";
 import { isOwnFault, SimLog } from "./sim-log.ts";
 import type { Truth } from "./truth.ts";
@@ -285,20 +286,17 @@ export class Sites {
   /** The same of the frames that an owner writes ahead of its store. */
   #overheardAhead(disk: Disk, site: SiteName, life: Life): Disk {
     const truth = this.#truth;
-    const open = disk.open.bind(disk);
-    disk.open = async (path, mode) => {
-      const file = await open(path, mode);
+    return withFile(disk, (file, path) => {
       if (!isHalf(path)) return file;
       const group = path.split("/")[3]!;
-      const writeNow = file.writeNow.bind(file);
-      file.writeNow = (position, bytes) => {
-        const { first, value } = readAhead(bytes);
-        if (life.alive) this.#judge(() => truth.journalled(site, group, first, readFrame(value)));
-        writeNow(position, bytes);
-      };
-      return file;
-    };
-    return disk;
+      return altered(file, {
+        writeNow: (position, bytes) => {
+          const { first, value } = readAhead(bytes);
+          if (life.alive) this.#judge(() => truth.journalled(site, group, first, readFrame(value)));
+          file.writeNow(position, bytes);
+        },
+      });
+    });
   }
 
   /** The data folders are there before anything starts, as an installation leaves them. */
