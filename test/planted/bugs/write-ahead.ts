@@ -20,7 +20,7 @@ export const writeAheadBugs: readonly PlantedBug[] = [
     file: "journal/carrier.ts",
     find: "full !== undefined && this.#inHalf[full] === 0",
     replace: "full !== undefined",
-    caughtBy: [{ file: behaviour, only: "while the store hangs" }],
+    caughtBy: [{ file: behaviour, only: "halves alternate" }],
     budgetSeconds: 30,
   },
   {
