@@ -66,10 +66,15 @@ const plants: Readonly<
                 open: async (...all) => {
                   const store = await engine.open(...all);
                   const put = store.putFrame.bind(store);
-                  store.putFrame = async (first, value) => {
+                  const putMany = store.putFrames.bind(store);
+                  const isStored = (): boolean => {
                     puts += 1;
-                    if (puts % 20 !== 0) await put(first, value);
+                    return puts % 20 !== 0;
                   };
+                  store.putFrame = async (first, value) => {
+                    if (isStored()) await put(first, value);
+                  };
+                  store.putFrames = (frames) => putMany(frames.filter(isStored));
                   return store;
                 },
               },
