@@ -9,9 +9,9 @@ import type { FrameStore, StoredFrame } from "./store.ts";
 import type { StoreWriter } from "./store-writer.ts";
 import type { HalfNumber, WriteAheadLog } from "./write-ahead-log.ts";
 
-/** Carried when so much has come together, or a half is full: few store writes, and few values in memory. */
-const carryFramesMin = 64;
-const carryBytesMin = 256 * 1024;
+/** Carried when so much has come together, or a half is full: making a batch of it holds up less than one write in a hundred. */
+const carryFramesMin = 128;
+const carryBytesMin = 512 * 1024;
 
 export class Carrier {
   readonly #ahead: WriteAheadLog;
