@@ -144,6 +144,7 @@ class Standby {
       {
         directory: join(folder, "intake"),
         watermarkPath: join(folder, "intake.watermark"),
+        ahead: null,
         lineage,
         origin: { ...origin, closedAtMs },
         mode: "create",

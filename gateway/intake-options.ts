@@ -51,6 +51,8 @@ export function intakeOptions(
   return {
     directory: paths.intake,
     watermarkPath: paths.intakeWatermark,
+    // A batch is as long as a frame can be, and is acknowledged when it is synced: it goes where it stays.
+    ahead: null,
     lineage,
     origin: { sequence: 0, chain: genesis, dataBytesTotal: 0, closedAtMs: 0 },
     mode,

@@ -4,6 +4,8 @@
  */
 import type { Frame } from "../protocol/frame.ts";
 import type { ChainPosition, ChainValue, LineageBytes, Sequence } from "../protocol/ids.ts";
+import type { OperationalError } from "../runtime/errors.ts";
+import type { AheadOptions } from "./write-ahead-log.ts";
 
 /** A position with the counters that lag and loss are computed from. */
 export interface LogPosition extends ChainPosition {
@@ -51,6 +53,8 @@ export interface FrameLog {
   readonly bytes: number;
   /** Set from the first failed put or sync on; every later append and sync fails. Close, open again, verify. */
   readonly poisoned: boolean;
+  /** Settles with the failure that set it: what fails behind the writers has no caller to tell. */
+  readonly whenPoisoned: Promise<OperationalError>;
   /** Oldest position at which a peer may be and can be proven: the oldest waymark, or the head. */
   readonly floor: MarkedPosition;
   roomFor(storedBytes: number): LogRoom;
@@ -108,6 +112,8 @@ export interface FrameLogOptions {
   readonly directory: string;
   /** Watermark file, outside `directory`. */
   readonly watermarkPath: string;
+  /** Where short frames are written first; null: every frame goes into the database at once. */
+  readonly ahead: AheadOptions | null;
   readonly lineage: LineageBytes;
   /** Where this log begins when it is empty: genesis, or the position of the hand-over. */
   readonly origin: LogPosition;

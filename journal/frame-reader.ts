@@ -25,7 +25,8 @@ interface Fetch {
 }
 
 export interface FrameReaderParts {
-  readonly store: Pick<FrameStore, "frames">;
+  /** The store, with what is on its way into it. */
+  readonly stored: Pick<FrameStore, "frames">;
   readonly index: FrameIndex;
   readonly memory: MemoryTail;
   readonly lineage: LineageBytes;
@@ -86,7 +87,7 @@ export class FrameReader {
       rows.push(row);
       storedBytes += row.storedBytes;
     }
-    const values = this.#parts.store.frames(rows.map((row) => row.first));
+    const values = this.#parts.stored.frames(rows.map((row) => row.first));
     // Met by whoever ends it; until then it must not count as unhandled.
     values.catch(() => undefined);
     return { from, rows, storedBytes, values };

@@ -1,19 +1,18 @@
 /**
- * The frame log on LevelDB: order of writes, poison, room, trimming, reading. `open.ts` makes it after it has
- * verified what is stored. It must never believe the store beyond what a settled put or sync says, never use the
- * handle for a write after one failed, and never have two LevelDB writes under way at once: a write queued behind
- * a failed append would be acknowledged and then dropped by LevelDB's recovery.
+ * The frame log on LevelDB: appending, syncing, room, and what belongs to it put together. `open.ts` makes it after it has
+ * verified what is stored. It must never believe a file or the store beyond what a settled write or sync says, and never
+ * use the handle for a write after one failed.
  */
 import assert from "node:assert/strict";
 import type { Frame } from "../protocol/frame.ts";
 import { encodeFrame, frameBodyBytesMax, gapOf } from "../protocol/frame.ts";
 import { sliceFrame } from "../protocol/frame-split.ts";
-import type { ChainPosition, ChainValue, LineageBytes, Sequence } from "../protocol/ids.ts";
+import type { ChainValue, LineageBytes, Sequence } from "../protocol/ids.ts";
 import { bytesEqual } from "../protocol/ids.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
+import { errorCode, OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
-import { Turns } from "../runtime/turns.ts";
+import { Carrier } from "./carrier.ts";
 import { endOf, frameDataBytes } from "./continuity.ts";
 import type { FrameIndex } from "./frame-index.ts";
 import type {
@@ -26,30 +25,21 @@ import type {
   MarkedPosition,
   NoteChange,
 } from "./frame-log.ts";
-import { FrameReader, fetchBytesMax } from "./frame-reader.ts";
+import { FrameReader } from "./frame-reader.ts";
 import type { Head } from "./head.ts";
-import { addPair, encodeHead } from "./head.ts";
-import { journalPoisoned, journalRefuses } from "./journal-errors.ts";
-import { KeptWaymarks } from "./kept-waymarks.ts";
+import { journalRefuses } from "./journal-errors.ts";
 import type { LogFiles } from "./log-files.ts";
 import type { MemoryTail } from "./memory-tail.ts";
-import type { FrameStore, RowChange, StoredRow } from "./store.ts";
+import { Poison } from "./poison.ts";
+import { SharedRun } from "./shared-run.ts";
+import type { FrameStore, StoredFrame, StoredRow } from "./store.ts";
+import { StoreWriter } from "./store-writer.ts";
+import { chargeOf, Trimmer } from "./trimmer.ts";
 import type { Watermark } from "./watermark.ts";
-import { encodeWaymark, isReachable, waymarksOf } from "./waymark.ts";
+import type { WriteAheadLog } from "./write-ahead-log.ts";
 
-/** Least a frame is charged: its key, LevelDB's block index entry and our 20-byte index row are paid with it. */
-const frameChargeMin = 1024;
 /** How long one look at the file system's free space is used, counted down by what is appended, ms. */
 const freeSpaceAgeMaxMs = 1_000;
-/** Keys deleted in one LevelDB batch: 1,024 held the main thread for 16-22 ms at a time, beside a writer at depth 1. */
-const deleteSlice = 128;
-/** Space is asked back from LevelDB after this many write buffers' worth of frames were trimmed. */
-const compactAfterBuffers = 2;
-
-/** What a frame of `storedBytes` is charged against the quota. */
-export function chargeOf(storedBytes: number): number {
-  return Math.max(frameChargeMin, storedBytes);
-}
 
 export interface LevelFrameLogParts {
   readonly options: FrameLogOptions;
@@ -58,6 +48,8 @@ export interface LevelFrameLogParts {
   /** Bytes the file system of the folder has free for us. */
   readonly freeBytes: (directory: string) => number;
   readonly store: FrameStore;
+  /** Empty; null: frames go into the store at once. */
+  readonly ahead: WriteAheadLog | null;
   readonly files: LogFiles;
   readonly watermark: Watermark;
   readonly boot: Uint8Array;
@@ -77,47 +69,55 @@ export interface LevelFrameLogParts {
 export class LevelFrameLog implements FrameLog {
   readonly #parts: LevelFrameLogParts;
   readonly #lineage: LineageBytes;
+  readonly #poison: Poison;
+  readonly #writer: StoreWriter;
+  readonly #carrier: Carrier | null;
   readonly #reader: FrameReader;
-  readonly #waymarks: KeptWaymarks;
-  #head: Head;
+  readonly #trimmer: Trimmer;
+  readonly #syncs = new SharedRun(() => this.#sync());
   #tail: LogPosition;
   #durable: LogPosition;
   #bytes: number;
   #noticeHeld: boolean;
-  #poison: OperationalError | undefined;
   #closed = false;
   #appending = false;
-  /** The LevelDB write under way; settles without rejecting. */
-  #writing: Promise<void> | undefined;
-  #syncing: Promise<LogPosition> | undefined;
-  /** The sync that starts when the one under way ends; everybody who asks meanwhile shares it. */
-  #syncNext: Promise<LogPosition> | undefined;
-  #nextEvenIfDurable = false;
-  readonly #trims = new Turns();
-  #trimmedBytes = 0;
-  #compactFrom: Sequence;
+  /** First sequence of the newest frame that was put into the store itself. */
+  #storedLast: Sequence = 0;
   #free = { bytes: 0, atMs: Number.NEGATIVE_INFINITY };
 
   constructor(parts: LevelFrameLogParts) {
+    const { store, ahead } = parts;
     this.#parts = parts;
     this.#lineage = parts.options.lineage;
-    this.#head = parts.head;
     this.#tail = parts.tail;
     this.#durable = parts.tail;
     this.#bytes = parts.bytes;
     this.#noticeHeld = parts.noticeHeld;
-    this.#compactFrom = parts.head.position.sequence;
-    this.#waymarks = new KeptWaymarks(parts.store, parts.waymarks);
+    this.#poison = new Poison(parts.log, () => this.#tail.sequence);
+    this.#writer = new StoreWriter(parts.files, this.#poison, () => this.#requireUsable());
+    this.#carrier = ahead === null ? null : new Carrier(ahead, store, this.#writer);
     this.#reader = new FrameReader({
       ...parts,
+      stored: this.#carrier ?? store,
       lineage: this.#lineage,
       head: () => this.head.sequence,
       tail: () => this.#tail.sequence,
     });
+    this.#trimmer = new Trimmer({
+      ...parts,
+      writer: this.#writer,
+      carrier: this.#carrier,
+      lineage: this.#lineage,
+      reader: this.#reader,
+      durable: () => this.#durable.sequence,
+      removed: (charged) => {
+        this.#bytes -= charged;
+      },
+    });
   }
 
   get head(): LogPosition {
-    return this.#head.position;
+    return this.#trimmer.head;
   }
 
   get tail(): LogPosition {
@@ -133,11 +133,15 @@ export class LevelFrameLog implements FrameLog {
   }
 
   get floor(): MarkedPosition {
-    return this.#waymarks.oldest ?? this.head;
+    return this.#trimmer.waymarks.oldest ?? this.head;
   }
 
   get poisoned(): boolean {
-    return this.#poison !== undefined;
+    return this.#poison.isThere;
+  }
+
+  get whenPoisoned(): Promise<OperationalError> {
+    return this.#poison.told;
   }
 
   /** Frames kept. */
@@ -187,15 +191,26 @@ export class LevelFrameLog implements FrameLog {
     this.#appending = true;
     try {
       if (this.#noticeHeld) await this.#replaceNotice();
-      // Survives a kill of the process: the value is in LevelDB's log by a write() when this settles.
-      await this.#write("put", () => this.#parts.store.putFrame(frame.first, value));
+      if (!this.#takeAhead(frame.first, value)) await this.#put(frame.first, value);
       const end = endOf(frame);
       // Survives the same kill: from now on a journal that ends before this frame is refused.
-      this.#guard("watermark write", () => this.#parts.watermark.writeAnswered(end, this.#parts.boot));
+      this.#poison.guard("watermark write", () => this.#parts.watermark.writeAnswered(end, this.#parts.boot));
       this.#take(frame, end, value.byteLength);
     } finally {
       this.#appending = false;
     }
+  }
+
+  /** Survives a kill of the process: the value is in a half by a write() when this returns true. */
+  #takeAhead(first: Sequence, value: Uint8Array): boolean {
+    const carrier = this.#carrier;
+    return carrier !== null && this.#poison.guard("write ahead", () => carrier.take(first, value));
+  }
+
+  /** Survives a kill of the process: the value is in LevelDB's log by a write() when this settles. */
+  async #put(first: Sequence, value: Uint8Array): Promise<void> {
+    await this.#writer.write("put", () => this.#parts.store.putFrame(first, value));
+    this.#storedLast = first;
   }
 
   #requireContinuation(frame: Frame): void {
@@ -226,111 +241,45 @@ export class LevelFrameLog implements FrameLog {
 
   /** The first append after a loss of power: from here on this boot's answers count. */
   async #replaceNotice(): Promise<void> {
-    await this.#guardAsync("watermark write", () =>
+    await this.#poison.guardAsync("watermark write", () =>
       establish(this.#parts.watermark, this.#durable, this.#parts.boot),
     );
     this.#noticeHeld = false;
   }
 
-  /** Runs one LevelDB write when no other is under way. Any failure poisons the handle (F20, F23). */
-  async #write(what: string, run: () => Promise<void>): Promise<void> {
-    while (this.#writing !== undefined) await this.#writing;
-    this.#requireUsable();
-    const outcome = run();
-    this.#writing = outcome.then(undefined, () => undefined);
-    try {
-      await outcome;
-      this.#parts.files.written();
-    } catch (cause) {
-      throw this.#poisonedBy(what, cause);
-    } finally {
-      this.#writing = undefined;
-    }
-  }
-
-  #guard(what: string, run: () => void): void {
-    try {
-      run();
-    } catch (cause) {
-      throw this.#poisonedBy(what, cause);
-    }
-  }
-
-  async #guardAsync(what: string, run: () => Promise<void>): Promise<void> {
-    try {
-      await run();
-    } catch (cause) {
-      throw this.#poisonedBy(what, cause);
-    }
-  }
-
-  #poisonedBy(what: string, cause: unknown): OperationalError {
-    if (this.#poison === undefined) {
-      this.#poison = journalPoisoned(what, cause);
-      this.#parts.log.error("JOURNAL_POISONED", `the journal stops after a failed ${what}`, cause, {
-        sequence: this.#tail.sequence,
-      });
-    }
-    return this.#poison;
-  }
-
   #requireUsable(): void {
-    if (this.#poison !== undefined) throw this.#poison;
+    this.#poison.refuse();
     if (this.#closed) {
       throw new OperationalError({ code: "JOURNAL_CLOSED", message: "journal is closed", reaction: "stop" });
     }
   }
 
   sync(): Promise<LogPosition> {
-    return this.#requestSync(false);
+    return this.#syncs.request();
   }
 
-  /** Never two at once. The one under way may have begun before the newest append, so those who ask share the next. */
-  #requestSync(evenIfDurable: boolean): Promise<LogPosition> {
-    if (this.#syncing === undefined && this.#syncNext === undefined) return this.#startSync(evenIfDurable);
-    this.#nextEvenIfDurable ||= evenIfDurable;
-    if (this.#syncNext === undefined) {
-      const next = (): Promise<LogPosition> => {
-        const forced = this.#nextEvenIfDurable;
-        this.#syncNext = undefined;
-        this.#nextEvenIfDurable = false;
-        return this.#startSync(forced);
-      };
-      this.#syncNext = (this.#syncing ?? Promise.resolve()).then(next, next);
-    }
-    return this.#syncNext;
-  }
-
-  #startSync(evenIfDurable: boolean): Promise<LogPosition> {
-    const running = this.#runSync(evenIfDurable);
-    this.#syncing = running;
-    const ended = (): void => {
-      this.#syncing = undefined;
-    };
-    running.then(ended, ended);
-    return running;
-  }
-
-  async #runSync(evenIfDurable: boolean): Promise<LogPosition> {
+  async #sync(): Promise<LogPosition> {
     this.#requireUsable();
     const target = this.#tail;
-    if (target.sequence === this.#durable.sequence && !evenIfDurable) return this.#durable;
-    await this.#guardAsync("sync", async () => {
-      // Survives power loss: every put settled so far is in one of these logs, or in a table LevelDB has synced.
-      await this.#parts.files.sync();
-      // Survives power loss: only now may the promise be written, else it could outlive what it promises.
-      if (target.sequence !== this.#durable.sequence) {
-        await this.#parts.watermark.writeDurable(target, this.#parts.boot, false);
-      }
-    });
+    if (target.sequence === this.#durable.sequence) return this.#durable;
+    // Survives power loss: each frame so far is in a half, or was put into the store itself, or both.
+    const toStore = this.#storedLast > this.#durable.sequence;
+    const syncs = [this.#syncAhead(), toStore ? this.#writer.sync() : undefined];
+    for (const outcome of await Promise.allSettled(syncs)) {
+      if (outcome.status === "rejected") throw outcome.reason;
+    }
+    // Survives power loss: only now may the promise be written, else it could outlive what it promises.
+    await this.#poison.guardAsync("sync", () =>
+      this.#parts.watermark.writeDurable(target, this.#parts.boot, false),
+    );
     // A put that failed meanwhile makes every sync after it worthless.
-    this.#requireUnpoisoned();
+    this.#poison.refuse();
     this.#durable = target;
     return target;
   }
 
-  #requireUnpoisoned(): void {
-    if (this.#poison !== undefined) throw this.#poison;
+  async #syncAhead(): Promise<void> {
+    await this.#poison.guardAsync("sync", async () => this.#parts.ahead?.sync());
   }
 
   frames(from: Sequence, rawBytesMax: number): Promise<Frame[]> {
@@ -338,13 +287,14 @@ export class LevelFrameLog implements FrameLog {
   }
 
   /** Every frame of the store from the head on, by key and value, the memory tail left out: for verification. */
-  storedFrames(): AsyncGenerator<{ first: Sequence; value: Uint8Array }> {
-    return this.#parts.store.walk(this.head.sequence + 1);
+  async *storedFrames(): AsyncGenerator<StoredFrame> {
+    await this.#carrier?.carryThrough(this.#tail.sequence);
+    yield* this.#parts.store.walk(this.head.sequence + 1);
   }
 
   async chainAt(sequence: Sequence): Promise<ChainValue | undefined> {
     const position = await this.positionAt(sequence);
-    return position?.chain ?? this.#head.pairs.find((pair) => pair.sequence === sequence)?.chain;
+    return position?.chain ?? this.#trimmer.pairs.find((pair) => pair.sequence === sequence)?.chain;
   }
 
   async positionAt(sequence: Sequence): Promise<MarkedPosition | undefined> {
@@ -352,7 +302,7 @@ export class LevelFrameLog implements FrameLog {
       if (sequence === this.#tail.sequence) return this.#tail;
       if (sequence === this.head.sequence) return this.head;
       if (sequence > this.#tail.sequence) return undefined;
-      if (sequence < this.head.sequence) return this.#waymarks.at(sequence);
+      if (sequence < this.head.sequence) return this.#trimmer.waymarks.at(sequence);
       try {
         const [frame] = await this.frames(sequence, frameBodyBytesMax);
         assert(frame !== undefined, "a sequence between head and tail is in a frame");
@@ -372,52 +322,15 @@ export class LevelFrameLog implements FrameLog {
   }
 
   trim(through: Sequence): Promise<void> {
-    return this.#afterTrims(async () => {
-      const going = this.#oldestThrough(through);
-      if (going === undefined) return;
-      const position = await this.#reader.endOfFrameAt(going.firsts.at(-1)!);
-      await this.#removeOldest(going, position, []);
-      // The peer is beyond all of these. Those that a crash leaves are true, and go with the next trim.
-      await this.#removeWaymarks(this.head.sequence);
-    });
+    return this.#trimmer.trim(through);
   }
 
   drop(through: Sequence, order: DropOrder): Promise<void> {
-    return this.#afterTrims(async () => {
-      const { anchors } = order;
-      const going = this.#oldestThrough(through);
-      if (going === undefined) return;
-      const marks: MarkedPosition[] = isReachable(this.head.sequence, anchors) ? [this.head] : [];
-      let position = this.head;
-      while (position.sequence < going.last) {
-        for (const frame of await this.frames(position.sequence + 1, fetchBytesMax)) {
-          if (frame.first > going.last) break;
-          order.dropping(frame);
-          marks.push(...waymarksOf(frame, anchors));
-          position = endOf(frame);
-        }
-      }
-      const fresh = this.#waymarks.unknown(marks);
-      await this.#removeOldest(going, position, [
-        ...order.notes().map((note): RowChange => ({ table: "note", ...note })),
-        ...fresh.map(
-          (mark): RowChange => ({ table: "waymark", number: mark.sequence, value: encodeWaymark(mark) }),
-        ),
-      ]);
-      this.#waymarks.add(fresh);
-      await this.#removeWaymarks(Math.min(...anchors));
-    });
+    return this.#trimmer.drop(through, order);
   }
 
   endOfOldest(bytes: number, through: Sequence): Sequence {
-    let end = this.head.sequence;
-    let left = bytes;
-    for (const row of this.#parts.index.rowsFrom(0)) {
-      if (left <= 0 || row.last > Math.min(through, this.#durable.sequence)) break;
-      end = row.last;
-      left -= chargeOf(row.storedBytes);
-    }
-    return end;
+    return this.#trimmer.endOfOldest(bytes, through);
   }
 
   notes(): Promise<StoredRow[]> {
@@ -425,92 +338,24 @@ export class LevelFrameLog implements FrameLog {
   }
 
   async changeNotes(changes: readonly NoteChange[]): Promise<void> {
-    await this.#write("note put", () =>
+    await this.#writer.write("note put", () =>
       this.#parts.store.changeRows(changes.map((change) => ({ table: "note", ...change }))),
     );
-    await this.#requestSync(true);
-  }
-
-  #afterTrims(run: () => Promise<void>): Promise<void> {
-    return this.#trims.take(() => {
-      this.#requireUsable();
-      return run();
-    });
-  }
-
-  /** Durable frames that end at or before `through`; undefined: there are none. */
-  #oldestThrough(through: Sequence): Oldest | undefined {
-    const limit = Math.min(through, this.#durable.sequence);
-    const firsts: Sequence[] = [];
-    let last = 0;
-    let storedBytes = 0;
-    let charged = 0;
-    for (const row of this.#parts.index.rowsFrom(0)) {
-      if (row.last > limit) break;
-      firsts.push(row.first);
-      last = row.last;
-      storedBytes += row.storedBytes;
-      charged += chargeOf(row.storedBytes);
-    }
-    return firsts.length === 0 ? undefined : { firsts, last, storedBytes, charged };
-  }
-
-  /**
-   * 1. The new head value and the rows that belong to it are put, as one change, and its log is synced. 2. Only then are
-   * the frames deleted. Whatever is lost in between, a head without its frames cannot be left behind: a kill or power loss
-   * before the deletion leaves frames below the head, which the next open clears; a deletion that LevelDB's recovery keeps
-   * while it loses the head value (two logs, one of them unsynced) is ruled out by the sync.
-   */
-  async #removeOldest(
-    { firsts, storedBytes, charged }: Oldest,
-    position: LogPosition,
-    rows: readonly RowChange[],
-  ): Promise<void> {
-    const pair: ChainPosition = { sequence: this.head.sequence, chain: this.head.chain };
-    const head: Head = { lineage: this.#lineage, position, pairs: addPair(this.#head.pairs, pair) };
-    await this.#write("head put", () => this.#parts.store.putHead(encodeHead(head), rows));
-    await this.#requestSync(true);
-    // Readers see the new head before the first frame goes, so a frame that is gone is trimmed, not a hole.
-    this.#head = head;
-    this.#parts.index.dropFirst(firsts.length);
-    this.#parts.memory.trim(position.sequence);
-    this.#bytes -= charged;
-    for (let at = 0; at < firsts.length; at += deleteSlice) {
-      await this.#write("delete", () => this.#parts.store.deleteFrames(firsts.slice(at, at + deleteSlice)));
-    }
-    await this.#giveBackSpace(storedBytes);
-  }
-
-  /** Waymarks below `sequence` go. */
-  async #removeWaymarks(sequence: Sequence): Promise<void> {
-    const gone = await this.#waymarks.forgetBelow(sequence);
-    for (let at = 0; at < gone.length; at += deleteSlice) {
-      const rows = gone
-        .slice(at, at + deleteSlice)
-        .map((number): RowChange => ({ table: "waymark", number, value: null }));
-      await this.#write("delete", () => this.#parts.store.changeRows(rows));
-    }
-  }
-
-  /** Tombstones alone give no space back; a compaction of what was trimmed does, in slices of some buffers' worth. */
-  async #giveBackSpace(storedBytes: number): Promise<void> {
-    this.#trimmedBytes += storedBytes;
-    if (this.#trimmedBytes < compactAfterBuffers * this.#parts.writeBufferBytes) return;
-    this.#trimmedBytes = 0;
-    const from = this.#compactFrom;
-    this.#compactFrom = this.head.sequence;
-    await this.#parts.store.compact(from, this.head.sequence + 1);
+    await this.#writer.sync();
   }
 
   async close(how: "clean" | "abandon"): Promise<void> {
     if (this.#closed) return;
     let failure: unknown;
-    if (how === "clean" && this.#poison === undefined) {
+    if (how === "clean" && !this.#poison.isThere) {
       try {
-        await this.#trims.settled();
+        await this.#trimmer.settled();
+        // A clean journal is whole in its store alone.
+        await this.#carrier?.carryThrough(this.#tail.sequence);
+        await this.#writer.sync();
         await this.sync();
         if (!this.#noticeHeld) {
-          await this.#guardAsync("watermark write", () =>
+          await this.#poison.guardAsync("watermark write", () =>
             this.#parts.watermark.writeDurable(this.#durable, this.#parts.boot, true),
           );
         }
@@ -519,31 +364,15 @@ export class LevelFrameLog implements FrameLog {
       }
     }
     this.#closed = true;
-    await this.#settle();
+    await this.#trimmer.settled();
+    await this.#carrier?.settled();
+    await this.#writer.settled();
+    await this.#syncs.settled();
+    await this.#parts.ahead?.close();
     await this.#parts.store.close();
     await this.#parts.files.close();
     await this.#parts.watermark.close();
     if (failure !== undefined) throw failure;
-  }
-
-  /** Waits for what is under way; its outcome belongs to whoever started it. */
-  async #settle(): Promise<void> {
-    await this.#trims.settled();
-    while (this.#writing !== undefined) await this.#writing;
-    for (
-      let sync = this.#syncing ?? this.#syncNext;
-      sync !== undefined;
-      sync = this.#syncing ?? this.#syncNext
-    ) {
-      try {
-        await sync;
-      } catch (error) {
-        this.#parts.log.debug(
-          "JOURNAL_CLOSING",
-          `a sync ended with ${errorCode(error)}: ${errorText(error)}`,
-        );
-      }
-    }
   }
 }
 
@@ -560,12 +389,4 @@ export async function establish(
   watermark.writeAnswered(position, boot);
   await watermark.writeDurable(position, boot, false);
   await watermark.writeDurable(position, boot, false);
-}
-
-/** The oldest frames of the index that may go. */
-interface Oldest {
-  readonly firsts: readonly Sequence[];
-  readonly last: Sequence;
-  readonly storedBytes: number;
-  readonly charged: number;
 }

@@ -58,6 +58,10 @@ class LevelStore implements FrameStore {
     return this.#db.put(frameKey(first), asBuffer(value), { sync: false });
   }
 
+  putFrames(frames: readonly StoredFrame[]): Promise<void> {
+    return this.#change(frames.map(({ first, value }) => [frameKey(first), value] as const));
+  }
+
   putHead(value: Uint8Array, rows: readonly RowChange[] = []): Promise<void> {
     return this.#change([...rows.map(changeOf), [headKey, value]]);
   }

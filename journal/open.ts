@@ -26,14 +26,19 @@ import {
   watermarkMissing,
 } from "./journal-errors.ts";
 import { decodeStoredWaymark } from "./kept-waymarks.ts";
-import { chargeOf, establish, LevelFrameLog } from "./level-frame-log.ts";
+import { establish, LevelFrameLog } from "./level-frame-log.ts";
 import { LogFiles } from "./log-files.ts";
 import { MemoryTail } from "./memory-tail.ts";
-import type { FrameStore, StoreEngine } from "./store.ts";
+import type { MergedFrame } from "./merge.ts";
+import { batchOf, mergedFrames } from "./merge.ts";
+import type { FrameStore, StoredFrame, StoreEngine } from "./store.ts";
 import { writeBufferBytesDefault, writeBufferBytesMin } from "./store.ts";
+import { chargeOf } from "./trimmer.ts";
 import type { WatermarkReading } from "./watermark.ts";
 import { Watermark } from "./watermark.ts";
 import { bootBytes } from "./watermark-slot.ts";
+import { emptyAhead, readAhead } from "./write-ahead-files.ts";
+import { WriteAheadLog } from "./write-ahead-log.ts";
 
 /** Told about every 64 MiB while a long journal is verified. */
 const progressEveryBytes = 64 * 1024 * 1024;
@@ -90,6 +95,7 @@ async function openVerified(
   const store = await stores.open(options.directory, "open", writeBufferBytes);
   const files = new LogFiles(disk, options.directory);
   let watermark: Watermark | undefined;
+  let ahead: WriteAheadLog | null = null;
   try {
     const opened = await Watermark.open(disk, options.watermarkPath, options.lineage, options.bootId);
     watermark = opened.watermark;
@@ -99,7 +105,9 @@ async function openVerified(
     const waymarks = (await store.rows("waymark")).map(decodeStoredWaymark);
     const beyond = waymarks.find(({ sequence }) => sequence > head.position.sequence);
     if (beyond !== undefined) throw journalDamaged("waymark", beyond.sequence);
-    const verified = await verify(store, head, reading, lostPower, options, world);
+    const written = options.ahead === null ? [] : await readAhead(disk, options.ahead);
+    const merged = mergedFrames(store.walk(head.position.sequence + 1), written, head.position.sequence);
+    const verified = await verify(merged, head, reading, lostPower, options, world);
     const boot = bootBytes(options.bootId);
     if (verified.stranded.length > 0) {
       log.warn(
@@ -111,7 +119,9 @@ async function openVerified(
         },
       );
     }
-    await settle(store, files, watermark, head, verified, reading, boot, lostPower);
+    await bringIn(store, files, head, verified, options, disk);
+    await promise(watermark, verified.tail, reading, boot, lostPower);
+    ahead = options.ahead === null ? null : await WriteAheadLog.open(disk, options.ahead);
     const recovery = {
       cleanShutdown: reading.durable.clean,
       sameBoot: reading.sameBoot,
@@ -130,6 +140,7 @@ async function openVerified(
       clock,
       freeBytes: (directory) => disk.freeBytes(directory),
       store,
+      ahead,
       files,
       watermark,
       boot,
@@ -137,13 +148,17 @@ async function openVerified(
       head,
       noticeHeld: lostPower,
       waymarks,
-      ...verified,
+      tail: verified.tail,
+      bytes: verified.bytes,
+      index: verified.index,
+      memory: verified.memory,
     });
     return { log: frameLog, recovery };
   } catch (error) {
     await store.close();
     await files.close();
     await watermark?.close();
+    await ahead?.close();
     throw error;
   }
 }
@@ -161,9 +176,10 @@ async function create(
   const { disk, stores } = world;
   const prepared = `${options.watermarkPath}.new`;
   if (disk.exists(options.watermarkPath)) throw journalExists(options.watermarkPath);
-  if (disk.exists(options.directory) && (await disk.list(options.directory)).length > 0) {
-    if (!disk.exists(prepared)) throw journalExists(options.directory);
-    await disk.remove(options.directory);
+  for (const folder of [options.directory, ...(options.ahead === null ? [] : [options.ahead.directory])]) {
+    if (!disk.exists(folder) || (await disk.list(folder)).length === 0) continue;
+    if (!disk.exists(prepared)) throw journalExists(folder);
+    await disk.remove(folder);
   }
   try {
     await disk.makeDirectory(dirname(options.watermarkPath));
@@ -180,6 +196,7 @@ async function create(
       await store.close();
       await files.close();
     }
+    if (options.ahead !== null) await emptyAhead(disk, options.ahead);
     await Watermark.install(disk, prepared, options.watermarkPath);
   } catch (cause) {
     throw cause instanceof OperationalError ? cause : journalOpenFailed(options.directory, cause);
@@ -206,6 +223,8 @@ interface Verified {
   readonly memory: MemoryTail;
   /** First sequences of frames that a loss of power left behind a gap: no part of the journal, to be deleted. */
   readonly stranded: readonly Sequence[];
+  /** Frames that the store does not have: at most what two halves hold. */
+  readonly ahead: readonly StoredFrame[];
 }
 
 /** Newest sequence the watermark knows to be answered: what is durable was answered, too. */
@@ -232,7 +251,7 @@ function demandsOf(reading: WatermarkReading): Demand[] {
 }
 
 async function verify(
-  store: FrameStore,
+  frames: AsyncIterable<MergedFrame>,
   head: Head,
   reading: WatermarkReading,
   lostPower: boolean,
@@ -247,17 +266,19 @@ async function verify(
   // What was never synced survives a loss of power sector by sector, in any order: the store may have kept a frame and
   // lost the one before it. Behind everything that was promised such a gap is where the journal ends.
   const stranded: Sequence[] = [];
+  const ahead: StoredFrame[] = [];
   let bytes = 0;
   let storedBytes = 0;
   let toldAt = 0;
   meet(demands, head.position);
-  for await (const { first, value } of store.walk(head.position.sequence + 1)) {
+  for await (const { first, value, stored } of frames) {
     if (stranded.length > 0 || (lostPower && demands.length === 0 && first > check.position.sequence + 1)) {
       stranded.push(first);
       continue;
     }
     const frame = check.take(first, value);
     meet(demands, check.position);
+    if (!stored) ahead.push({ first, value });
     memory.push(frame);
     onFrame?.(frame);
     index.push({
@@ -289,7 +310,7 @@ async function verify(
     );
   }
   onProgress?.({ sequence: tail.sequence, expected, storedBytes });
-  return { tail, bytes, index, memory, stranded };
+  return { tail, bytes, index, memory, stranded, ahead };
 }
 
 /** Strikes out the demands that `position` meets: they lie on frame boundaries, so each is met exactly or never. */
@@ -302,16 +323,17 @@ function meet(demands: Demand[], position: LogPosition): void {
   }
 }
 
-/** After the proof: frames below the head and behind a gap go, what was read is durable, and the watermark says so. */
-async function settle(
+/**
+ * After the proof: frames below the head and behind a gap go, those of the write-ahead halves come into the store, and
+ * then the halves are empty. A crash at any step leaves what the next opening proves and settles in the same way.
+ */
+async function bringIn(
   store: FrameStore,
   files: LogFiles,
-  watermark: Watermark,
   head: Head,
-  { tail, stranded }: Verified,
-  reading: WatermarkReading,
-  boot: Uint8Array,
-  lostPower: boolean,
+  { stranded, ahead }: Verified,
+  options: FrameLogOptions,
+  disk: Disk,
 ): Promise<void> {
   try {
     // A trim that was cut short by a crash.
@@ -323,8 +345,30 @@ async function settle(
     for (let at = 0; at < stranded.length; at += clearSlice) {
       await store.deleteFrames(stranded.slice(at, at + clearSlice));
     }
+    for (let at = 0; at < ahead.length; ) {
+      const batch = batchOf(ahead.slice(at, at + clearSlice));
+      await store.putFrames(batch);
+      at += batch.length;
+    }
     // Survives power loss from here on: what a killed process had only answered is durable once we go on from it.
     await files.sync();
+    // Only now: what was in them is durable in the store. And before the watermark speaks of this boot: within one boot
+    // a frame that they hold behind a gap would be damage.
+    if (options.ahead !== null) await emptyAhead(disk, options.ahead);
+  } catch (cause) {
+    throw cause instanceof OperationalError ? cause : journalOpenFailed(options.directory, cause);
+  }
+}
+
+/** The watermark says what was proven. */
+async function promise(
+  watermark: Watermark,
+  tail: LogPosition,
+  reading: WatermarkReading,
+  boot: Uint8Array,
+  lostPower: boolean,
+): Promise<void> {
+  try {
     // Written also where the file says so already: that may be all that a failed sync left, and not be on the disk.
     if (!lostPower) await establish(watermark, tail, boot);
     else await watermark.writeDurable(tail, reading.durable.boot, false);

@@ -37,6 +37,8 @@ export interface RowChange {
 export interface FrameStore {
   /** Puts one frame value. Copies it before this returns. Rejects with the store's own error: the handle is done for. */
   putFrame(first: Sequence, value: Uint8Array): Promise<void>;
+  /** The same for several, one atomic batch. */
+  putFrames(frames: readonly StoredFrame[]): Promise<void>;
   /** The head value and the rows that change with it, one atomic batch. */
   putHead(value: Uint8Array, rows?: readonly RowChange[]): Promise<void>;
   /** One atomic batch. */

@@ -19,7 +19,7 @@ export type StepHook = (name: string) => void;
 const steps: ReadonlySet<string> = new Set([
   ...["write", "writeNow", "syncData", "sync", "rename", "remove", "touch", "makeDirectory"],
   ...["writeChanges", "zero", "trim", "flush", "grow"],
-  ...["putFrame", "putHead", "deleteFrames", "compact"],
+  ...["putFrame", "putFrames", "putHead", "deleteFrames", "compact"],
   ...["settle", "clear"],
   ...["upload", "control"],
 ]);

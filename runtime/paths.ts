@@ -17,6 +17,8 @@ export interface GroupPaths {
 export interface AgentGroupPaths extends GroupPaths {
   readonly journal: (epoch: number) => string;
   readonly watermark: (epoch: number) => string;
+  /** Folder of the journal's write-ahead halves. */
+  readonly writeAhead: (epoch: number) => string;
   /** The scan under way. */
   readonly scan: string;
   /** Results of the last scans of purpose `verify`. */
@@ -47,6 +49,7 @@ export function agentGroupPaths(dataDir: string, group: string): AgentGroupPaths
     image: (volume) => join(directory, "images", `${volume}.img`),
     journal: (epoch) => join(directory, `journal-${epoch}`),
     watermark: (epoch) => join(directory, `watermark-${epoch}`),
+    writeAhead: (epoch) => join(directory, `ahead-${epoch}`),
     scan: join(directory, "scan.json"),
     verify: join(directory, "verify.json"),
   };
@@ -76,6 +79,8 @@ export function fileKind(path: string): string {
   const name = basename(path).replace(/\.new$/, "");
   if (/^journal-\d+$/.test(name)) return "journal";
   if (/^watermark-\d+$/.test(name)) return "watermark";
+  if (/^ahead-\d+$/.test(name)) return "ahead";
+  if (/^half-[01]$/.test(name)) return "half";
   if (/\.log$/.test(name)) return basename(dirname(path)) === "intake" ? "intake-log" : "journal-log";
   if (/\.json$/.test(name)) return basename(dirname(path)) === "evidence" ? "evidence" : name.slice(0, -5);
   if (/\.opening$/.test(name)) return "trial-note";

@@ -11,6 +11,7 @@ import { historyOpener } from "../../image/past.ts";
 import type { FrameLog, FrameLogRecovery, LogPosition } from "../../journal/frame-log.ts";
 import { openFrameLog } from "../../journal/open.ts";
 import type { StoreEngine } from "../../journal/store.ts";
+import { aheadHalfBytesDefault } from "../../journal/write-ahead-log.ts";
 import type { LineageBytes, Sequence } from "../../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, lineageFromText } from "../../protocol/ids.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -40,6 +41,8 @@ export interface FilesSettings {
   readonly memoryTailBytes: number;
   /** LevelDB's write buffer, bytes. */
   readonly writeBufferBytes: number;
+  /** Length of each half of the journal's write-ahead log; default as of `WriteAheadLog`. */
+  readonly aheadHalfBytes?: number;
   /** Identity of this boot of the host: what was never synced may be counted on only within it. */
   readonly bootId: string;
   readonly log: Log;
@@ -112,6 +115,7 @@ export async function makeFiles(state: AgentGroupState, settings: FilesSettings)
   // Nothing was ever served from these: the document says `creating` or `adopting` until all of them are durable.
   await disk.remove(paths.journal(epoch));
   await disk.remove(paths.watermark(epoch));
+  await disk.remove(paths.writeAhead(epoch));
   await disk.remove(paths.marker);
   const create = state.role === "creating" ? "sparse" : "never";
   for (const volume of state.volumes) await disk.makeDirectory(dirname(volume.imagePath));
@@ -160,6 +164,10 @@ export function openLog(state: AgentGroupState, settings: FilesSettings, mode: "
     {
       directory: settings.paths.journal(epoch),
       watermarkPath: settings.paths.watermark(epoch),
+      ahead: {
+        directory: settings.paths.writeAhead(epoch),
+        halfBytes: settings.aheadHalfBytes ?? aheadHalfBytesDefault,
+      },
       lineage: lineageBytes(state),
       origin: originPosition(state),
       mode,

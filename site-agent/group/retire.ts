@@ -23,7 +23,10 @@ const retireAdvice =
 
 export interface RetireFacts extends OrderFacts {
   readonly site: string;
-  readonly paths: Pick<AgentGroupPaths, "journal" | "watermark" | "marker" | "scan" | "verify" | "state">;
+  readonly paths: Pick<
+    AgentGroupPaths,
+    "journal" | "watermark" | "writeAhead" | "marker" | "scan" | "verify" | "state"
+  >;
   readonly written: number;
   /** What the standby does not have, dropped records included; null: there is none. */
   readonly lacking: { readonly writes: number; readonly bytes: number } | null;
@@ -83,7 +86,8 @@ function leftOf(state: AgentGroupState | undefined, paths: RetireFacts["paths"])
   return {
     images: state.volumes.map(({ name, imagePath }) => ({ volume: name, path: imagePath })),
     deletable: [
-      ...[paths.journal(epoch), paths.watermark(epoch), paths.marker, paths.scan, paths.verify, paths.state],
+      ...[paths.journal(epoch), paths.watermark(epoch), paths.writeAhead(epoch)],
+      ...[paths.marker, paths.scan, paths.verify, paths.state],
       ...(state.history === null ? [] : [state.history]),
     ],
   };

@@ -82,6 +82,8 @@ export class Engine {
     this.image = world.image;
     this.past = world.past;
     const failed = (error: unknown) => this.#fail(error);
+    // Also what fails while nobody writes: frames on their way into the store.
+    void world.log.whenPoisoned.then(failed);
     this.#applier = new Applier({
       log: world.log,
       image: world.image,

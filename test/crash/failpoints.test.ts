@@ -55,7 +55,8 @@ async function servesWithin(sites: TwoSites, site: SiteName, timeoutMs: number):
 }
 
 /** Steps that come every few seconds at most. */
-const rare = /heard|checkpoint|deleteFrames|putHead|intake\.sync|journal\.sync|flush/;
+const rare =
+  /heard|checkpoint|half\.(write|sync)\.|ahead|journal-log|putFrame\.|putFrames|deleteFrames|putHead|intake\.sync|journal\.sync|flush/;
 
 /** Checks what is there and puts load on; false when the process ended first. A loss is never taken for that. */
 async function loads(rig: KillRig, context: string): Promise<boolean> {
@@ -86,6 +87,14 @@ test(`no answered write is lost when the agent ends at any step under load (SEED
   let reached = 0;
   let whileOpening = 0;
   for (const name of random.shuffle(bothSides(agentUnderLoad))) {
+    // The last end may have come right after the halves were emptied; only what is in them is written over.
+    if (name.startsWith("agent.half.write.")) {
+      orders.primary = "";
+      await rig.startSite("primary");
+      await rig.startLoad();
+      await rig.progress(20);
+      await rig.killOwner();
+    }
     orders.primary = `${name}:${1 + random.below(rare.test(name) ? 1 : 6)}`;
     const context = `SEED=${seed} ${orders.primary}`;
     const loaded = (await startsServing(rig.sites, "primary")) && (await loads(rig, context));

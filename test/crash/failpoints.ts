@@ -12,6 +12,7 @@ export const agentMaking: readonly string[] = [
   "agent.folder.sync",
   "agent.journal.remove",
   "agent.watermark.remove",
+  "agent.ahead.remove",
   "agent.checkpoint.remove",
   "agent.images.makeDirectory",
   "agent.images.sync",
@@ -20,10 +21,21 @@ export const agentMaking: readonly string[] = [
   "agent.store.putHead",
   "agent.journal-log.syncData",
   "agent.journal.sync",
+  "agent.ahead.makeDirectory",
+  "agent.half.write",
+  "agent.half.sync",
+  "agent.ahead.sync",
 ];
 
+/** The halves' `write`, `sync` and the name of their folder: when they are emptied, at the start after an end. */
 export const agentUnderLoad: readonly string[] = [
+  "agent.half.writeNow",
+  "agent.half.syncData",
+  "agent.half.write",
+  "agent.half.sync",
+  "agent.ahead.sync",
   "agent.store.putFrame",
+  "agent.store.putFrames",
   "agent.watermark.writeNow",
   "agent.journal-log.syncData",
   "agent.watermark.syncData",

@@ -7,6 +7,7 @@ import {
   markerTarget,
   recordTarget,
   watermarkTarget,
+  writeAheadTarget,
 } from "./targets/formats.ts";
 import { certificateNamesTarget, controlTarget, documentsTarget, overrideTarget } from "./targets/json.ts";
 import { nbdRequests, nbdSession } from "./targets/nbd.ts";
@@ -20,6 +21,7 @@ export const fuzzTargets: readonly FuzzTarget[] = [
   batchTarget,
   headTarget,
   watermarkTarget,
+  writeAheadTarget,
   markerTarget,
   controlTarget,
   documentsTarget,

@@ -12,7 +12,8 @@ import { fill, frameAfter, nextFrame, noise, origin, Scratch, write } from "./su
 
 const made: Scratch[] = [];
 function scratch(): Scratch {
-  const one = new Scratch();
+  // Halves of a few frames, so that they wrap under every test.
+  const one = new Scratch(undefined, 16 * 1024);
   made.push(one);
   return one;
 }
@@ -93,7 +94,9 @@ test("append refuses what does not continue the tail, and two at once", async ()
   await assert.rejects(log.append({ ...good, chainBefore: new Uint8Array(32) }), { code: "ERR_ASSERTION" });
   await assert.rejects(log.append({ ...good, lineage: new Uint8Array(16) }), { code: "ERR_ASSERTION" });
   await assert.rejects(log.append({ ...good, dataBytesTotal: 1 }), { code: "ERR_ASSERTION" });
-  const running = log.append(good);
+  // Too long for a half: under way until the store has it.
+  const long = nextFrame(log.tail, 69_632);
+  const running = log.append(long);
   await assert.rejects(log.append(nextFrame({ ...log.tail, sequence: 2 })), { code: "ERR_ASSERTION" });
   await running;
   assert.equal(log.poisoned, false);

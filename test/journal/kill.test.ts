@@ -13,11 +13,14 @@ const appender = scriptArguments("./support/appender", import.meta.url);
 async function runAndKill(
   directory: string,
   trims: string,
+  halfBytes: number,
   appends: number,
 ): Promise<Record<string, number>> {
-  const child = spawn(process.execPath, [...appender, directory, String(64 * 1024), trims], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+  const child = spawn(
+    process.execPath,
+    [...appender, directory, String(64 * 1024), trims, "boot-1", "4096", String(halfBytes)],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
   let output = "";
   // Only answers count: on a busy machine there may be any number of other lines before the first of them.
   const seen = () => output.split("\nanswered ").length - 1;
@@ -36,16 +39,21 @@ async function runAndKill(
   return told;
 }
 
-for (const trims of ["keep", "trim"]) {
-  test(`answered appends survive kill -9 (${trims})`, async (t) => {
+for (const [trims, halfBytes] of [
+  ["keep", 0],
+  ["trim", 0],
+  ["keep", 32 * 1024],
+  ["trim", 32 * 1024],
+] as const) {
+  test(`answered appends survive kill -9 (${trims}, halves of ${halfBytes} bytes)`, async (t) => {
     const random = seeded(t);
-    const place = new Scratch();
+    const place = new Scratch(undefined, halfBytes === 0 ? null : halfBytes);
     try {
       await (await place.create({ compression: "none", writeBufferBytes: 64 * 1024 })).close("clean");
       const rounds = Number(process.env["SPLITSITE_KILLS"] ?? 4);
       let before = 0;
       for (let round = 0; round < rounds; round += 1) {
-        const told = await runAndKill(place.directory, trims, 200 + random(500));
+        const told = await runAndKill(place.directory, trims, halfBytes, 200 + random(500));
         const { log, recovery } = await place.open({ writeBufferBytes: 64 * 1024 });
         const answered = told["answered"] ?? before;
         assert.ok(answered > before, "a run without work proves nothing");

@@ -15,6 +15,7 @@ import { scanBugs } from "./bugs/scan.ts";
 import { shippingBugs } from "./bugs/shipping.ts";
 import { volumeOwnerBugs } from "./bugs/volume-owner.ts";
 import { volumeBugs } from "./bugs/volumes.ts";
+import { writeAheadBugs } from "./bugs/write-ahead.ts";
 import { writePathBugs } from "./bugs/write-path.ts";
 import type { PlantedBug } from "./planted-bug.ts";
 
@@ -22,6 +23,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   ...nbdBugs,
   ...writePathBugs,
   ...journalBugs,
+  ...writeAheadBugs,
   ...imageBugs,
   ...ownerBugs,
   ...formatBugs,

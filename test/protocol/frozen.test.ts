@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { decodeHead } from "../../journal/head.ts";
 import { decodeSlot } from "../../journal/watermark-slot.ts";
+import { scanAhead } from "../../journal/write-ahead-frames.ts";
 import {
   batchBytesMax,
   batchHeaderBytes,
@@ -17,6 +18,7 @@ import { decodeRecord } from "../../protocol/record.ts";
 import { repositoryPath } from "../support/tree.ts";
 import {
   encodeSamples,
+  sampleFilling,
   sampleFrame,
   sampleGapFrame,
   sampleGenesis,
@@ -34,6 +36,7 @@ import {
 } from "./frozen/samples.ts";
 import { naiveFrame, naiveRecord } from "./naive/arbitrary.ts";
 import * as naive from "./naive/formats.ts";
+import { decodeAhead } from "./naive/write-ahead.ts";
 
 const frozenFolder = `${repositoryPath("test/protocol/frozen")}/`;
 const pagesFolder = `${repositoryPath("docs/formats")}/`;
@@ -108,6 +111,10 @@ test("frozen bytes decode to what they always meant", () => {
   }
   assert.deepEqual(decodeSlot(frozen("watermark")), sampleSlot);
   assert.deepEqual(decodeHead(frozen("head")), sampleHead);
+  assert.deepEqual(
+    scanAhead(frozen("write-ahead")).map(({ first, value }) => [first, naiveFrame(decodeFrame(value))]),
+    [sampleFrame, sampleGapFrame].map((frame) => [frame.first, naiveFrame(frame)]),
+  );
 });
 
 test("today's code writes the frozen bytes wherever they are determined", async () => {
@@ -125,13 +132,17 @@ test("the naive twin reads the frozen bytes", () => {
   for (const name of ["batch", "batch-lz4", "batch-brotli"]) {
     assert.deepEqual(naive.decodeBatch([...frozen(name)]).frames[0], naiveFrame(sampleFrame), name);
   }
+  assert.deepEqual(
+    decodeAhead([...frozen("write-ahead")]).map(({ filling, value }) => [filling, naive.decodeFrame(value)]),
+    [sampleFrame, sampleGapFrame].map((frame) => [sampleFilling, naiveFrame(frame)]),
+  );
   const chain = [...frozen("chain")];
   assert.deepEqual(chain.slice(0, 32), naive.genesis([...sampleLineage], sampleVolumes));
   assert.deepEqual(chain.slice(32, 64), naive.walk([...sampleGenesis], sampleRecords.map(naiveRecord)));
 });
 
 test("the worked examples of the pages are the frozen bytes", () => {
-  for (const page of ["record", "chain", "frame", "batch", "watermark", "head"]) {
+  for (const page of ["record", "chain", "frame", "batch", "watermark", "head", "write-ahead"]) {
     const found = examples(readFileSync(`${pagesFolder}${page}.md`, "utf8"));
     assert.ok(found.size > 0, `${page} shows an example`);
     for (const [name, bytes] of found) {

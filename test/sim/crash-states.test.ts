@@ -32,6 +32,11 @@ test("the recording reaches every kind of step on both sites", async () => {
   for (const part of [
     "/journal-1/",
     "watermark-1",
+    "write /a/agent/g/ahead-1/half-0",
+    "write /a/agent/g/ahead-1/half-1",
+    "syncData /a/agent/g/ahead-1/half-0",
+    "syncData /a/agent/g/ahead-1/half-1",
+    "sync /a/agent/g/ahead-1/half-0",
     "checkpoint",
     "/agent/g/state.json",
     "/intake/",
@@ -62,7 +67,7 @@ test("planted: a disk whose sync does nothing is caught", async (context) => {
 test("power loss while much is unsynced leads back to what was promised", async () => {
   const load = { workersPerGroup: 16, thinkMs: 3, flushChance: 0, fuaChance: 0 };
   const points = (await record(1, 80, {}, load)).filter(
-    ({ site, what }) => site === "a" && what.startsWith("write /a/agent/g/journal-1/"),
+    ({ site, what }) => site === "a" && /^write \/a\/agent\/g\/(journal-1|ahead-1)\//.test(what),
   );
   const failed: string[] = [];
   for (const point of points.slice(0, 60)) {

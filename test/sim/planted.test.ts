@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Disk, DiskFile } from "../../runtime/disk.ts";
+import { altered, withFile } from "./run/altered-disk.ts";
 import { simulate } from "./run/run.ts";
 import type { Sabotage } from "./run/sites.ts";
 
@@ -19,34 +19,6 @@ async function caught(
     if (violation !== undefined) return { seed, invariant: violation.invariant, message: violation.message };
   }
   return assert.fail(`not caught within ${seedsMax} seeds`);
-}
-
-function withFile(disk: Disk, change: (file: DiskFile, path: string) => DiskFile): Disk {
-  return new Proxy(disk, {
-    get(target, name) {
-      if (name === "open")
-        return async (path: string, mode: "read" | "update" | "replace") =>
-          change(await target.open(path, mode), path);
-      const value: unknown = Reflect.get(target, name);
-      return typeof value === "function" ? (value as (...all: unknown[]) => unknown).bind(target) : value;
-    },
-  });
-}
-
-/** The file with some of its calls replaced. */
-function altered(file: DiskFile, changes: Partial<DiskFile>): DiskFile {
-  return {
-    read: (position, length) => file.read(position, length),
-    size: () => file.size(),
-    truncate: (length) => file.truncate(length),
-    write: (position, bytes) => file.write(position, bytes),
-    writeNow: (position, bytes) => file.writeNow(position, bytes),
-    sizeNow: () => file.sizeNow(),
-    syncData: () => file.syncData(),
-    sync: () => file.sync(),
-    close: () => file.close(),
-    ...changes,
-  };
 }
 
 const plants: Readonly<
@@ -94,10 +66,15 @@ const plants: Readonly<
                 open: async (...all) => {
                   const store = await engine.open(...all);
                   const put = store.putFrame.bind(store);
-                  store.putFrame = async (first, value) => {
+                  const putMany = store.putFrames.bind(store);
+                  const isStored = (): boolean => {
                     puts += 1;
-                    if (puts % 20 !== 0) await put(first, value);
+                    return puts % 20 !== 0;
                   };
+                  store.putFrame = async (first, value) => {
+                    if (isStored()) await put(first, value);
+                  };
+                  store.putFrames = (frames) => putMany(frames.filter(isStored));
                   return store;
                 },
               },

@@ -1,5 +1,5 @@
 /**
- * The binary formats under fuzz: record, frame, batch, head value, watermark slot, marker slot. The rule is the same for
+ * The binary formats under fuzz: record, frame, batch, head value, watermark slot, write-ahead half, marker slot. The rule is the same for
  * all: whatever is taken must be exactly what would be written for that value, byte for byte where no codec is between,
  * so that no bit is ignored; everything else is a RemoteProtocolError with a stable code.
  */
@@ -9,6 +9,7 @@ import { crc32 } from "node:zlib";
 import { decodeMarkerSlot, encodeMarkerSlot } from "../../../image/marker.ts";
 import { decodeHead, encodeHead, headPairsMax } from "../../../journal/head.ts";
 import { decodeSlot, encodeSlotInto, slotBytes } from "../../../journal/watermark-slot.ts";
+import { aheadRecordBytesMax, encodeAheadInto, scanAhead } from "../../../journal/write-ahead-frames.ts";
 import {
   batchCodecs,
   batchHeaderBytes,
@@ -44,6 +45,7 @@ import {
 } from "../../protocol/frozen/samples.ts";
 import { naiveFrame } from "../../protocol/naive/arbitrary.ts";
 import * as naive from "../../protocol/naive/formats.ts";
+import { decodeAhead } from "../../protocol/naive/write-ahead.ts";
 import { type FuzzTarget, inputHash, outcomeOf, require } from "../target.ts";
 
 const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
@@ -297,6 +299,46 @@ export const watermarkTarget: FuzzTarget = {
       // Only the slot counts; the page around it is spacing.
       require(same(again, input.subarray(0, slotBytes)), "a slot that is written otherwise");
       return "ok";
+    }),
+};
+
+const aheadSample = (): Buffer => {
+  const record = Buffer.alloc(aheadRecordBytesMax);
+  return Buffer.concat(
+    [sampleFrame, sampleGapFrame].map((frame) =>
+      Buffer.from(encodeAheadInto(record, 5, frame.first, encodeFrame(frame, "none"))),
+    ),
+  );
+};
+
+/** A half: what is read is what the page says, and would be written so, but for the padding, which nobody looks at. */
+export const writeAheadTarget: FuzzTarget = {
+  name: "write-ahead",
+  inputBytesMax: 4096,
+  seeds: () => [aheadSample(), Buffer.concat([aheadSample(), Buffer.alloc(512)])],
+  repair: (bytes) => {
+    if (bytes.length < 32) return;
+    const length = Math.min(bytes.readUInt32BE(24), bytes.length - 32);
+    bytes.writeUInt32BE(length, 24);
+    bytes.writeUInt32BE(crc32(bytes.subarray(32, 32 + length), crc32(bytes.subarray(0, 28))), 28);
+  },
+  run: (input) =>
+    outcomeOf(() => {
+      const found = scanAhead(input);
+      const told = decodeAhead([...input]);
+      require(isDeepStrictEqual(
+        found.map(({ first, value }) => [first, [...value]]),
+        told.map(({ first, value }) => [first, value]),
+      ), "a half that reads otherwise by its page");
+      const record = Buffer.alloc(aheadRecordBytesMax);
+      let at = 0;
+      for (const { filling, first, value } of told) {
+        const again = encodeAheadInto(record, filling, first, Uint8Array.from(value));
+        const whole = 32 + value.length;
+        require(same(again.subarray(0, whole), input.subarray(at, at + whole)), "a record written otherwise");
+        at += again.byteLength;
+      }
+      return found.length === 0 ? "none" : "ok";
     }),
 };
 

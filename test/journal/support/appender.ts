@@ -1,15 +1,16 @@
 /**
  * A process that appends to a frame log for as long as it lives and tells, line by line, what it has promised. Made
- * to be killed. Arguments: folder, write buffer bytes, whether to trim. Output: `answered N`, `durable N`, `head N`.
+ * to be killed. Arguments: folder, write buffer bytes, whether to trim, boot id, bytes of a record, length of a write-ahead
+ * half (0: none). Output: `answered N`, `durable N`, `head N`.
  */
 import { writeSync } from "node:fs";
 import { join } from "node:path";
 import type { LevelFrameLog } from "../../../journal/level-frame-log.ts";
 import { openFrameLog } from "../../../journal/open.ts";
 import { silentLog } from "../../../runtime/log.ts";
-import { lineage, nextFrame, origin, systemFrameLogWorld } from "./scratch-log.ts";
+import { lineage, nextFrame, origin, Scratch, systemFrameLogWorld } from "./scratch-log.ts";
 
-const [, , directory, buffer, trims, bootId = "boot-1", sizeText = "4096"] = process.argv;
+const [, , directory, buffer, trims, bootId = "boot-1", sizeText = "4096", halfText = "0"] = process.argv;
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
@@ -31,6 +32,7 @@ const { log: opened } = await openFrameLog(
   {
     directory: join(directory!, "journal"),
     watermarkPath: join(directory!, "watermark"),
+    ahead: new Scratch(directory!, halfText === "0" ? null : Number(halfText)).ahead,
     lineage,
     origin,
     mode: "open",

@@ -7,6 +7,7 @@ import { levelEngine } from "../../../journal/level-engine.ts";
 import type { LevelFrameLog } from "../../../journal/level-frame-log.ts";
 import type { FrameLogWorld } from "../../../journal/open.ts";
 import { openFrameLog } from "../../../journal/open.ts";
+import type { AheadOptions } from "../../../journal/write-ahead-log.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { buildFrame } from "../../../protocol/frame.ts";
@@ -77,16 +78,25 @@ export const systemFrameLogWorld: FrameLogWorld = {
 
 export class Scratch {
   readonly directory: string;
+  readonly ahead: AheadOptions | null;
 
-  /** A new folder, or one that another process has made. */
-  constructor(directory = mkdtempSync(join(tmpdir(), "splitsite-journal-"))) {
+  /** A new folder, or one that another process has made. `aheadHalfBytes`: the journals have halves of that length. */
+  constructor(
+    directory = mkdtempSync(join(tmpdir(), "splitsite-journal-")),
+    aheadHalfBytes: number | null = null,
+  ) {
     this.directory = directory;
+    this.ahead =
+      aheadHalfBytes === null
+        ? null
+        : { directory: join(this.directory, "ahead-1"), halfBytes: aheadHalfBytes };
   }
 
   options(changes: Partial<FrameLogOptions> = {}): FrameLogOptions {
     return {
       directory: join(this.directory, "journal"),
       watermarkPath: join(this.directory, "watermark"),
+      ahead: this.ahead,
       lineage,
       origin,
       mode: "open",

@@ -8,13 +8,14 @@ export const dropBugs: readonly PlantedBug[] = [
   {
     id: "overflow/bits-after-the-frames",
     does: "What a dropped frame touched is noted when the frame is gone.",
-    file: "journal/level-frame-log.ts",
+    file: "journal/trimmer.ts",
     find: '        ...order.notes().map((note): RowChange => ({ table: "note", ...note })),\n',
     replace: "",
     also: [
       {
         find: "      this.#waymarks.add(fresh);\n",
-        replace: "      await this.changeNotes(order.notes());\n      this.#waymarks.add(fresh);\n",
+        replace:
+          '      const rows = order.notes().map((note): RowChange => ({ table: "note", ...note }));\n      await this.#parts.writer.write("note put", () => this.#parts.store.changeRows(rows));\n      this.#waymarks.add(fresh);\n',
       },
     ],
     caughtBy: [{ file: crash }, { file: "test/journal/drop.test.ts", only: "are one change" }],

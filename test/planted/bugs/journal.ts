@@ -45,8 +45,8 @@ export const journalBugs: readonly PlantedBug[] = [
   {
     id: "journal/handle-kept-after-failed-put",
     does: "LevelDB's handle is used on after a put that failed.",
-    file: "journal/level-frame-log.ts",
-    find: "    } catch (cause) {\n      throw this.#poisonedBy(what, cause);\n    } finally {\n      this.#writing = undefined;",
+    file: "journal/store-writer.ts",
+    find: "    } catch (cause) {\n      throw this.#poison.by(what, cause);\n    } finally {\n      this.#writing = undefined;",
     replace: "    } finally {\n      this.#writing = undefined;",
     caughtBy: [{ file: order, only: "failed put" }],
     budgetSeconds: 30,
@@ -54,10 +54,9 @@ export const journalBugs: readonly PlantedBug[] = [
   {
     id: "journal/failed-sync-believed-next-time",
     does: "A sync that failed is tried again and believed.",
-    file: "journal/level-frame-log.ts",
-    find: "  async #guardAsync(what: string, run: () => Promise<void>): Promise<void> {\n    try {\n      await run();\n    } catch (cause) {\n      throw this.#poisonedBy(what, cause);\n    }",
-    replace:
-      "  async #guardAsync(what: string, run: () => Promise<void>): Promise<void> {\n    try {\n      await run();\n    } catch {\n      await run();\n      void what;\n    }",
+    file: "journal/poison.ts",
+    find: "      await run();\n    } catch (cause) {\n      throw this.by(what, cause);\n    }",
+    replace: "      await run();\n    } catch {\n      await run();\n      void what;\n    }",
     caughtBy: [{ file: "test/journal/poison.test.ts", only: "syncData fails once is never believed" }],
     budgetSeconds: 30,
   },
@@ -65,13 +64,13 @@ export const journalBugs: readonly PlantedBug[] = [
     id: "journal/promise-before-sync",
     does: "The watermark's durable slot is written before the logs are synced.",
     file: "journal/level-frame-log.ts",
-    find: "      await this.#parts.files.sync();\n      // Survives power loss: only now",
-    replace: "      // Survives power loss: only now",
+    find: "    const toStore =",
+    replace:
+      "    await this.#parts.watermark.writeDurable(target, this.#parts.boot, false);\n    const toStore =",
     also: [
       {
-        find: "        await this.#parts.watermark.writeDurable(target, this.#parts.boot, false);\n      }\n",
-        replace:
-          "        await this.#parts.watermark.writeDurable(target, this.#parts.boot, false);\n      }\n      await this.#parts.files.sync();\n",
+        find: "      this.#parts.watermark.writeDurable(target, this.#parts.boot, false),\n",
+        replace: "      Promise.resolve(),\n",
       },
     ],
     caughtBy: [{ file: order, only: "watermark" }],
@@ -108,7 +107,7 @@ export const journalBugs: readonly PlantedBug[] = [
     id: "journal/answered-not-promised",
     does: "The watermark is not told of appended frames, so a tail lost within one boot is not noticed.",
     file: "journal/level-frame-log.ts",
-    find: `      this.#guard("watermark write", () => this.#parts.watermark.writeAnswered(end, this.#parts.boot));\n`,
+    find: `      this.#poison.guard("watermark write", () => this.#parts.watermark.writeAnswered(end, this.#parts.boot));\n`,
     replace: "",
     caughtBy: [{ file: watermark, only: "same boot" }],
     budgetSeconds: 60,
@@ -138,8 +137,8 @@ export const journalBugs: readonly PlantedBug[] = [
   {
     id: "journal/deleted-before-head-synced",
     does: "A trim deletes frames before the new head is durable.",
-    file: "journal/level-frame-log.ts",
-    find: "    await this.#requestSync(true);\n    // Readers see",
+    file: "journal/trimmer.ts",
+    find: "    await this.#parts.writer.sync();\n    // Readers see",
     replace: "    // Readers see",
     caughtBy: [{ file: order, only: "trim" }],
     budgetSeconds: 30,
@@ -147,8 +146,8 @@ export const journalBugs: readonly PlantedBug[] = [
   {
     id: "journal/trimmed-beyond-durable",
     does: "A trim may drop frames that were never synced.",
-    file: "journal/level-frame-log.ts",
-    find: "const limit = Math.min(through, this.#durable.sequence)",
+    file: "journal/trimmer.ts",
+    find: "const limit = Math.min(through, this.#parts.durable())",
     replace: "const limit = through",
     caughtBy: [{ file: "test/journal/frame-log.test.ts", only: "trim drops whole durable frames" }],
     budgetSeconds: 60,

@@ -6,6 +6,7 @@ import type { Head } from "../../../journal/head.ts";
 import { encodeHead } from "../../../journal/head.ts";
 import type { Slot } from "../../../journal/watermark-slot.ts";
 import { bootBytes, encodeSlotInto, slotBytes } from "../../../journal/watermark-slot.ts";
+import { aheadRecordBytesMax, encodeAheadInto } from "../../../journal/write-ahead-frames.ts";
 import { encodeBatch } from "../../../protocol/batch.ts";
 import { genesisChain } from "../../../protocol/chain.ts";
 import type { Frame } from "../../../protocol/frame.ts";
@@ -152,6 +153,8 @@ export const sampleSlot: Slot = {
   },
 };
 
+export const sampleFilling = 5;
+
 export const sampleHead: Head = {
   lineage: sampleLineage,
   position: sampleSlot.position,
@@ -168,6 +171,15 @@ function slot(): Uint8Array {
   const bytes = Buffer.alloc(slotBytes);
   encodeSlotInto(sampleSlot, bytes);
   return bytes;
+}
+
+/** Two records of filling 5, so that the second stands where the padding of the first says. */
+function ahead(): Uint8Array {
+  const record = Buffer.alloc(aheadRecordBytesMax);
+  const both = [sampleFrame, sampleGapFrame].map((frame) =>
+    Uint8Array.from(encodeAheadInto(record, sampleFilling, frame.first, encodeFrame(frame, "none"))),
+  );
+  return Buffer.concat(both);
 }
 
 /** Every frozen value, encoded by today's code. LZ4 and brotli may choose other bytes one day; the rest may not. */
@@ -201,6 +213,7 @@ export async function encodeSamples(): Promise<
     "batch-lz4": { bytes: await encodeBatch(both, sampleToken, "lz4"), deterministic: false },
     "batch-brotli": { bytes: await encodeBatch(both, sampleToken, "brotli"), deterministic: false },
     watermark: { bytes: slot(), deterministic: true },
+    "write-ahead": { bytes: ahead(), deterministic: true },
     head: { bytes: encodeHead(sampleHead), deterministic: true },
   };
 }

@@ -122,6 +122,13 @@ function readRecord(body: Buffer, at: number): { record: Journalled; payloadByte
   }
 }
 
+/** The frame in a record that is written ahead of the store, and its first sequence (docs/formats/write-ahead.md). */
+export function readAhead(record: Uint8Array): { first: number; value: Uint8Array } {
+  const bytes = Buffer.from(record.buffer, record.byteOffset, record.byteLength);
+  if (bytes.toString("latin1", 0, 4) !== "SSWA") throw new RangeError("no record of a write-ahead half");
+  return { first: Number(bytes.readBigUInt64BE(16)), value: bytes.subarray(32, 32 + bytes.readUInt32BE(24)) };
+}
+
 /** Sequence of the head value that a journal stores (docs/formats/head.md). */
 export function readHead(value: Uint8Array): number {
   return Number(Buffer.from(value.buffer, value.byteOffset, value.byteLength).readBigUInt64BE(24));

@@ -16,6 +16,7 @@ export const isLog = (path: string): boolean => store.test(path) && path.endsWit
 const isTable = (path: string): boolean => store.test(path) && /\.ldb$|MANIFEST/.test(path);
 const isStoreFolder = (path: string): boolean => /\/(journal-\d+|intake)$/.test(path);
 const isWatermark = (path: string): boolean => /\/(watermark-\d+|intake-watermark)$/.test(path);
+export const isHalf = (path: string): boolean => /\/ahead-\d+\/half-[01]$/.test(path);
 const isMarker = (path: string): boolean => /\/(checkpoint|applied)$/.test(path);
 const isImage = (path: string): boolean => path.includes("/images/");
 const isDocument = (path: string): boolean => /\.json(\.new)?$/.test(path);
@@ -46,8 +47,14 @@ const kinds: readonly Omit<DiskTarget, "role">[] = [
   { match: () => true, operations: ["write", "zero", "syncData", "sync", "rename", "create", "remove"] },
 ];
 
+/** Where an owner's frames come first; a standby has none. */
+const ahead: readonly Omit<DiskTarget, "role">[] = [
+  { match: isHalf, operations: ["write"] },
+  { match: isHalf, operations: ["syncData", "sync"] },
+];
+
 export const diskTargets: readonly DiskTarget[] = (["agent", "gateway"] as const).flatMap((role) =>
-  kinds.map(({ match, operations }) => ({
+  [...(role === "agent" ? ahead : []), ...kinds].map(({ match, operations }) => ({
     role,
     match: (path: string) => (path.includes(`/${role}/`) || path.includes("/evidence/")) && match(path),
     operations,
@@ -74,12 +81,18 @@ export interface DecayTarget {
   readonly match: (path: string) => boolean;
 }
 
+const aheadDecay: readonly DecayTarget[] = [
+  { name: "half", role: "agent", how: "flip", match: isHalf },
+  { name: "half", role: "agent", how: "shorten", match: isHalf },
+];
+
 export const decayTargets: readonly DecayTarget[] = (["agent", "gateway"] as const).flatMap(
   (role): DecayTarget[] => [
     { name: "log", role, how: "flip", match: isLog },
     { name: "log", role, how: "flip", match: isLog },
     { name: "table", role, how: "flip", match: (path) => path.endsWith(".ldb") },
     { name: "table", role, how: "flip", match: (path) => path.endsWith(".ldb") },
+    ...(role === "agent" ? aheadDecay : []),
     { name: "end of a log", role, how: "shorten", match: isLog },
     { name: "watermark", role, how: "flip", match: isWatermark },
     { name: "marker", role, how: "flip", match: isMarker },

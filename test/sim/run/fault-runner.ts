@@ -6,7 +6,7 @@ import type { InjectedFault, StrikeOrder } from "../world/operations.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { PowerCut } from "../world/tree.ts";
 import type { DiskTarget } from "./disk-targets.ts";
-import { decayTargets, diskTargets, isLog, readTarget, workplace } from "./disk-targets.ts";
+import { decayTargets, diskTargets, isHalf, isLog, readTarget, workplace } from "./disk-targets.ts";
 import type { Fault, FaultName } from "./faults.ts";
 import { again, describeFault, pickBy, powerModels } from "./faults.ts";
 import type { Operator } from "./operator.ts";
@@ -399,7 +399,7 @@ export class FaultRunner {
     const running = target.how === "flip" && again(y, 1) < 0.3;
     if (!running) {
       this.#sites.kill(site, target.role);
-      if (target.role === "agent" && isLog(path)) group.books.get(site)?.logDecayed();
+      if (target.role === "agent" && (isLog(path) || isHalf(path))) group.books.get(site)?.logDecayed();
     }
     if (target.how === "flip")
       disk.flipBit(path, placeOf(target.name, length, x, y), Math.floor(again(y, 3) * 8));

@@ -27,7 +27,7 @@ import { stampData } from "../../support/stamp.ts";
 import type { WanConditions } from "../link.ts";
 import { Wan } from "../link.ts";
 import type { HeldRange } from "../model/history.ts";
-import { readDirtyPage, readFrame, readHead } from "../model/journalled.ts";
+import { readAhead, readDirtyPage, readFrame, readHead } from "../model/journalled.ts";
 import type { LossKind } from "../model/owner-book.ts";
 import { Violation } from "../model/violation.ts";
 import type { WallOffset } from "../world/clock.ts";
@@ -37,6 +37,8 @@ import { Life } from "../world/life.ts";
 import { openSimOrderedStore } from "../world/ordered-store.ts";
 import type { Scheduler } from "../world/scheduler.ts";
 import type { PowerCut } from "../world/tree.ts";
+import { altered, withFile } from "./altered-disk.ts";
+import { isHalf } from "./disk-targets.ts";
 import { isOwnFault, SimLog } from "./sim-log.ts";
 import type { Truth } from "./truth.ts";
 
@@ -68,6 +70,8 @@ const packNow: CompressBatch = async (codec, raw) =>
     : brotliCompressSync(raw, { params: { [constants.BROTLI_PARAM_QUALITY]: 2 } });
 
 const writeBufferBytes = 64 * 1024;
+/** A half of the write-ahead log: of a few frames, so that both are filled again and again. */
+const aheadHalfBytes = 16 * 1024;
 /** A segment of before-images: short, so that some are begun and given back within a run. */
 const segmentBytes = 64 * 1024;
 /** A standby's apply step: short, so that steps overlap whenever it has something to catch up with. */
@@ -279,6 +283,22 @@ export class Sites {
     };
   }
 
+  /** The same of the frames that an owner writes ahead of its store. */
+  #overheardAhead(disk: Disk, site: SiteName, life: Life): Disk {
+    const truth = this.#truth;
+    return withFile(disk, (file, path) => {
+      if (!isHalf(path)) return file;
+      const group = path.split("/")[3]!;
+      return altered(file, {
+        writeNow: (position, bytes) => {
+          const { first, value } = readAhead(bytes);
+          if (life.alive) this.#judge(() => truth.journalled(site, group, first, readFrame(value)));
+          file.writeNow(position, bytes);
+        },
+      });
+    });
+  }
+
   /** The data folders are there before anything starts, as an installation leaves them. */
   async prepare(): Promise<void> {
     for (const site of this.byName.values()) {
@@ -330,7 +350,7 @@ export class Sites {
     const { life, log } = this.#newLife(site, "agent");
     const { scheduler, plan } = this;
     const clock = clockOf(scheduler, life, site.wall);
-    const disk = this.#disk(site, "agent", life);
+    const disk = this.#overheardAhead(this.#disk(site, "agent", life), name, life);
     const line = this.wan.line(name, otherSite(name), life, plan.codec);
     const groups = new Map<string, OwnedGroup>();
     for (const settings of this.#configured.get(name)!.values()) {
@@ -353,6 +373,7 @@ export class Sites {
           reserveBytes: 0,
           memoryTailBytes: plan.memoryTailBytes,
           writeBufferBytes,
+          aheadHalfBytes,
           bootId: site.disk.bootId,
           log: groupLog,
         },

@@ -265,6 +265,10 @@ export class SimStore implements FrameStore {
     return this.#write(encodeBatch([[first, value]]));
   }
 
+  putFrames(frames: readonly StoredFrame[]): Promise<void> {
+    return this.#write(encodeBatch(frames.map(({ first, value }) => [first, value] as const)));
+  }
+
   putHead(value: Uint8Array, rows: readonly RowChange[] = []): Promise<void> {
     return this.#write(encodeBatch([...rows.map(changeOf), [headKey, value]]));
   }

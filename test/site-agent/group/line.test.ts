@@ -163,7 +163,7 @@ class Rig {
             },
           };
         }
-        if (!path.endsWith(".log")) return file;
+        if (!path.endsWith(".log") && !path.includes("/half-")) return file;
         return {
           ...file,
           syncData: async () => {

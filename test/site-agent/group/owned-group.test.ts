@@ -14,6 +14,7 @@ import { compressAside } from "../../../protocol/batch.ts";
 import type { Lineage } from "../../../protocol/ids.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import type { Disk } from "../../../runtime/disk.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
 import { readDocument } from "../../../runtime/durable-document.ts";
 import { errorCode, OperationalError } from "../../../runtime/errors.ts";
@@ -25,6 +26,7 @@ import { mayPass } from "../../../site-agent/group/reopen-rule.ts";
 import { parseAgentGroupState } from "../../../site-agent/group/state.ts";
 import type { Line } from "../../../site-agent/ship/line.ts";
 import { groupSettings } from "../../support/group-settings.ts";
+import { diskError, hookedDisk } from "../../support/hooked-disk.ts";
 import { until } from "../../support/wait.ts";
 
 const volumeBytes = 1024 * 1024;
@@ -38,6 +40,7 @@ interface Options {
   readonly clock?: Clock;
   readonly link?: Line;
   readonly stores?: StoreEngine;
+  readonly disk?: Disk;
 }
 
 /** A group of the home site with no line: nobody can be asked, so an operator creates it. */
@@ -50,7 +53,7 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
     }),
     paths,
     files: {
-      disk: systemDisk,
+      disk: options.disk ?? systemDisk,
       images: systemImageFiles,
       stores: options.stores ?? levelEngine,
       openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
@@ -61,6 +64,8 @@ function groupIn(dataDir: string, options: Options = {}): OwnedGroup {
       reserveBytes: options.reserveBytes ?? 0,
       memoryTailBytes: 1024 * 1024,
       writeBufferBytes: 4 * 1024 * 1024,
+      // Of what a small disk has, the journal is to be the most.
+      aheadHalfBytes: 256 * 1024,
       bootId: options.boot ?? thisBoot,
       log: silentLog,
     },
@@ -241,21 +246,20 @@ test("F31 a journal damaged while it is opened again stops the group at once", a
   });
 });
 
-/** LevelDB whose puts fail, and which does not open again, for as long as the test wants. */
-class BreakableStores {
+/** A journal whose writes fail, and which does not open again, for as long as the test wants. */
+class BreakableJournal {
   broken = false;
-  readonly engine: StoreEngine;
+  readonly stores: StoreEngine;
+  readonly disk = hookedDisk((operation, path) => {
+    if (this.broken && operation === "writeNow" && path.includes("half-")) throw diskError("EIO");
+  });
 
   constructor(code: string, reaction: "stop" | "retry") {
-    this.engine = {
+    this.stores = {
       ...levelEngine,
       open: async (...all) => {
         if (this.broken) throw new OperationalError({ code, message: "made so by the test", reaction });
-        const store = await levelEngine.open(...all);
-        const put = store.putFrame.bind(store);
-        store.putFrame = (first, value) =>
-          this.broken ? Promise.reject(new Error("made so by the test")) : put(first, value);
-        return store;
+        return levelEngine.open(...all);
       },
     };
   }
@@ -263,12 +267,12 @@ class BreakableStores {
 
 test("writes whose put failed are refused when no journal follows, and not left without an answer", async () => {
   await withDataDir(async (dataDir) => {
-    const stores = new BreakableStores("JOURNAL_DAMAGED", "stop");
-    const group = groupIn(dataDir, { stores: stores.engine });
+    const journal = new BreakableJournal("JOURNAL_DAMAGED", "stop");
+    const group = groupIn(dataDir, journal);
     await group.start();
     await group.create();
     await write(group, 0, 1);
-    stores.broken = true;
+    journal.broken = true;
     // A write that is never answered must fail the test instead of keeping it.
     let patience: NodeJS.Timeout | undefined;
     const outcomes = await Promise.race([
@@ -290,18 +294,18 @@ test("writes whose put failed are refused when no journal follows, and not left 
 
 test("an order to take over does not stop a group that waits for its disk", async () => {
   await withDataDir(async (dataDir) => {
-    const stores = new BreakableStores("JOURNAL_OPEN_FAILED", "retry");
-    const group = groupIn(dataDir, { stores: stores.engine });
+    const journal = new BreakableJournal("JOURNAL_OPEN_FAILED", "retry");
+    const group = groupIn(dataDir, journal);
     await group.start();
     await group.create();
-    stores.broken = true;
+    journal.broken = true;
     await keptAlive(async () => {
       const waiting = write(group, 0, 2);
       await until("the journal does not open", () =>
         group.status().reason?.code === "JOURNAL_OPEN_FAILED" ? true : undefined,
       );
       await assert.rejects(group.adopt(), (error) => errorCode(error) === "JOURNAL_OPEN_FAILED");
-      stores.broken = false;
+      journal.broken = false;
       await waiting;
     });
     assert.equal(await firstByte(group, 0), 2);

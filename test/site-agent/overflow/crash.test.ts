@@ -47,6 +47,8 @@ async function open(world: SimWorld, mode: "create" | "open") {
       {
         directory: "/data/journal",
         watermarkPath: "/data/watermark",
+        // So short that each half is filled many times.
+        ahead: { directory: "/data/ahead", halfBytes: 8 * 1024 },
         lineage,
         origin,
         mode,

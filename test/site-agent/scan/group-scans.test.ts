@@ -116,7 +116,7 @@ class Rig {
       ...systemDisk,
       open: async (path, mode) => {
         const file = await systemDisk.open(path, mode);
-        if (!path.endsWith(".log")) return file;
+        if (!path.includes("/half-")) return file;
         return {
           ...file,
           syncData: async () => {

@@ -35,6 +35,11 @@ export class HeldLog {
   tail: LogPosition;
   durable: LogPosition;
   readonly poisoned = false;
+  /** What fails behind the writers. */
+  poison: (error: Error) => void = () => {};
+  readonly whenPoisoned = new Promise<Error>((resolve) => {
+    this.poison = resolve;
+  });
   readonly bytes = 0;
 
   constructor(origin: LogPosition, doors: Doors, steps: string[]) {

@@ -41,6 +41,7 @@ class Rig {
   readonly engine: Engine;
   readonly answered: string[] = [];
   readonly shipped: number[] = [];
+  failed: (error: unknown) => void = (error) => assert.fail(String(error));
   readonly #pending = new PendingWrites();
 
   constructor(durability: "flush" | "write", clock: Clock = hastyClock) {
@@ -65,7 +66,7 @@ class Rig {
         answered: () => {},
         trimmed: () => {},
         held: () => {},
-        failed: (error) => assert.fail(String(error)),
+        failed: (error) => this.failed(error),
       },
     });
   }
@@ -103,6 +104,19 @@ test("a write is answered when its frame is in the journal, and not before", asy
   rig.doors.append.open();
   await settled();
   assert.deepEqual(rig.answered, ["a"]);
+  await rig.engine.close("abandon");
+});
+
+test("a journal that fails behind the writers is noticed while nobody writes", async () => {
+  const rig = new Rig("flush", patientClock);
+  const noticed: unknown[] = [];
+  rig.failed = (error) => noticed.push(error);
+  rig.write("a", 0, 1);
+  await settled();
+  const error = new Error("a put that failed");
+  rig.log.poison(error);
+  await settled();
+  assert.deepEqual([rig.answered, noticed], [["a"], [error]]);
   await rig.engine.close("abandon");
 });
 
