@@ -199,7 +199,8 @@ function simulatedOwner(world: SimWorld): OwnedGroup {
     files: {
       ...world.storage(life),
       ...{ history, clock, paths, journalBytesMax: 2 ** 24, reserveBytes: 0, memoryTailBytes: 2 ** 16 },
-      ...{ writeBufferBytes: 2 ** 16, log: silentLog },
+      // The disk is copied before every step.
+      ...{ writeBufferBytes: 2 ** 16, aheadHalfBytes: 2 ** 14, log: silentLog },
     },
     unappliedBytesMax: 2 ** 18,
     readHandover: () => Promise.resolve(undefined),

@@ -188,6 +188,8 @@ export function groupOn(
       reserveBytes: 0,
       memoryTailBytes: 256 * KiB,
       writeBufferBytes: 64 * KiB,
+      // The disk is copied before every step.
+      aheadHalfBytes: 16 * KiB,
       log: options.log ?? silentLog,
     },
     unappliedBytesMax: 1024 * KiB,
