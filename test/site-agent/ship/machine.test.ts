@@ -569,7 +569,8 @@ class World {
     const { state } = this.play;
     assert.ok(state.inFlight.length <= context.connections, "SH10: in flight is bounded");
     let next: number | undefined;
-    for (const batch of state.inFlight) {
+    // One whose answer is overtaken by that to a later one holds nothing that is still to come; its own answer ends it.
+    for (const batch of state.inFlight.filter(({ last }) => last > state.acknowledged)) {
       assert.ok(next === undefined || batch.first === next, "SH7: batches in flight are contiguous");
       next = batch.last + 1;
     }
@@ -710,6 +711,15 @@ class World {
   }
 }
 
+const overtaken: [number, number][] = [
+  [619, 1],
+  [0, 0],
+  [49, 1],
+  [554, 0],
+  [0, 154],
+  [3, 746],
+];
+
 test("properties: in any conversation the invariants hold, and when the faults stop everything is acknowledged, whatever was dropped (SH11)", () => {
   let gaps = 0;
   fc.assert(
@@ -726,7 +736,8 @@ test("properties: in any conversation the invariants hold, and when the faults s
       assert.equal(world.play.state.acknowledged, world.durable, `SH11 from ${world.play.state.condition}`);
       gaps += world.gaps;
     }),
-    { numRuns: 1_000 },
+    // A batch that was answered `busy` after it had been taken, sent again, and overtaken by the answer to the next one.
+    { numRuns: 1_000, examples: [[overtaken]] },
   );
   assert.ok(gaps > 20, `only ${gaps} gaps were sent`);
 });
