@@ -103,21 +103,25 @@ export async function measure(options: BenchOptions): Promise<Section> {
           "p99 / raw": figure(ratio(name, bare, "p99")),
         },
       })),
+      // Of one site by itself, as it is where the two are apart, and with both at work on these cores and this disk.
       goals: [
-        atMost("durability write, p50 / raw", ratio("durability write, plain write", bare, "p50"), 5),
-        atMost("durability write, p99 / raw", ratio("durability write, plain write", bare, "p99"), 10),
+        ...(["journal only", "both sites here"] as const).flatMap((where) => {
+          const [write, flush] = {
+            "journal only": [
+              "durability write, journal only",
+              "durability flush, write + FLUSH, journal only",
+            ] as const,
+            "both sites here": ["durability write, plain write", "durability flush, write + FLUSH"] as const,
+          }[where];
+          return [
+            atMost(`${where}: durability write, p50 / raw`, ratio(write, bare, "p50"), 5),
+            atMost(`${where}: durability write, p99 / raw`, ratio(write, bare, "p99"), 10),
+            atMost(`${where}: durability flush, write + FLUSH, p50 / raw`, ratio(flush, bare, "p50"), 5),
+            atMost(`${where}: durability flush, write + FLUSH, p99 / raw`, ratio(flush, bare, "p99"), 10),
+          ];
+        }),
         atMost(
-          "durability flush, write + FLUSH, p50 / raw",
-          ratio("durability flush, write + FLUSH", bare, "p50"),
-          5,
-        ),
-        atMost(
-          "durability flush, write + FLUSH, p99 / raw",
-          ratio("durability flush, write + FLUSH", bare, "p99"),
-          10,
-        ),
-        atMost(
-          "durability flush, plain write, p50 / qemu-nbd",
+          "both sites here: durability flush, plain write, p50 / qemu-nbd",
           ratio("durability flush, plain write", "qemu-nbd, plain write", "p50"),
           1.2,
         ),
@@ -131,9 +135,9 @@ export async function measure(options: BenchOptions): Promise<Section> {
         )} x its own p99, and a server that does nothing but a LevelDB put and the two syncs ${figure(
           ratio(floorBeside, bare, "p99"),
         )} x; alone the latter has ${figure(ratio(floor, bare, "p99"))} x`,
-        `no write answered after a LevelDB put can be faster than the second floor: ${figure(
+        `a server that answers after one LevelDB put has ${figure(
           ratio("floor: the same and one LevelDB put", "qemu-nbd, plain write", "p50"),
-        )} x qemu-nbd's plain write, which only copies into the page cache`,
+        )} x qemu-nbd's plain write, which only copies into the page cache: what is written ahead does not wait for one`,
         "the standby computes and syncs on the same cores and disk, which two real sites do not: `journal only` is without it",
         `while both sites are at work, durability write has ${figure(
           ratio("durability write, plain write", beside, "p99"),
