@@ -15,13 +15,10 @@ import {
   encodeAheadInto,
 } from "./write-ahead-frames.ts";
 
-/** 2,000 frames of 4 KiB: long enough that the syncs of the store between two fillings do not matter. */
-export const aheadHalfBytesDefault = 8 * 1024 * 1024;
-
 export interface AheadOptions {
   /** Folder of the two halves, outside the store's. */
   readonly directory: string;
-  /** Length of each half. */
+  /** Length of each half; what both hold may also wait in memory (carrier.ts). */
   readonly halfBytes: number;
 }
 

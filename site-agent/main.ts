@@ -62,7 +62,7 @@ export interface AgentRole {
 const unappliedBytesSite = 32 * 1024 * 1024;
 const unappliedBytesGroupMin = 8 * 1024 * 1024;
 /** Newest frames kept in memory for the shippers, all groups together, bytes; at least 2 MiB each. */
-const memoryTailBytesSite = 16 * 1024 * 1024;
+const memoryTailBytesSite = 8 * 1024 * 1024;
 const memoryTailBytesGroupMin = 2 * 1024 * 1024;
 /** Payloads and replies of NBD requests in flight, all clients together, bytes; beyond it clients take turns. */
 const requestMemoryBytes = 512 * 1024 * 1024;
@@ -72,8 +72,14 @@ const descriptorsGroup = 32;
 /** Clients of one door that are served whatever the limit: fewer would make a low limit an outage. */
 const connectionsMin = 8;
 /** LevelDB write buffers, all groups together, bytes; a journal may hold two of its own. */
-const writeBufferBytesSite = 8 * 1024 * 1024;
+const writeBufferBytesSite = 4 * 1024 * 1024;
 const writeBufferBytesGroupMin = 1024 * 1024;
+/**
+ * Each half of the write-ahead logs, all groups together, bytes; at least 512 KiB each. With 4 MiB, 1,000 frames of 4 KiB, the
+ * store's syncs between two fillings do not matter; what both halves hold may wait in memory as well.
+ */
+const aheadHalfBytesSite = 4 * 1024 * 1024;
+const aheadHalfBytesGroupMin = 512 * 1024;
 /** Status is looked at this often even when nobody asks, ms: a loss of protection is logged within it. */
 const observeIntervalMs = 1_000;
 /** NBD requests in flight get this long to finish at shutdown, ms; the whole shutdown takes at most 10 s. */
@@ -125,6 +131,7 @@ export async function startAgent(world: AgentWorld): Promise<AgentRole> {
           reserveBytes: agent.journal.reserveBytes,
           memoryTailBytes: share(memoryTailBytesSite, mine.length, memoryTailBytesGroupMin),
           writeBufferBytes: share(writeBufferBytesSite, mine.length, writeBufferBytesGroupMin),
+          aheadHalfBytes: share(aheadHalfBytesSite, mine.length, aheadHalfBytesGroupMin),
           history: group.history,
           bootId: boot,
           log: groupLog,

@@ -11,7 +11,6 @@ import { historyOpener } from "../../image/past.ts";
 import type { FrameLog, FrameLogRecovery, LogPosition } from "../../journal/frame-log.ts";
 import { openFrameLog } from "../../journal/open.ts";
 import type { StoreEngine } from "../../journal/store.ts";
-import { aheadHalfBytesDefault } from "../../journal/write-ahead-log.ts";
 import type { LineageBytes, Sequence } from "../../protocol/ids.ts";
 import { bytesEqual, bytesFromHex, lineageFromText } from "../../protocol/ids.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -41,8 +40,8 @@ export interface FilesSettings {
   readonly memoryTailBytes: number;
   /** LevelDB's write buffer, bytes. */
   readonly writeBufferBytes: number;
-  /** Length of each half of the journal's write-ahead log; default as of `WriteAheadLog`. */
-  readonly aheadHalfBytes?: number;
+  /** Length of each half of the journal's write-ahead log, bytes. */
+  readonly aheadHalfBytes: number;
   /** Identity of this boot of the host: what was never synced may be counted on only within it. */
   readonly bootId: string;
   readonly log: Log;
@@ -166,7 +165,7 @@ export function openLog(state: AgentGroupState, settings: FilesSettings, mode: "
       watermarkPath: settings.paths.watermark(epoch),
       ahead: {
         directory: settings.paths.writeAhead(epoch),
-        halfBytes: settings.aheadHalfBytes ?? aheadHalfBytesDefault,
+        halfBytes: settings.aheadHalfBytes,
       },
       lineage: lineageBytes(state),
       origin: originPosition(state),

@@ -151,6 +151,7 @@ class Rig {
         reserveBytes: 0,
         memoryTailBytes: 2 ** 17,
         writeBufferBytes: 2 ** 17,
+        aheadHalfBytes: 2 ** 18,
         bootId: "11111111-1111-4111-8111-111111111111",
         log: silentLog,
       },

@@ -164,6 +164,7 @@ export class OwnerRig {
         reserveBytes: 0,
         memoryTailBytes: 2 ** 20,
         writeBufferBytes: 2 ** 20,
+        aheadHalfBytes: 2 ** 18,
         bootId: "11111111-1111-4111-8111-111111111111",
         log: silentLog,
       },

@@ -58,6 +58,7 @@ class Bench {
       reserveBytes: 0,
       memoryTailBytes: 1024 * 1024,
       writeBufferBytes: 4 * 1024 * 1024,
+      aheadHalfBytes: 2 ** 18,
       bootId: "11111111-1111-4111-8111-111111111111",
       log: silentLog,
     };
