@@ -4,6 +4,7 @@
  * written) and the runs of one step.
  */
 import type { VolumeNumber } from "../../protocol/ids.ts";
+import { blockBytes } from "../../protocol/ids.ts";
 import type { ImageReads } from "./before-images.ts";
 import { readGroup } from "./before-images.ts";
 import { captureOnThread } from "./capture-queue.ts";
@@ -25,17 +26,23 @@ interface MadeChunk {
   readonly room: ChunkRoom;
 }
 
-/** The set's chunks, as they stand in the segments. The blocks must not change until this settles. */
+/**
+ * The set's chunks, as they stand in the segments. The blocks must not change until this settles, other than `images.ready`
+ * says. `mayEnd`: the set gets its last chunk, without which it counts nowhere, and its sync, behind that; a rejection is this
+ * one's, and leaves the set begun.
+ */
 export async function appendSet(
   segments: Segments,
   set: SetIdentity,
   touched: ReadonlyMap<VolumeNumber, readonly TouchedRun[]>,
   images: ImageReads,
+  mayEnd?: Promise<void>,
 ): Promise<IndexedChunk[]> {
   const chunks: IndexedChunk[] = [];
   const making: Promise<MadeChunk>[] = [];
   const appendNext = async (): Promise<void> => {
     const { head, bytes, room } = await making[0]!;
+    if (head.isLast) await mayEnd;
     const place = await segments.append(head, bytes, () => room.giveBack());
     chunks.push({ place, head });
     making.splice(0, 1);
@@ -83,6 +90,7 @@ async function* withLast(
 type Head = Omit<ChunkHeadInput, "runs">;
 
 async function makeChunk(pieces: readonly Piece[], head: Head, images: ImageReads): Promise<MadeChunk> {
+  for (const [volume, end] of endsOf(pieces, images)) await images.ready?.(volume, end);
   const room = ChunkRoom.take();
   const made = await makeOnThread(pieces, head, images, room);
   if (made !== undefined) return made;
@@ -90,6 +98,17 @@ async function makeChunk(pieces: readonly Piece[], head: Head, images: ImageRead
   const { runs, rawBytes } = packGroup(pieces, room.blocks, lost);
   const whole = { ...head, runs };
   return { head: whole, bytes: room.seal(whole, rawBytes), room };
+}
+
+/** How far the pieces reach on each of their volumes. */
+function endsOf(pieces: readonly Piece[], images: ImageReads): ReadonlyMap<VolumeNumber, number> {
+  // Pieces ascend: the last one of a volume reaches furthest.
+  return new Map(
+    pieces.map(({ volume, first, blocks }) => [
+      volume,
+      Math.min((first + blocks) * blockBytes, images.sizeBytes(volume)),
+    ]),
+  );
 }
 
 /** Undefined where the thread cannot have the pieces: of several volumes, holes, not a file's, or not in the page cache. */

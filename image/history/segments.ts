@@ -116,6 +116,16 @@ export class Segments {
     return this.#segments;
   }
 
+  /** The same without the set under way, which counts nowhere. */
+  get ended(): readonly Segment[] {
+    if (!this.#inSet) return this.#segments;
+    return this.#segments
+      .slice(0, this.#before.segments)
+      .map((segment, at) =>
+        at === this.#before.segments - 1 ? { ...segment, bytes: this.#before.bytes } : segment,
+      );
+  }
+
   get bytes(): number {
     return this.#segments.reduce((sum, segment) => sum + segment.bytes, 0);
   }
@@ -236,6 +246,12 @@ export class Segments {
       this.#failed ??= failure("write", cause);
       throw this.#failed;
     }
+  }
+
+  /** Takes the set under way back, if there is one: nothing of it is left, and the next one may begin. `HISTORY_FAILED`. */
+  async dropSet(): Promise<void> {
+    this.#admit();
+    if (this.#inSet) await this.#guard("drop", () => this.#dropSet());
   }
 
   /** A crash in between leaves a set without its end, which the next open cuts. */
@@ -380,6 +396,7 @@ export class Segments {
     const oldest = this.#segments[0]!;
     await this.#guard("remove", () => this.#removeNumber(oldest.number));
     this.#segments.shift();
+    this.#before = { ...this.#before, segments: this.#before.segments - 1 };
   }
 
   async #removeNumber(number: number): Promise<void> {
