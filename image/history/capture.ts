@@ -16,8 +16,11 @@ import { groupsOf } from "./pieces.ts";
 import type { IndexedChunk, Segments } from "./segments.ts";
 import type { TouchedRun } from "./touched.ts";
 
-/** Chunks that are read and made at once: the thread has the next one before it has told of the last. */
-const chunksAheadMax = 3;
+/**
+ * Chunks that are read and made at once: the thread has the next ones while the main thread decodes a frame, 2 ms, in which it
+ * makes six.
+ */
+const chunksAheadMax = 8;
 
 interface MadeChunk {
   readonly head: ChunkHeadInput;
@@ -42,7 +45,10 @@ export async function appendSet(
   const making: Promise<MadeChunk>[] = [];
   const appendNext = async (): Promise<void> => {
     const { head, bytes, room } = await making[0]!;
-    if (head.isLast) await mayEnd;
+    if (head.isLast && mayEnd !== undefined) {
+      if (chunks.length > 0) await segments.syncBegun();
+      await mayEnd;
+    }
     const place = await segments.append(head, bytes, () => room.giveBack());
     chunks.push({ place, head });
     making.splice(0, 1);
