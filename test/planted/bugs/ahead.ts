@@ -68,9 +68,27 @@ export const aheadBugs: readonly PlantedBug[] = [
     id: "ahead/ended-at-once",
     does: "A set gets its end before its step has begun: the images may be taken back, and it counts.",
     file: "image/history/capture.ts",
-    find: "    if (head.isLast) await mayEnd;\n",
+    find: "      await mayEnd;\n",
     replace: "",
     caughtBy: [{ file: ahead, only: "power lost|whatever follows" }],
+    env,
+    budgetSeconds: 60,
+  },
+  {
+    id: "ahead/synced-before-its-end-alone",
+    does: "A set that was made ahead is not synced again when it has its end.",
+    file: "image/history/segments.ts",
+    find: '    await this.#guard("sync", () => this.#file!.syncData());\n    this.#inSet = false;',
+    replace:
+      '    if (!this.#isSynced) await this.#guard("sync", () => this.#file!.syncData());\n    this.#isSynced = false;\n    this.#inSet = false;',
+    also: [
+      {
+        find: "    // A failure here is final, as at the end of the set.\n",
+        replace: "    this.#isSynced = true;\n",
+      },
+      { find: "  #inSet = false;\n", replace: "  #inSet = false;\n  #isSynced = false;\n" },
+    ],
+    caughtBy: [{ file: ahead, only: "power lost" }],
     env,
     budgetSeconds: 60,
   },
