@@ -12,13 +12,17 @@ export interface BlockChange {
   readonly data: Uint8Array | null;
 }
 
+/** Every change below this offset has been made; it never falls. */
+export type OnWritten = (offset: number) => void;
+
 export interface BulkWritable {
   /**
    * Applies disjoint changes in any order. The device may read their data until the promise settles. Nothing is
    * durable before `flush`. After a rejection any part of the changes may have been made; making them again is
-   * harmless.
+   * harmless. `onWritten` is told, while it goes on, below which offset all of the changes have been made; they must ascend
+   * for it, and nothing is told any more from the first failure on.
    */
-  writeChanges(changes: readonly BlockChange[]): Promise<void>;
+  writeChanges(changes: readonly BlockChange[], onWritten?: OnWritten): Promise<void>;
 }
 
 export function isBulkWritable(device: BlockDevice): device is BlockDevice & BulkWritable {

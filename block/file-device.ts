@@ -11,7 +11,7 @@ import { open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { syncDirectory, systemDisk } from "../runtime/disk.ts";
 import { errorCode, errorText, OperationalError } from "../runtime/errors.ts";
-import type { BlockChange, BulkWritable } from "./bulk-write.ts";
+import type { BlockChange, BulkWritable, OnWritten } from "./bulk-write.ts";
 import type { BlockCapabilities, BlockDevice, Extent, WriteOptions, ZeroOptions } from "./device.ts";
 import { BlockErrno, BlockError } from "./device.ts";
 import type { DescriptorLender } from "./lend-descriptor.ts";
@@ -255,10 +255,10 @@ export class FileDevice implements BlockDevice, BulkWritable, DescriptorLender {
     if (options.fua) await this.flush();
   }
 
-  async writeChanges(changes: readonly BlockChange[]): Promise<void> {
+  async writeChanges(changes: readonly BlockChange[], onWritten?: OnWritten): Promise<void> {
     this.#admit(true);
     try {
-      await this.#onThread(writeChangesTo(this.#file.fd, changes));
+      await this.#onThread(writeChangesTo(this.#file.fd, changes, onWritten));
     } catch (cause) {
       throw blockError(`write ${this.path}`, cause);
     }

@@ -6,7 +6,7 @@
  */
 import { extname } from "node:path";
 import { ThreadCalls } from "../runtime/thread-calls.ts";
-import type { BlockChange } from "./bulk-write.ts";
+import type { BlockChange, OnWritten } from "./bulk-write.ts";
 import type { ThreadOrder, ThreadSetup } from "./write-orders.ts";
 import { slotBytes, slotCount, slotDataBytes, slotRunsMax } from "./write-orders.ts";
 
@@ -101,12 +101,14 @@ class WriteQueue {
   }
 
   /** Makes all changes; rejects with the first ThreadFailure, after everything handed over has been answered. */
-  async write(fd: number, changes: readonly BlockChange[]): Promise<void> {
+  async write(fd: number, changes: readonly BlockChange[], onWritten?: OnWritten): Promise<void> {
     let failure: { readonly error: unknown } | undefined;
     const underWay = new Set<Promise<void>>();
-    const send = async (slot: Slot, runs: number): Promise<void> => {
+    const send = async (slot: Slot, runs: number, below: number): Promise<void> => {
       try {
         await this.#thread.call({ kind: "write", fd, slot: slot.index, runs });
+        // Orders are answered as they were given: all before this one have been, and none of them failed.
+        if (failure === undefined) onWritten?.(below);
       } catch (error) {
         failure ??= { error };
       } finally {
@@ -116,7 +118,10 @@ class WriteQueue {
     const cursor: Cursor = { index: 0, within: 0 };
     while (cursor.index < changes.length && failure === undefined) {
       const slot = this.#free.pop() ?? (await new Promise<Slot>((resolve) => this.#waiting.push(resolve)));
-      const order = send(slot, fillSlot(slot, changes, cursor));
+      const runs = fillSlot(slot, changes, cursor);
+      const next = changes[cursor.index];
+      const below = next === undefined ? Number.POSITIVE_INFINITY : next.offset + cursor.within;
+      const order = send(slot, runs, below);
       underWay.add(order);
       void order.then(() => underWay.delete(order));
     }
@@ -134,8 +139,12 @@ function writeQueue(): WriteQueue {
 }
 
 /** Applies disjoint changes to the file behind `fd`, off the main thread. */
-export function writeChangesTo(fd: number, changes: readonly BlockChange[]): Promise<void> {
-  return writeQueue().write(fd, changes);
+export function writeChangesTo(
+  fd: number,
+  changes: readonly BlockChange[],
+  onWritten?: OnWritten,
+): Promise<void> {
+  return writeQueue().write(fd, changes, onWritten);
 }
 
 /** Makes a range read as zeroes, off the main thread. */

@@ -4,7 +4,7 @@
  * believes a sync that failed. Order of steps and what a crash between them leaves: docs/image.md.
  */
 import assert from "node:assert/strict";
-import type { BlockChange } from "../block/bulk-write.ts";
+import type { BlockChange, OnWritten } from "../block/bulk-write.ts";
 import { isBulkWritable } from "../block/bulk-write.ts";
 import type { BlockDevice, Extent } from "../block/device.ts";
 import { BlockErrno, BlockError } from "../block/device.ts";
@@ -19,12 +19,15 @@ import { errorText, OperationalError } from "../runtime/errors.ts";
 import type { Log } from "../runtime/log.ts";
 import type { FoldedChanges, ImageRecord } from "./fold.ts";
 import { dataOf, foldRecords, isImageRecord } from "./fold.ts";
+import type { ImageReads } from "./history/before-images.ts";
 import type { History } from "./history/history.ts";
 import type { LogRange } from "./history/history-errors.ts";
 import type { ImageWrites } from "./history/take-back.ts";
+import type { TouchedRun } from "./history/touched.ts";
 import { touchedBlocks } from "./history/touched.ts";
 import type { AppliedPosition } from "./marker.ts";
 import { Marker } from "./marker.ts";
+import { WrittenSoFar } from "./written-so-far.ts";
 
 export interface GroupVolume {
   readonly entry: VolumeEntry;
@@ -53,6 +56,12 @@ export interface GroupImageOptions {
 /** Told of a scan's digests when the images hold exactly the records before them. */
 export type CompareScanned = (record: ScanDigestRecord, sequence: Sequence) => Promise<void>;
 
+/**
+ * Asked when the images begin to change: the frames of the next step, as far as they are known by now. Undefined, or a rejection:
+ * they are not.
+ */
+export type NextFrames = () => Promise<readonly Frame[] | undefined>;
+
 /** Records folded at once: 1.5-3.5 ms (bench/image-apply.ts), so that the main thread is never kept longer. */
 const foldRecordsMax = 4_096;
 
@@ -68,6 +77,10 @@ export class GroupImage {
   #synced: AppliedPosition;
   #touched = new Set<VolumeNumber>();
   #applying = false;
+  /** Rises with whatever makes a look ahead come too late. */
+  #steps = 0;
+  /** What the step that is kept ahead changes. */
+  #ahead: { readonly end: AppliedPosition; readonly portions: readonly Portion[] } | undefined;
   #syncing = false;
   #failed: OperationalError | undefined;
 
@@ -165,13 +178,18 @@ export class GroupImage {
    * there is space), `IMAGE_WRITE_FAILED` and `IMAGE_RECORD_RANGE` (reaction `stop`). After an error `held` is
    * unchanged and the images may hold any part of the frames. `compare` is told of the digests among the records, each
    * when the images hold what was before it and nothing that comes after; its error is the step's. Digests that a step
-   * before a crash may have passed are not told: the images could hold more.
+   * before a crash may have passed are not told: the images could hold more. Where a history is kept, what the frames of `next`
+   * change is kept already beside the writes; it counts for an `apply` of exactly these frames, and for nothing else.
    */
-  async apply(frames: readonly Frame[], compare?: CompareScanned): Promise<void> {
+  async apply(frames: readonly Frame[], compare?: CompareScanned, next?: NextFrames): Promise<void> {
     this.#admit();
     assert(!this.#applying, "apply steps do not overlap");
-    const end = this.#endOf(frames);
+    const end = this.#endOf(this.#held, frames);
     this.#applying = true;
+    this.#steps += 1;
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    const written = new WrittenSoFar();
     try {
       const history = this.#history;
       const covered = history?.captured ?? 0;
@@ -180,24 +198,61 @@ export class GroupImage {
         for (const portion of this.#portions(frames, 0, covered)) await this.#perform(portion, compare);
       let portions: Iterable<Portion> = this.#portions(frames, covered);
       if (history !== undefined) {
-        const folded = [...portions];
-        await this.#keep(history, folded, end);
+        const folded = ahead !== undefined && isSamePosition(ahead.end, end) ? ahead.portions : [...portions];
+        await history.beforeStep(this.#held, end, () => touchedBy(folded), this.#reads());
         portions = folded;
+        if (history.captured === end.sequence) void this.#lookAhead(history, end, next, written);
       }
-      for (const portion of portions) await this.#perform(portion, compare);
+      for (const portion of portions) await this.#perform(portion, compare, written);
+      written.end();
       this.#held = end;
+    } catch (error) {
+      // What was looked at meanwhile is not what the next step will find, nor is anything of it again.
+      written.fail();
+      this.#forgetAhead();
+      throw error;
     } finally {
       this.#applying = false;
     }
   }
 
-  /** What the step changes is kept before its first write; not so what a set covers that was there before a crash. */
-  async #keep(history: History, portions: readonly Portion[], end: AppliedPosition): Promise<void> {
-    // After a crash the step may be applied again in parts, and between them the images hold what folding took out
-    // here: a block that is written and then zeroed is not one that is only zeroed.
-    const touched = () =>
-      touchedBlocks(portions.flatMap(({ changes, records }) => [changes, ...dataFolded(records)]));
-    await history.beforeStep(this.#held, end, touched, {
+  /**
+   * Begins to keep what the step behind `end` changes, beside the writes of the one that leads there. Fails nothing: what fails
+   * of it is met again by that step.
+   */
+  async #lookAhead(
+    history: History,
+    end: AppliedPosition,
+    next: NextFrames | undefined,
+    written: WrittenSoFar,
+  ): Promise<void> {
+    const step = this.#steps;
+    const frames = await next?.().catch(() => undefined);
+    // Too late: another step has begun, or the images are taken back.
+    if (frames === undefined || step !== this.#steps || this.#failed !== undefined) return;
+    try {
+      const nextEnd = this.#endOf(end, frames);
+      const portions = [...this.#portions(frames, end.sequence)];
+      const images = this.#reads((volume, offset) => written.ready(volume, offset));
+      if (history.captureAhead(nextEnd, touchedBy(portions), images))
+        this.#ahead = { end: nextEnd, portions };
+    } catch (error) {
+      // A record beyond its volume. Anything else is our own mistake.
+      if (!(error instanceof OperationalError)) throw error;
+    }
+  }
+
+  /** What was kept ahead, or is about to be, is not for the step that comes next. */
+  #forgetAhead(): void {
+    this.#steps += 1;
+    this.#ahead = undefined;
+    this.#history?.giveUpAhead();
+  }
+
+  /** The images, for who keeps what they hold. */
+  #reads(ready?: ImageReads["ready"]): ImageReads {
+    return {
+      ...(ready === undefined ? {} : { ready }),
       sizeBytes: (volume) => this.#volume(volume).device.sizeBytes,
       read: (volume, offset, length, into) => this.read(volume, offset, length, into),
       extents: (volume, offset, length) => this.extents(volume, offset, length),
@@ -205,11 +260,17 @@ export class GroupImage {
         const { device } = this.#volume(volume);
         return lendsDescriptor(device) ? device.lendDescriptor(work) : undefined;
       },
-    });
+    };
   }
 
-  async #perform({ changes, digest }: Portion, compare: CompareScanned | undefined): Promise<void> {
-    if (changes.size > 0) await this.#write(changes);
+  async #perform(
+    { changes, digest, isLast }: Portion,
+    compare: CompareScanned | undefined,
+    written?: WrittenSoFar,
+  ): Promise<void> {
+    if (isLast) written?.begin(changes.keys());
+    const onWritten = isLast ? written : undefined;
+    if (changes.size > 0) await this.#write(changes, onWritten);
     if (digest !== undefined && digest.sequence > this.#leftThrough)
       await compare?.(digest.record, digest.sequence);
   }
@@ -222,7 +283,7 @@ export class GroupImage {
   ): Generator<Portion> {
     let records: ImageRecord[] = [];
     const portion = (digest?: Portion["digest"]): Portion => {
-      const made = { records, changes: this.#fold(records), digest };
+      const made = { records, changes: this.#fold(records), digest, isLast: false };
       records = [];
       return made;
     };
@@ -239,11 +300,11 @@ export class GroupImage {
         if (records.length === foldRecordsMax) yield portion();
       }
     }
-    if (records.length > 0) yield portion();
+    if (records.length > 0) yield { ...portion(), isLast: true };
   }
 
-  #endOf(frames: readonly Frame[]): AppliedPosition {
-    let end = this.#held;
+  #endOf(held: AppliedPosition, frames: readonly Frame[]): AppliedPosition {
+    let end = held;
     for (const frame of frames) {
       assert.equal(frame.first, end.sequence + 1, "frames continue what is held");
       assert(bytesEqual(frame.chainBefore, end.chain), "frames continue the history that is held");
@@ -264,11 +325,11 @@ export class GroupImage {
     return folded;
   }
 
-  async #write(folded: FoldedChanges): Promise<void> {
+  async #write(folded: FoldedChanges, written?: WrittenSoFar): Promise<void> {
     const outcomes = await Promise.allSettled(
       [...folded].map(([volume, changes]) => {
         this.#touched.add(volume);
-        return writeTo(this.#volume(volume).device, changes);
+        return writeTo(this.#volume(volume).device, changes, (offset) => written?.advance(volume, offset));
       }),
     );
     const refused = outcomes.find((outcome) => outcome.status === "rejected");
@@ -385,6 +446,7 @@ export class GroupImage {
 
   async #takenBack(history: History, run: () => Promise<void>): Promise<void> {
     assert(!this.#applying && !this.#syncing, "nothing else happens while images are taken back");
+    this.#forgetAhead();
     this.#applying = true;
     this.#syncing = true;
     try {
@@ -452,6 +514,7 @@ export class GroupImage {
 
   /** Closes history, marker and devices. Steps under way must have settled. Syncs nothing. */
   async close(): Promise<void> {
+    this.#forgetAhead();
     await this.#history?.close();
     await this.#marker.close();
     for (const { device } of this.#volumes.values()) await device.close();
@@ -463,6 +526,19 @@ interface Portion {
   readonly records: readonly ImageRecord[];
   readonly changes: FoldedChanges;
   readonly digest: { readonly record: ScanDigestRecord; readonly sequence: Sequence } | undefined;
+  /** Nothing of its step comes behind it; one that ends with a digest may be the last as well. */
+  readonly isLast: boolean;
+}
+
+/** The blocks that a step changes. */
+function touchedBy(portions: readonly Portion[]): ReadonlyMap<VolumeNumber, readonly TouchedRun[]> {
+  // After a crash the step may be applied again in parts, and between them the images hold what folding took out
+  // here: a block that is written and then zeroed is not one that is only zeroed.
+  return touchedBlocks(portions.flatMap(({ changes, records }) => [changes, ...dataFolded(records)]));
+}
+
+function isSamePosition(a: AppliedPosition, b: AppliedPosition): boolean {
+  return a.sequence === b.sequence && bytesEqual(a.chain, b.chain);
 }
 
 /** What the records with data say by themselves; nothing when a portion has no others. */
@@ -471,9 +547,14 @@ function dataFolded(records: readonly ImageRecord[]): FoldedChanges[] {
   return withData.length === records.length ? [] : [foldRecords(withData)];
 }
 
-async function writeTo(device: BlockDevice, changes: readonly BlockChange[]): Promise<void> {
-  if (isBulkWritable(device)) return device.writeChanges(changes);
+async function writeTo(
+  device: BlockDevice,
+  changes: readonly BlockChange[],
+  onWritten: OnWritten,
+): Promise<void> {
+  if (isBulkWritable(device)) return device.writeChanges(changes, onWritten);
   for (const { offset, length, data } of changes) {
+    onWritten(offset);
     if (data === null) await device.zero(offset, length, { fua: false, mayTrim: true, fast: false });
     else await device.write(offset, data, { fua: false });
   }

@@ -386,7 +386,7 @@ export class Applier {
       await image.begin(end.last);
       ends.begin();
       // What the blocks held is kept, and survives power loss, before the first of them changes.
-      await image.apply(frames, compare);
+      await image.apply(frames, compare, () => this.#following(end, image, pin, reader));
       this.#past?.addNewest();
       steppedAtMs = clock.monotonicMs();
       ends.applied();
@@ -407,6 +407,22 @@ export class Applier {
     const isDecided = this.#isAwaited || this.#limit !== undefined || pin.isSet;
     if (isDecided || !isOpenable(this.#options.incomplete(), image.applied.sequence)) return false;
     return this.#isMuchWaiting(image);
+  }
+
+  /**
+   * The step behind the one that ends with `end`, as it would be decided now, where it changes images alone and may overlap: what
+   * its blocks hold is kept ahead. It is decided anew when it begins.
+   */
+  async #following(
+    end: Frame,
+    image: GroupImage,
+    pin: ResyncPin,
+    reader: StepReader,
+  ): Promise<readonly Frame[] | undefined> {
+    const synced = await reader.ahead(end.last + 1);
+    if (synced === undefined || this.#stopping || !this.#mayOverlap(image, pin)) return undefined;
+    const frames = nextStep(synced, end.last, this.#options.incomplete(), this.#limit);
+    return frames.length > 0 && changesImagesAlone(frames) ? frames : undefined;
   }
 
   /** Whether `frame`, the first of a step, has changed the table that the images are opened on. */

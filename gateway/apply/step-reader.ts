@@ -42,6 +42,11 @@ export class StepReader {
     this.#ahead.frames.catch(() => undefined);
   }
 
+  /** What is being read ahead for `take(from)`, which gets it all the same; undefined when nothing is. Rejects as `take`. */
+  ahead(from: Sequence): Promise<readonly Frame[]> | undefined {
+    return this.#ahead?.from === from ? this.#ahead.frames : undefined;
+  }
+
   /** Nothing is read when it settles. */
   async close(): Promise<void> {
     const ahead = this.#ahead;

@@ -4,6 +4,7 @@
  * written) and the runs of one step.
  */
 import type { VolumeNumber } from "../../protocol/ids.ts";
+import { blockBytes } from "../../protocol/ids.ts";
 import type { ImageReads } from "./before-images.ts";
 import { readGroup } from "./before-images.ts";
 import { captureOnThread } from "./capture-queue.ts";
@@ -15,8 +16,11 @@ import { groupsOf } from "./pieces.ts";
 import type { IndexedChunk, Segments } from "./segments.ts";
 import type { TouchedRun } from "./touched.ts";
 
-/** Chunks that are read and made at once: the thread has the next one before it has told of the last. */
-const chunksAheadMax = 3;
+/**
+ * Chunks that are read and made at once: the thread has the next ones while the main thread decodes a frame, 2 ms, in which it
+ * makes six.
+ */
+const chunksAheadMax = 8;
 
 interface MadeChunk {
   readonly head: ChunkHeadInput;
@@ -25,17 +29,26 @@ interface MadeChunk {
   readonly room: ChunkRoom;
 }
 
-/** The set's chunks, as they stand in the segments. The blocks must not change until this settles. */
+/**
+ * The set's chunks, as they stand in the segments. The blocks must not change until this settles, other than `images.ready`
+ * says. `mayEnd`: the set gets its last chunk, without which it counts nowhere, and its sync, behind that; a rejection is this
+ * one's, and leaves the set begun.
+ */
 export async function appendSet(
   segments: Segments,
   set: SetIdentity,
   touched: ReadonlyMap<VolumeNumber, readonly TouchedRun[]>,
   images: ImageReads,
+  mayEnd?: Promise<void>,
 ): Promise<IndexedChunk[]> {
   const chunks: IndexedChunk[] = [];
   const making: Promise<MadeChunk>[] = [];
   const appendNext = async (): Promise<void> => {
     const { head, bytes, room } = await making[0]!;
+    if (head.isLast && mayEnd !== undefined) {
+      if (chunks.length > 0) await segments.syncBegun();
+      await mayEnd;
+    }
     const place = await segments.append(head, bytes, () => room.giveBack());
     chunks.push({ place, head });
     making.splice(0, 1);
@@ -83,6 +96,7 @@ async function* withLast(
 type Head = Omit<ChunkHeadInput, "runs">;
 
 async function makeChunk(pieces: readonly Piece[], head: Head, images: ImageReads): Promise<MadeChunk> {
+  for (const [volume, end] of endsOf(pieces, images)) await images.ready?.(volume, end);
   const room = ChunkRoom.take();
   const made = await makeOnThread(pieces, head, images, room);
   if (made !== undefined) return made;
@@ -90,6 +104,17 @@ async function makeChunk(pieces: readonly Piece[], head: Head, images: ImageRead
   const { runs, rawBytes } = packGroup(pieces, room.blocks, lost);
   const whole = { ...head, runs };
   return { head: whole, bytes: room.seal(whole, rawBytes), room };
+}
+
+/** How far the pieces reach on each of their volumes. */
+function endsOf(pieces: readonly Piece[], images: ImageReads): ReadonlyMap<VolumeNumber, number> {
+  // Pieces ascend: the last one of a volume reaches furthest.
+  return new Map(
+    pieces.map(({ volume, first, blocks }) => [
+      volume,
+      Math.min((first + blocks) * blockBytes, images.sizeBytes(volume)),
+    ]),
+  );
 }
 
 /** Undefined where the thread cannot have the pieces: of several volumes, holes, not a file's, or not in the page cache. */

@@ -19,7 +19,7 @@ const headRoomBytes = chunkHeadBytes + chunkRunsMax * runBytes;
 const blocksRoomBytes = chunkBlocksMax * blockBytes;
 const roomBytes = headRoomBytes + blocksRoomBytes + chunkAlignBytes;
 /** Kept for the process, 321 KiB each: what one capture uses at once; more are made and dropped. */
-const roomsKeptMax = 6;
+const roomsKeptMax = 16;
 const kept: ChunkRoom[] = [];
 
 export class ChunkRoom {

@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
+import { bytesEqual } from "../../protocol/ids.ts";
 import { syncDirectory } from "../../runtime/disk.ts";
 import { errorCode, OperationalError } from "../../runtime/errors.ts";
 import { Turns } from "../../runtime/turns.ts";
@@ -20,7 +21,7 @@ import { Pins } from "./pins.ts";
 import type { HistoryOptions } from "./reopen.ts";
 import { clearAll, damaged, damagedUpTo, openJoined, removeOldest, segmentsOptions } from "./reopen.ts";
 import { decideRetention } from "./retention.ts";
-import type { ChunkPlace, WalkedChunk } from "./segments.ts";
+import type { ChunkPlace, IndexedChunk, WalkedChunk } from "./segments.ts";
 import { full, isFull, Segments } from "./segments.ts";
 import type { ImageWrites } from "./take-back.ts";
 import { chunksBehind, lackingBehind, lacksBlock, verifyBehind, writeBack } from "./take-back.ts";
@@ -35,6 +36,47 @@ interface Parts {
   readonly segments: Segments;
   readonly index: BlockIndex;
   readonly pins: Pins;
+}
+
+/** A set that is made before its step begins. */
+interface Ahead {
+  readonly first: Sequence;
+  readonly end: AppliedPosition;
+  /** Number of the newest segment before it. */
+  readonly newest: number | undefined;
+  readonly chunks: Promise<IndexedChunk[]>;
+  /** Whether the set gets its end; refused, `chunks` rejects. */
+  readonly mayEnd: Leave;
+}
+
+/** Given or refused once, by the first who says so. */
+class Leave {
+  readonly given: Promise<void>;
+  #isRefused = false;
+  #resolve: () => void = () => {};
+  #reject: (error: Error) => void = () => {};
+
+  constructor() {
+    this.given = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // Met by who waits for it, when it is its turn.
+    this.given.catch(() => undefined);
+  }
+
+  get isRefused(): boolean {
+    return this.#isRefused;
+  }
+
+  give(): void {
+    this.#resolve();
+  }
+
+  refuse(): void {
+    this.#isRefused = true;
+    this.#reject(new Error("the set is not wanted any more"));
+  }
 }
 
 /** Pins may hold a long history for hours: said at most this often, ms, and whenever it gets worse. */
@@ -58,6 +100,7 @@ export class History {
   #lacking: Sequence = 0;
   #damage: OperationalError | undefined;
   #failed: OperationalError | undefined;
+  #ahead: Ahead | undefined;
   readonly #views = new Set<HeldPoint>();
   #toldPinned: { readonly share: string; readonly atMs: number } | undefined;
   readonly #turns = new Turns();
@@ -150,7 +193,7 @@ export class History {
 
   /** Bytes of the segments that opening the point `sequence` may need: what a pin on it holds back. */
   bytesBehind(sequence: Sequence): number {
-    const { list } = this.#segments;
+    const list = this.#segments.ended;
     // What begins in the next one begins behind the end of this one.
     const needed = list.filter(
       (_, index) => (list[index + 1]?.from ?? Number.POSITIVE_INFINITY) - 1 > sequence,
@@ -189,6 +232,8 @@ export class History {
     images: ImageReads,
   ): Promise<void> {
     return this.#exclusive(async () => {
+      const ahead = await this.#takeAhead(end);
+      if (ahead !== undefined) return this.#endAhead(ahead);
       if (!this.needed) return this.#passOver(end);
       if (this.#captured === undefined && held.sequence < this.#mayHold) return this.#passOver(end);
       // Durable before the first set: one without a beginning would be removed.
@@ -199,6 +244,63 @@ export class History {
   }
 
   /**
+   * Begins to keep what the step from `captured` to `end` changes, while the images do not hold `captured` yet:
+   * `images.ready` says what may be looked at. Nothing counts of it, and no crash finds more than a set without its end, before
+   * `beforeStep` is called for exactly this step; any other call takes it back. Says no when nothing is captured. What
+   * fails is that call's.
+   */
+  captureAhead(
+    end: AppliedPosition,
+    touched: ReadonlyMap<VolumeNumber, readonly TouchedRun[]>,
+    images: ImageReads,
+  ): boolean {
+    if (this.#failed !== undefined || this.#ahead !== undefined) return false;
+    if (!this.needed || this.#captured === undefined) return false;
+    const first = this.#captured.sequence + 1;
+    const newest = this.#segments.list.at(-1)?.number;
+    const set = { lineage: this.#options.lineage, first, position: end };
+    const mayEnd = new Leave();
+    const chunks = appendSet(this.#segments, set, touched, images, mayEnd.given);
+    // Told to the step that takes it; one that nobody takes is taken back, whatever became of it.
+    chunks.catch(() => undefined);
+    this.#ahead = { first, end, newest, chunks, mayEnd };
+    return true;
+  }
+
+  /** What was captured ahead is not what a step will find: nothing of it is taken. */
+  giveUpAhead(): void {
+    this.#ahead?.mayEnd.refuse();
+  }
+
+  /** What was captured ahead for the step that ends at `end`; anything else is taken back. */
+  async #takeAhead(end: AppliedPosition): Promise<Ahead | undefined> {
+    const ahead = this.#ahead;
+    if (ahead === undefined) return undefined;
+    const isMeant =
+      !ahead.mayEnd.isRefused &&
+      this.needed &&
+      ahead.first === (this.#captured?.sequence ?? -1) + 1 &&
+      ahead.end.sequence === end.sequence &&
+      bytesEqual(ahead.end.chain, end.chain);
+    if (!isMeant) {
+      await this.#dropAhead();
+      return undefined;
+    }
+    this.#ahead = undefined;
+    return ahead;
+  }
+
+  /** Nothing is captured when it settles, and no set is begun. */
+  async #dropAhead(): Promise<void> {
+    const ahead = this.#ahead;
+    if (ahead === undefined) return;
+    ahead.mayEnd.refuse();
+    await ahead.chunks.catch(() => undefined);
+    this.#ahead = undefined;
+    await this.#segments.dropSet();
+  }
+
+  /**
    * Takes the images back to a point, `sequence`, which they hold durably; everything behind it is gone from images
    * and history. A crash in the middle is finished by `finishRollBack`. Before anything is changed: OperationalError
    * `POINT_UNKNOWN`, `VIEWS_OPEN`, `POINTS_PINNED` (a point behind it is pinned), reaction `refuse`, `HISTORY_DAMAGED`.
@@ -206,6 +308,7 @@ export class History {
    */
   rollBack(sequence: Sequence, images: ImageWrites): Promise<void> {
     return this.#exclusive(async () => {
+      await this.#dropAhead();
       const point = await this.point(sequence);
       if (point === undefined) throw pointUnknown(sequence);
       if (this.#views.size > 0) throw refused("VIEWS_OPEN", `${this.#views.size} views are open`);
@@ -345,7 +448,7 @@ export class History {
    */
   async verify(onProgress: (progress: VerifyProgress) => Promise<void> | void): Promise<VerifyReport> {
     // Between two changes: no set is under way.
-    const parts = await this.#exclusive(async () => [...this.#segments.list]);
+    const parts = await this.#exclusive(async () => [...this.#segments.ended]);
     const report = await verifySegments(this.#segments, parts, onProgress);
     const headless = report.damaged.filter(({ set }) => set === undefined);
     if (headless.length === 0) return report;
@@ -403,6 +506,20 @@ export class History {
     const before = this.#segments.list.at(-1)?.number;
     const set = { lineage: this.#options.lineage, first, position };
     const chunks = await appendSet(this.#segments, set, touched, images);
+    await this.#enter(position, chunks, before);
+  }
+
+  async #endAhead({ end, chunks, mayEnd, newest }: Ahead): Promise<void> {
+    mayEnd.give();
+    await this.#enter(end, await chunks, newest);
+  }
+
+  /** `newest`: number of the newest segment before the set, whose chunks are synced. */
+  async #enter(
+    position: AppliedPosition,
+    chunks: readonly IndexedChunk[],
+    newest: number | undefined,
+  ): Promise<void> {
     if (chunks.some(({ head }) => lacksBlock(head))) {
       this.#lacking = position.sequence;
       this.#options.log.error(
@@ -415,7 +532,7 @@ export class History {
     try {
       // Behind the sync: a row of a set that power loss took would answer for a later set with its numbers.
       await this.#index.add(chunks);
-      if (this.#segments.list.at(-1)?.number !== before) await this.#index.settle(position.sequence);
+      if (this.#segments.list.at(-1)?.number !== newest) await this.#index.settle(position.sequence);
     } catch (error) {
       // The set is there, and would be captured again: only the next open knows what to do with it.
       this.#failed = error instanceof OperationalError ? error : indexUnwritten(error);
@@ -456,7 +573,7 @@ export class History {
   retain(nowMs: number): Promise<void> {
     return this.#exclusive(async () => {
       if (this.#captured === undefined) return;
-      const answer = decideRetention(this.#segments.list, this.#held(), this.#options, nowMs);
+      const answer = decideRetention(this.#segments.ended, this.#held(), this.#options, nowMs);
       this.#tellPinned(answer.heldBeyond, nowMs);
       if (answer.oldest === undefined) return;
       const oldest = await this.point(answer.oldest);
@@ -550,6 +667,9 @@ export class History {
   async close(): Promise<void> {
     assert(this.#views.size === 0, "views are closed before their history");
     await this.#turns.settled();
+    // What there is of its set is cut by the next open, as after a crash.
+    this.#ahead?.mayEnd.refuse();
+    await this.#ahead?.chunks.catch(() => undefined);
     await this.#segments.close();
     await this.#index.close();
   }

@@ -12,6 +12,11 @@ import type { TouchedRun } from "./touched.ts";
 export interface ImageExtents {
   sizeBytes(volume: VolumeNumber): number;
   extents(volume: VolumeNumber, offset: number, length: number): Promise<readonly Extent[]>;
+  /**
+   * Settles when everything below `end` holds what the step before has made of it, and rejects when it never will: waited for
+   * before anything below is looked at. Undefined: no step is under way.
+   */
+  ready?(volume: VolumeNumber, end: number): Promise<void>;
 }
 
 export interface Piece {
@@ -95,6 +100,7 @@ async function holeBlocks(
   const start = block * blockBytes;
   const sizeBytes = images.sizeBytes(volume);
   const length = Math.min(most * blockBytes, sizeBytes - start);
+  await images.ready?.(volume, start + length);
   let end = start;
   for (const extent of await images.extents(volume, start, length)) {
     if (!extent.zero) break;

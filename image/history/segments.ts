@@ -25,8 +25,11 @@ import {
 export const segmentBytesDefault = 64 * 1024 * 1024;
 /** Read first of a chunk: head and 248 runs, so that most chunks need one read more, for their payload. */
 const headReadBytes = 4096;
-/** Chunks being written at once, 768 KiB: the pool has the next one before it has told of the last. */
-const writesMax = 3;
+/**
+ * Chunks being written at once, 2 MiB: all that are made while the main thread decodes a frame are handed over in one turn, not
+ * three in each.
+ */
+const writesMax = 8;
 /** Copied at once by a cut. */
 const copyBytes = 1024 * 1024;
 const namePattern = /^\d{8}$/;
@@ -114,6 +117,16 @@ export class Segments {
 
   get list(): readonly Segment[] {
     return this.#segments;
+  }
+
+  /** The same without the set under way, which counts nowhere. */
+  get ended(): readonly Segment[] {
+    if (!this.#inSet) return this.#segments;
+    return this.#segments
+      .slice(0, this.#before.segments)
+      .map((segment, at) =>
+        at === this.#before.segments - 1 ? { ...segment, bytes: this.#before.bytes } : segment,
+      );
   }
 
   get bytes(): number {
@@ -215,6 +228,17 @@ export class Segments {
     });
   }
 
+  /**
+   * What was appended of the set under way survives power loss when this settles: its end has less to wait for. Errors as of
+   * `append`.
+   */
+  async syncBegun(): Promise<void> {
+    this.#admit();
+    await this.#whileThereIsSpace(() => this.#written());
+    // A failure here is final, as at the end of the set.
+    await this.#guard("sync", () => this.#file!.syncData());
+  }
+
   /** Ends the set. When it settles, the set survives power loss: blocks may change now. Errors as of `append`. */
   async endSet(): Promise<void> {
     this.#admit();
@@ -236,6 +260,12 @@ export class Segments {
       this.#failed ??= failure("write", cause);
       throw this.#failed;
     }
+  }
+
+  /** Takes the set under way back, if there is one: nothing of it is left, and the next one may begin. `HISTORY_FAILED`. */
+  async dropSet(): Promise<void> {
+    this.#admit();
+    if (this.#inSet) await this.#guard("drop", () => this.#dropSet());
   }
 
   /** A crash in between leaves a set without its end, which the next open cuts. */
@@ -380,6 +410,7 @@ export class Segments {
     const oldest = this.#segments[0]!;
     await this.#guard("remove", () => this.#removeNumber(oldest.number));
     this.#segments.shift();
+    this.#before = { ...this.#before, segments: this.#before.segments - 1 };
   }
 
   async #removeNumber(number: number): Promise<void> {

@@ -27,15 +27,16 @@ export interface ImageWrites {
 }
 
 /**
- * Chunks of sets that end behind `sequence`, the newest first; holds the heads of one segment. OperationalError
- * `HISTORY_DAMAGED` where chunks do not reach the end of a segment.
+ * Chunks of sets that end behind `sequence`, the newest first, without those of a set under way; holds the heads of one segment.
+ * OperationalError `HISTORY_DAMAGED` where chunks do not reach the end of a segment.
  */
 export async function* chunksBehind(segments: Segments, sequence: Sequence): AsyncGenerator<WalkedChunk> {
-  for (const { number, bytes } of [...segments.list].reverse()) {
+  for (const { number, bytes } of [...segments.ended].reverse()) {
     const found: WalkedChunk[] = [];
     let end = 0;
     let isOldest = false;
     for await (const chunk of segments.walk(number)) {
+      if (chunk.place.offset >= bytes) break;
       end = chunk.place.offset + chunk.bytes;
       if (chunk.head.position.sequence > sequence) found.push(chunk);
       else isOldest = true;

@@ -1,4 +1,5 @@
 /** All planted bugs, in the order of the way a write takes. */
+import { aheadBugs } from "./bugs/ahead.ts";
 import { applyBugs } from "./bugs/apply.ts";
 import { dropBugs } from "./bugs/drop.ts";
 import { evidenceBugs } from "./bugs/evidence.ts";
@@ -30,6 +31,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   ...shippingBugs,
   ...intakeBugs,
   ...applyBugs,
+  ...aheadBugs,
   ...scanBugs,
   ...dropBugs,
   ...overflowBugs,

@@ -78,7 +78,7 @@ export class KeptImages {
       const path = join(folder, `${entry.name}.img`);
       const create = mode === "create" ? ("sparse" as const) : ("never" as const);
       const device = await files.open({ path, sizeBytes, create });
-      opened.push({ entry, device: withBadBlocks(device, entry.number, this.badBlocks) });
+      opened.push({ entry, device: this.wrapped(device, entry.number) });
     }
     return GroupImage.open({
       disk,
@@ -102,6 +102,11 @@ export class KeptImages {
           segmentBytes: this.segmentBytes,
         }),
     });
+  }
+
+  /** A volume's device, as the images are given it. */
+  protected wrapped<T extends BlockDevice>(device: T, volume: number): T {
+    return withBadBlocks(device, volume, this.badBlocks);
   }
 
   /** A frame of writes, one record each, every sector with content of its own. */
@@ -147,9 +152,14 @@ export class KeptImages {
     }
   }
 
-  /** Every point of the history reads as its copy. Gives the points. */
-  async checkPoints(image: GroupImage, what: string): Promise<Sequence[]> {
-    const points = (await image.history!.points(0, 1000)).map(({ sequence }) => sequence);
+  /** Every point of the history up to `through` reads as its copy. Gives the points. */
+  async checkPoints(
+    image: GroupImage,
+    what: string,
+    through = Number.POSITIVE_INFINITY,
+  ): Promise<Sequence[]> {
+    const all = (await image.history!.points(0, 1000)).map(({ sequence }) => sequence);
+    const points = all.filter((sequence) => sequence <= through);
     for (const sequence of points) {
       for (const { number } of volumes) {
         const view = await openView(image, number, sequence);
@@ -161,6 +171,26 @@ export class KeptImages {
     }
     return points;
   }
+}
+
+/** Runs `work` in the life under way until it settles or that life ends; true when it settled. */
+export async function lived(kept: KeptImages, work: () => Promise<void>): Promise<boolean> {
+  const { life } = kept;
+  let settled = false;
+  let failure: unknown;
+  work().then(
+    () => {
+      settled = true;
+    },
+    (error: unknown) => {
+      settled = true;
+      failure = error;
+    },
+  );
+  await kept.world.scheduler.run({ stop: () => settled || !life.alive });
+  if (failure !== undefined) throw failure;
+  assert.ok(settled || !life.alive, "stuck");
+  return settled && life.alive;
 }
 
 /** Steps that overlap each other, over several segments; each one frame. */

@@ -9,7 +9,7 @@ import type { GroupImage } from "../../../image/group-image.ts";
 import { openView } from "../../../image/history/view.ts";
 import { errorCode, OperationalError } from "../../../runtime/errors.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
-import { folder, KeptImages, overlappingSteps, segmentPath, volumes } from "./kept-images.ts";
+import { folder, KeptImages, lived, overlappingSteps, segmentPath, volumes } from "./kept-images.ts";
 
 const steps = 8;
 
@@ -30,26 +30,6 @@ async function made(seed: number): Promise<KeptImages> {
   );
   kept.crash("everything", () => true);
   return kept;
-}
-
-/** Runs `work` in the life under way until it settles or that life ends; true when it settled. */
-async function lived(kept: KeptImages, work: () => Promise<void>): Promise<boolean> {
-  const { life } = kept;
-  let settled = false;
-  let failure: unknown;
-  work().then(
-    () => {
-      settled = true;
-    },
-    (error: unknown) => {
-      settled = true;
-      failure = error;
-    },
-  );
-  await kept.world.scheduler.run({ stop: () => settled || !life.alive });
-  if (failure !== undefined) throw failure;
-  assert.ok(settled || !life.alive, "stuck");
-  return settled && life.alive;
 }
 
 test("a crash at any step of taking images back is finished by the next open", async (context) => {

@@ -26,8 +26,8 @@ export const imageBugs: readonly PlantedBug[] = [
     id: "image/last-record-dropped",
     does: "The last record of an apply step is left out.",
     file: "image/group-image.ts",
-    find: "    if (records.length > 0) yield portion();\n",
-    replace: "    records.pop();\n    if (records.length > 0) yield portion();\n",
+    find: "    if (records.length > 0) yield { ...portion(), isLast: true };\n",
+    replace: "    records.pop();\n    if (records.length > 0) yield { ...portion(), isLast: true };\n",
     caughtBy: [{ file: group, only: "image files hold what the records say" }],
     budgetSeconds: 60,
   },
@@ -44,9 +44,9 @@ export const imageBugs: readonly PlantedBug[] = [
           '    const digests: Portion["digest"][] = [];\n    let records: ImageRecord[] = [];\n    const portion',
       },
       {
-        find: "    if (records.length > 0) yield portion();\n",
+        find: "    if (records.length > 0) yield { ...portion(), isLast: true };\n",
         replace:
-          "    if (records.length > 0) yield portion();\n    for (const digest of digests) yield portion(digest);\n",
+          "    if (records.length > 0) yield { ...portion(), isLast: true };\n    for (const digest of digests) yield portion(digest);\n",
       },
     ],
     caughtBy: [{ file: "test/image/scanned.test.ts", only: "digests are compared" }],
