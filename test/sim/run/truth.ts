@@ -8,6 +8,7 @@ import type { GroupSettings } from "../../../runtime/settings/types.ts";
 import type { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { SeededRandom } from "../../support/seeded.ts";
 import type { RequestKind, SenderToken } from "../link.ts";
+import { Believed } from "../model/believed.ts";
 import { requireWithin } from "../model/content.ts";
 import type { HeldRange, Op, OpRequest } from "../model/history.ts";
 import { History } from "../model/history.ts";
@@ -79,6 +80,8 @@ export interface GroupTruth {
   readonly rot: Rot;
   /** What the standby has handed to its intake. */
   received: Received;
+  /** What an owner goes by that cannot know yet that its standby has lost everything. */
+  believed: Believed | undefined;
   /** Where the owner's journal begins, and the chunks that its notes call dirty, by the note: as it hands them to its store. */
   head: number;
   readonly dirty: Map<number, readonly string[]>;
@@ -147,6 +150,7 @@ export class Truth {
         fencedForGood: false,
         rot: new Rot(),
         received: new Received(),
+        believed: undefined,
         head: 0,
         dirty: new Map(),
         fullSinceMs: undefined,
@@ -239,6 +243,8 @@ export class Truth {
       truth.books.get(site)?.lost(loss);
       if (truth.home !== site) continue;
       truth.protectedSinceMs = undefined;
+      // The next one knows of a standby only what it is told.
+      truth.believed = undefined;
       if (truth.fencedSights >= fencedSightsDurable && diskIsWell) truth.fencedForGood = true;
       truth.fencedSights = 0;
     }
@@ -357,6 +363,7 @@ export class Truth {
     truth.rot.forget();
     // Where the disks held data, what was sent to others is not all that a standby made from nothing needs.
     const { history } = this.homeBook(group);
+    truth.believed = new Believed(truth.received, durableMax, history.forgottenAt, this.#scheduler.nowMs);
     truth.received = new Received(history.heldData);
     history.forgotten(truth.carried || (history.heldData && history.held.length === 0));
   }
@@ -382,11 +389,13 @@ export class Truth {
     judgeStatedLoss(book, loss, sealed, sealedBytes, here, ever, wallMs, sealed < standby.durableMax);
   }
 
-  /** An answer has reached an agent: that it is superseded, or on its question who owns the group. */
+  /** An answer has reached an agent: that it is superseded, that nothing is known of the group, or who owns it. */
   told(site: SiteName, group: string, what: RequestKind, answer: unknown): void {
     const { kind, token } = answer as { kind?: string; token?: SenderToken | null };
     const agent = this.#agents.get(site);
     if (agent === undefined) return;
+    if (kind === "unknown" && (what === "hello" || what === "heartbeat") && site === this.group(group).home)
+      this.group(group).believed = undefined;
     const otherOwner =
       what === "knowledge" && site === this.group(group).home && token != null && token.epoch > 1;
     if (kind !== "superseded" && !otherOwner) return;
@@ -422,19 +431,23 @@ export class Truth {
     judgeServedTable(truth, book.name, book.history, owned);
     if (site === truth.home) {
       const { state, io, lag } = status;
+      const nowMs = this.#scheduler.nowMs;
+      const shownMs = nowMs - (truth.protectedSinceMs ?? nowMs);
+      const { believed } = truth;
+      const { durableMax, believedMax } = truth.standby;
+      // Where it does not say that all is well, its lag may still count from what the lost standby held.
+      const held = state === "protected" ? durableMax : Math.max(durableMax, believedMax);
       judgeOwnerClaim(
         { state, io, lagWrites: lag.writes, unflushedMayBeLost: owned.unflushedMayBeLost },
         book,
-        this.#openAt(truth, Math.max(truth.standby.durableMax, truth.standby.believedMax)),
-        this.#scheduler.nowMs,
-        this.#scheduler.nowMs - (truth.protectedSinceMs ?? this.#scheduler.nowMs),
+        believed?.openPoint(book.history) ?? this.#openAt(truth, held),
+        nowMs,
+        shownMs,
       );
-      // It cannot know yet that the standby has lost what it had.
-      const { durableMax, believedMax } = truth.standby;
-      const since = believedMax > durableMax ? 0 : book.history.forgottenAt;
-      require("I11", state !== "protected" ||
-        this.#isWholeSince(truth, Math.max(durableMax, believedMax), since), () =>
-        `${book.name} says protected; the standby's first sync is not over`);
+      if (believed !== undefined) believed.judge(book.name, state, book.history, nowMs, shownMs);
+      else
+        require("I11", state !== "protected" || this.isWhole(group, durableMax), () =>
+          `${book.name} says protected; the standby's first sync is not over`);
       this.#judgeVerifies(truth, book, owned);
       judgeDirty(truth, book);
       judgeOwnerTable(truth, book.history, status);
