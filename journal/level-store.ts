@@ -34,8 +34,11 @@ const framesEnd = Buffer.from("g", "latin1");
 
 /** Blocks are read once and in order, so a cache helps nobody; 1 MiB keeps hot index blocks. */
 const cacheBytes = 1024 * 1024;
-/** Table files LevelDB holds open (it raises this to 74 at least): reads are sequential, a backlog is never hot. */
-const openFilesMax = 128;
+/**
+ * Table files LevelDB holds open, and ten more: it takes no less. Reads are sequential, a backlog is never hot, and what was read of
+ * an open table counts as the process's memory.
+ */
+const openFilesMax = 74;
 /**
  * Length of a table file, LevelDB's own default. A write buffer that holds deletions of the oldest frames with puts of the
  * newest, or of the head, becomes a table over all keys between; LevelDB cuts it where it passes over ten table files

@@ -129,6 +129,7 @@ describe("NBD clients", () => {
       "--size=64m",
       "--io_size=24m",
       "--verify=crc32c",
+      "--verify_state_save=0",
       "--do_verify=1",
       "--verify_fatal=1",
     ]);
