@@ -35,7 +35,7 @@ import {
 } from "./frame.ts";
 import type { ChainValue, LineageBytes, Sequence, Token } from "./ids.ts";
 import { bytesEqual, isName } from "./ids.ts";
-import { lz4CompressAside, lz4Decompress } from "./lz4.ts";
+import { lz4Compress, lz4Decompress } from "./lz4.ts";
 import { recordDataBytes } from "./record.ts";
 import { RemoteProtocolError } from "./remote-error.ts";
 
@@ -67,7 +67,7 @@ export interface BatchHeader {
   readonly chainAfter: ChainValue;
 }
 
-/** Concatenates frames with raw bodies: what a batch's payload unpacks to. At least one frame. */
+/** Concatenates frames with raw bodies: what a batch's payload unpacks to. At least one frame. Alone in its ArrayBuffer. */
 export function packFrames(frames: readonly Frame[]): Uint8Array {
   let length = 0;
   for (const frame of frames) length += frameHeaderBytes + frame.body.byteLength;
@@ -81,12 +81,27 @@ export function packFrames(frames: readonly Frame[]): Uint8Array {
   return raw;
 }
 
-/** Packs the payload of a batch; what it returns may be longer than `raw`. */
-export type CompressBatch = (codec: "lz4" | "brotli", raw: Uint8Array) => Promise<Uint8Array>;
+/** A payload as it goes on the line: packed where that is shorter, else the very bytes that were to be packed. */
+export interface PackedPayload {
+  readonly shrunk: boolean;
+  readonly bytes: Uint8Array;
+}
 
-/** On the thread pool: a batch would keep the main thread for milliseconds, and every write would wait. */
-export const compressAside: CompressBatch = (codec, raw) =>
-  codec === "brotli" ? brotli(raw) : lz4CompressAside(raw);
+/**
+ * Packs the payload of a batch. `raw` is given away, alone in its ArrayBuffer, and may be detached from then on: where its bytes
+ * are still wanted they are in the answer.
+ */
+export type CompressBatch = (codec: "lz4" | "brotli", raw: Uint8Array) => Promise<PackedPayload>;
+
+/** Equal length counts as not shrunk: what need not be unpacked is better. */
+export function shorterPayload(raw: Uint8Array, packed: Uint8Array): PackedPayload {
+  const shrunk = packed.byteLength < raw.byteLength;
+  return { shrunk, bytes: shrunk ? packed : raw };
+}
+
+/** LZ4 where it is called, brotli on the thread pool. An agent's LZ4 has a thread: `site-agent/ship/compress-aside.ts`. */
+export const compressDirectly: CompressBatch = async (codec, raw) =>
+  shorterPayload(raw, codec === "brotli" ? await brotli(raw) : lz4Compress(raw));
 
 /**
  * Packs consecutive frames for the line. Falls back to `none` when the codec does not shrink them.
@@ -96,15 +111,19 @@ export async function encodeBatch(
   frames: readonly Frame[],
   token: Token,
   wanted: BatchCodec,
-  compress: CompressBatch = compressAside,
+  compress: CompressBatch = compressDirectly,
 ): Promise<Uint8Array> {
   requireConsecutive(frames);
   assert(token.epoch >= 1 && isName(token.owner), "a token that somebody can hold");
   const raw = packFrames(frames);
-  assert(raw.byteLength <= batchRawBytesMax, "a batch within its limits");
-  const packed = wanted === "none" ? raw : await compress(wanted, raw);
-  const shrunk = packed.byteLength < raw.byteLength;
-  const payload = shrunk ? packed : raw;
+  const rawLength = raw.byteLength;
+  assert(rawLength <= batchRawBytesMax, "a batch within its limits");
+  const packed = wanted === "none" ? { shrunk: false, bytes: raw } : await compress(wanted, raw);
+  const { shrunk, bytes: payload } = packed;
+  assert(
+    shrunk ? payload.byteLength < rawLength : payload.byteLength === rawLength,
+    "a payload packed or raw",
+  );
   const first = frames[0]!;
   const last = frames[frames.length - 1]!;
   const owner = new Uint8Array(ownerBytes);
@@ -120,7 +139,7 @@ export async function encodeBatch(
     .u64(first.first)
     .u64(last.last)
     .u32(frames.length)
-    .u32(raw.byteLength)
+    .u32(rawLength)
     .u32(payload.byteLength)
     .u32(crc32(payload))
     .put(first.chainBefore)

@@ -2,17 +2,12 @@
  * LZ4 blocks; the only importer of lz4-napi. Pure. LZ4 detects no corruption and believes its size prefix
  * (docs/decisions/lz4.md), so nothing here is trusted: every caller checks a CRC and the chain over the result.
  */
-import { compress, compressSync, uncompressSync } from "lz4-napi";
+import { compressSync, uncompressSync } from "lz4-napi";
 import { RemoteProtocolError } from "./remote-error.ts";
 
 /** Compressed copy: the packaged block form, a 4-byte little-endian raw length in front. */
 export function lz4Compress(raw: Uint8Array): Uint8Array {
   return compressSync(asBuffer(raw));
-}
-
-/** The same on the thread pool, for what would keep the main thread for milliseconds; `raw` must not change meanwhile. */
-export function lz4CompressAside(raw: Uint8Array): Promise<Uint8Array> {
-  return compress(asBuffer(raw));
 }
 
 /** Exactly `rawLength` bytes, or RemoteProtocolError. The declared length is compared before anything is allocated. */

@@ -65,16 +65,19 @@ export class ThreadCalls<Order, Answer> {
     return this.#ended !== undefined;
   }
 
-  /** Rejects with ThreadFailure: of the thread's own telling, or `EIO` when it ended. */
-  call(order: Order): Promise<Answer> {
+  /**
+   * Rejects with ThreadFailure: of the thread's own telling, or `EIO` when it ended. Buffers in `given` go over without being
+   * copied: they are detached here from now on, and lost with the thread.
+   */
+  call(order: Order, given: readonly ArrayBuffer[] = []): Promise<Answer> {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
     this.#nextId += 1;
     const id = this.#nextId;
-    // Only work under way keeps the process alive.
-    if (this.#pending.size === 0) this.#worker.ref();
     return new Promise((resolve, reject) => {
+      this.#worker.postMessage({ id, order } satisfies Call<Order>, given);
+      // Only work under way keeps the process alive.
+      if (this.#pending.size === 0) this.#worker.ref();
       this.#pending.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, order } satisfies Call<Order>);
     });
   }
 
@@ -98,19 +101,28 @@ export class ThreadCalls<Order, Answer> {
   }
 }
 
-/** The thread's end: performs one order after another, for as long as the thread lives. What is thrown is the call's failure. */
-export function serveCalls<Order, Answer>(perform: (order: Order) => Answer): void {
+/**
+ * The thread's end: performs one order after another, for as long as the thread lives. What is thrown is the call's failure.
+ * `givenWith`: buffers of an answer that go over without being copied.
+ */
+export function serveCalls<Order, Answer>(
+  perform: (order: Order) => Answer,
+  givenWith: (answer: Answer) => readonly ArrayBuffer[] = () => [],
+): void {
   const port = parentPort;
   if (port === null) throw new Error("this file runs as a thread only");
   port.on("message", ({ id, order }: Call<Order>) => {
     let answered: Answered<Answer>;
+    let given: readonly ArrayBuffer[] = [];
     try {
-      answered = { id, answer: perform(order) };
+      const answer = perform(order);
+      given = givenWith(answer);
+      answered = { id, answer };
     } catch (error) {
       const code =
         error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "EIO";
       answered = { id, failure: { code, message: error instanceof Error ? error.message : String(error) } };
     }
-    port.postMessage(answered);
+    port.postMessage(answered, given);
   });
 }

@@ -10,7 +10,6 @@ import { NbdRequestMemory } from "../block/nbd-request-memory.ts";
 import { NbdServer } from "../block/nbd-server.ts";
 import { levelEngine } from "../journal/level-engine.ts";
 import { openLevelOrderedStore } from "../journal/level-ordered-store.ts";
-import { compressAside } from "../protocol/batch.ts";
 import type { AdoptedExport, HandoverTarget } from "../protocol/handover.ts";
 import { parseHandoverRecord } from "../protocol/handover.ts";
 import { exportName } from "../protocol/ids.ts";
@@ -36,6 +35,7 @@ import { AgentExportCatalog } from "./export-catalog.ts";
 import { OwnedGroup } from "./group/owned-group.ts";
 import { VerifySchedule } from "./scan/verify-schedule.ts";
 import { throttleRoutes } from "./ship/admin.ts";
+import { compressAside } from "./ship/compress-aside.ts";
 import type { Line } from "./ship/line.ts";
 import { Link } from "./ship/link.ts";
 

@@ -233,6 +233,12 @@ function readFailed(turn: Turn, event: EventOf<"readFailed">) {
   turn.stop(event.code, event.message);
 }
 
+/** Nothing was lost, nor sent: from the acknowledged position on, after a while, as after a failure of the line. */
+function packFailed(turn: Turn, event: EventOf<"packFailed">) {
+  if (turn.state.reading?.id !== event.id) return;
+  turn.backOff({ code: event.code, message: event.message });
+}
+
 /** A batch left: its bytes may go. */
 function settle(turn: Turn, batch: InFlight): void {
   turn.set({ inFlight: turn.state.inFlight.filter((other) => other.id !== batch.id) });
@@ -370,6 +376,7 @@ const never: Row = {
   helloFailed: ignore,
   batchSent: (turn, event) => turn.order({ kind: "abortBatch", id: event.id }),
   readFailed: ignore,
+  packFailed: ignore,
   batchAnswered: ignore,
   batchFailed: ignore,
   heartbeatAnswered: ignore,
@@ -389,6 +396,7 @@ const table: { readonly [C in Condition]: Row } = {
     helloFailed: ignore,
     batchSent: never.batchSent,
     readFailed: ignore,
+    packFailed: ignore,
     batchAnswered: answeredAside,
     batchFailed: ignore,
     heartbeatAnswered: (turn, event) => void heartbeatForbids(turn, event.answer),
@@ -410,6 +418,7 @@ const table: { readonly [C in Condition]: Row } = {
     },
     batchSent: never.batchSent,
     readFailed: ignore,
+    packFailed: ignore,
     batchAnswered: answeredAside,
     batchFailed: ignore,
     heartbeatAnswered: (turn, event) => void heartbeatForbids(turn, event.answer),
@@ -426,6 +435,7 @@ const table: { readonly [C in Condition]: Row } = {
     helloFailed: ignore,
     batchSent,
     readFailed,
+    packFailed,
     batchAnswered,
     batchFailed,
     heartbeatAnswered,
@@ -449,6 +459,7 @@ const table: { readonly [C in Condition]: Row } = {
     helloFailed: ignore,
     batchSent: never.batchSent,
     readFailed: ignore,
+    packFailed: ignore,
     batchAnswered: answeredAside,
     batchFailed: ignore,
     heartbeatAnswered: heartbeatAnsweredAside,
@@ -468,6 +479,7 @@ const table: { readonly [C in Condition]: Row } = {
     helloFailed: ignore,
     batchSent: never.batchSent,
     readFailed: ignore,
+    packFailed: ignore,
     batchAnswered: answeredAside,
     batchFailed: ignore,
     heartbeatAnswered: heartbeatAnsweredAside,

@@ -446,7 +446,13 @@ export class Shipper {
     const raw = packed.reduce((sum, frame) => sum + frameHeaderBytes + frame.body.byteLength, 0);
     const shrinks = (): boolean => sampleShrinks(packed);
     const codec = chooseCodec(this.#codecState, this.#codecSetting, order.lineBytesPerSecond, shrinks);
-    batch.bytes = await encodeBatch(packed, source.token, codec, this.#options.compress);
+    try {
+      batch.bytes = await encodeBatch(packed, source.token, codec, this.#options.compress);
+    } catch (error) {
+      this.#options.log.error("SHIP_PACK_FAILED", "a batch could not be packed for the line", error);
+      this.#dispatch({ kind: "packFailed", id, code: "PACK_FAILED", message: errorText(error) });
+      return;
+    }
     if (batch.abort.signal.aborted) return;
     this.#codecState = noteCodec(this.#codecState, codec, raw, batch.bytes.byteLength);
     this.#codec = codec;

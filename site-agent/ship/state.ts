@@ -126,6 +126,8 @@ export type ShipEvent =
       readonly wireBytes: number;
     }
   | { readonly kind: "readFailed"; readonly id: number; readonly code: string; readonly message: string }
+  /** The records of a read could not be packed for the line: they are where they were. */
+  | { readonly kind: "packFailed"; readonly id: number; readonly code: string; readonly message: string }
   | { readonly kind: "batchAnswered"; readonly id: number; readonly answer: BatchAnswer }
   | { readonly kind: "batchFailed"; readonly id: number; readonly code: string }
   | { readonly kind: "heartbeatAnswered"; readonly answer: HeartbeatAnswer; readonly roundTripMs: number }
@@ -144,8 +146,8 @@ export type ShipEventKind = ShipEvent["kind"];
 export type ShipEffect =
   | { readonly kind: "sendHello"; readonly id: number; readonly create: boolean }
   /**
-   * Read from `from` to `through` at most, about `rawBytes`, pack and send; answer with `batchSent` or `readFailed`. Where
-   * `from` is not behind the head, a gap to the head, alone, takes the place of what was dropped.
+   * Read from `from` to `through` at most, about `rawBytes`, pack and send; answer with `batchSent`, `readFailed` or
+   * `packFailed`. Where `from` is not behind the head, a gap to the head, alone, takes the place of what was dropped.
    */
   | {
       readonly kind: "readBatch";

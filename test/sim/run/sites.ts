@@ -9,6 +9,7 @@ import { StandbyGroup } from "../../../gateway/group.ts";
 import type { Past } from "../../../image/past.ts";
 import type { RowChange, StoreEngine } from "../../../journal/store.ts";
 import type { CompressBatch } from "../../../protocol/batch.ts";
+import { shorterPayload } from "../../../protocol/batch.ts";
 import { parseHandoverRecord } from "../../../protocol/handover.ts";
 import type { VolumeEntry } from "../../../protocol/ids.ts";
 import { lz4Compress } from "../../../protocol/lz4.ts";
@@ -65,9 +66,12 @@ export interface SitePlan {
 
 /** The product's two codecs without the thread pool, whose answers come in no order that a seed decides. */
 const packNow: CompressBatch = async (codec, raw) =>
-  codec === "lz4"
-    ? lz4Compress(raw)
-    : brotliCompressSync(raw, { params: { [constants.BROTLI_PARAM_QUALITY]: 2 } });
+  shorterPayload(
+    raw,
+    codec === "lz4"
+      ? lz4Compress(raw)
+      : brotliCompressSync(raw, { params: { [constants.BROTLI_PARAM_QUALITY]: 2 } }),
+  );
 
 const writeBufferBytes = 64 * 1024;
 /** A half of the write-ahead log: of a few frames, so that both are filled again and again. */

@@ -9,12 +9,7 @@ import { join } from "node:path";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import { levelEngine } from "../../../journal/level-engine.ts";
 import { openLevelOrderedStore } from "../../../journal/level-ordered-store.ts";
-import {
-  batchHeaderBytes,
-  compressAside,
-  decodeBatchHeader,
-  decodeBatchPayload,
-} from "../../../protocol/batch.ts";
+import { batchHeaderBytes, decodeBatchHeader, decodeBatchPayload } from "../../../protocol/batch.ts";
 import type { GroupKnowledge, Heartbeat, Hello, Refusal } from "../../../protocol/control.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { bytesToHex } from "../../../protocol/ids.ts";
@@ -27,6 +22,7 @@ import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
 import { systemRandom } from "../../../runtime/random.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
+import { compressAside } from "../../../site-agent/ship/compress-aside.ts";
 import type { Line } from "../../../site-agent/ship/line.ts";
 import { Door } from "../../support/door.ts";
 import { groupSettings } from "../../support/group-settings.ts";

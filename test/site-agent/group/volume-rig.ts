@@ -34,7 +34,7 @@ export function settingsOf(table: Table, overflow: "track" | "hold" = "hold"): G
   return groupSettings({ volumes, overflow, history: { windowMs: 0, bytesMax: 1 << 30 } });
 }
 
-const notCompressed: CompressBatch = (_codec, raw) => Promise.resolve(raw);
+const notCompressed: CompressBatch = async (_codec, raw) => ({ shrunk: false, bytes: raw });
 
 /** The other site: keeps what it is sent, and judges each greeting by what it holds. */
 export class ToySite implements Line {

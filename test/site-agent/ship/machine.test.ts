@@ -181,6 +181,12 @@ const events: { readonly [K in ShipEventKind]: (play: Play) => Extract<ShipEvent
     code: "JOURNAL_TRIMMED",
     message: "",
   }),
+  packFailed: (play) => ({
+    kind: "packFailed",
+    id: play.state.reading?.id ?? 999,
+    code: "PACK_FAILED",
+    message: "",
+  }),
   batchAnswered: (play) => ({
     kind: "batchAnswered",
     id: play.state.inFlight[0]?.id ?? 999,
@@ -210,6 +216,7 @@ const still = (condition: Condition): { readonly [K in ShipEventKind]: Condition
   helloFailed: condition,
   batchSent: condition,
   readFailed: condition,
+  packFailed: condition,
   batchAnswered: condition,
   batchFailed: condition,
   heartbeatAnswered: condition,
@@ -234,6 +241,7 @@ const expected: { readonly [C in Condition]: { readonly [K in ShipEventKind]: Co
   attached: {
     ...still("attached"),
     readFailed: "stopped",
+    packFailed: "disconnected",
     heartbeatFailed: "disconnected",
     silence: "disconnected",
     closed: "closed",
@@ -249,7 +257,7 @@ for (const condition of Object.keys(samples) as Condition[]) {
     test(`table: ${condition} with ${kind}`, () => {
       const play = samples[condition]();
       assert.equal(play.state.condition, condition, "the sample is what it says");
-      if (condition === "attached" && kind === "readFailed") {
+      if (condition === "attached" && (kind === "readFailed" || kind === "packFailed")) {
         play.on({ kind: "woken" }, context.collectMs + 1);
         assert.ok(play.state.reading !== undefined);
       }
