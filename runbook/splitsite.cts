@@ -8,8 +8,8 @@
  * The heap may grow to six times what is live before it is collected whole. Buffers on their way count as heap, and with V8's
  * own choice a busy agent collected all of it three times a second, 40 ms of a writer's time each; what lives is some 25 MB.
  *
- * What LZ4 hands out is memory of its own allocator, taken on one thread and freed on another. Told to give pages back as soon as
- * they are free it holds some 10 MiB; left alone it holds that or 90, by how the threads happen to take turns (bench s11).
+ * What LZ4 hands out is memory of its own allocator, which the engine frees in its own time and by the dozen. Told to give pages
+ * back as soon as they are free the allocator holds some 10 MiB; left alone it keeps them for a while, up to 90 (bench s11).
  */
 process.env["UV_THREADPOOL_SIZE"] ??= "16";
 process.env["MIMALLOC_PURGE_DELAY"] ??= "0";

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { after, before, test } from "node:test";
+import type { CompressBatch } from "../../../protocol/batch.ts";
 import type { Sequence, Token } from "../../../protocol/ids.ts";
 import { bytesEqual } from "../../../protocol/ids.ts";
 import { systemClock } from "../../../runtime/clock.ts";
@@ -78,6 +79,7 @@ async function rig(
   t: TestContext,
   settings: Partial<LinkSettings> = {},
   through?: { delayMs?: number; rateBytesPerSecond?: number; resetPerMebibyte?: number },
+  compress: CompressBatch = compressAside,
 ) {
   const gateway = new FakeGateway();
   const port = await gateway.listen(dr);
@@ -99,7 +101,7 @@ async function rig(
   const shipper = new Shipper({
     source,
     link,
-    compress: compressAside,
+    compress,
     clock: systemClock,
     random: systemRandom,
     log: silentLog,
@@ -329,6 +331,26 @@ test("a standby that is gone after trimming is not created anew", async (t) => {
   shipper.start();
   await until("stopped", () => stops[0]);
   assert.deepEqual(stops, ["STANDBY_LOST"]);
+});
+
+test("what could not be packed is read and packed again, by whoever packs then", async (t) => {
+  let asked = 0;
+  const all = await rig(t, { codec: "lz4" }, undefined, (codec, raw) => {
+    asked += 1;
+    // Gone with the thread that had it.
+    if (asked <= 2) structuredClone(raw.buffer, { transfer: [raw.buffer as ArrayBuffer] });
+    return asked <= 2 ? Promise.reject(new Error("thread ended")) : compressAside(codec, raw);
+  });
+  all.source.append(20, 4096);
+  all.shipper.start();
+  await until("the first failure to be told", () =>
+    all.shipper.status().reason?.code === "PACK_FAILED" ? true : undefined,
+  );
+  await caughtUp(all);
+  assert.ok(asked > 2);
+  assert.deepEqual(all.heard.stops, []);
+  assert.equal(all.shipper.status().reason, null);
+  sameHistory(all);
 });
 
 test("a standby behind what was dropped is told of a gap, alone in its batch, and gets the rest", async (t) => {
