@@ -82,12 +82,12 @@ export const shippingBugs: readonly PlantedBug[] = [
   },
   {
     id: "shipping/unpacked-batch-waited-for",
-    does: "Nobody is told that a batch could not be packed, so the next one is never read.",
-    file: "site-agent/ship/shipper.ts",
-    find: '      this.#dispatch({ kind: "packFailed", id, code: "PACK_FAILED", message: errorText(error) });\n',
+    does: "A batch that could not be packed is waited for, and none after it is ever read.",
+    file: "site-agent/ship/machine.ts",
+    find: "  turn.backOff({ code: event.code, message: event.message });\n",
     replace: "",
-    caughtBy: [{ file: "test/site-agent/ship/shipper.test.ts", only: "could not be packed" }],
-    budgetSeconds: 60,
+    caughtBy: [{ file: machine, only: "packed|packFailed" }],
+    budgetSeconds: 30,
   },
   {
     id: "shipping/packing-thread-not-replaced",

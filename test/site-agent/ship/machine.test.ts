@@ -269,6 +269,18 @@ for (const condition of Object.keys(samples) as Condition[]) {
   }
 }
 
+test("a batch that could not be packed is ordered again from where nothing was sent, and the reason shown until then", () => {
+  const play = new Play().attach(20, 10);
+  play.on({ kind: "woken" }, context.collectMs + 1);
+  const read = play.order("readBatch");
+  play.on({ kind: "packFailed", id: read.id + 1, code: "PACK_FAILED", message: "" });
+  assert.equal(play.state.condition, "attached", "another read's failure is nobody's");
+  play.on({ kind: "packFailed", id: read.id, code: "PACK_FAILED", message: "thread ended" });
+  assert.deepEqual(play.state.reason, { code: "PACK_FAILED", message: "thread ended" });
+  assert.equal(play.order("abortBatch").id, read.id);
+  assert.equal(play.state.sendNext, read.from);
+});
+
 test("SH12: that a newer token owns the group is reported whatever state its answer finds", () => {
   const token = { epoch: 9, owner: "b" };
   const answer = { kind: "superseded", token } as const;

@@ -343,11 +343,8 @@ test("what could not be packed is read and packed again, by whoever packs then",
   });
   all.source.append(20, 4096);
   all.shipper.start();
-  await until("the first failure to be told", () =>
-    all.shipper.status().reason?.code === "PACK_FAILED" ? true : undefined,
-  );
   await caughtUp(all);
-  assert.ok(asked > 2);
+  assert.ok(asked > 2, "it failed, twice");
   assert.deepEqual(all.heard.stops, []);
   assert.equal(all.shipper.status().reason, null);
   sameHistory(all);
