@@ -64,7 +64,7 @@ export class LagTrail {
     };
     this.#acknowledged = mark;
     this.#newest = { ...mark, closedAtMs: origin.closedAtMs };
-    this.#oldestAtMs = oldestAtMs;
+    this.#oldestAtMs = origin.sequence > 0 ? Math.min(oldestAtMs, origin.closedAtMs) : oldestAtMs;
   }
 
   /** The newest of a client's writes that is answered: what the other site is told, and would state as lost. */

@@ -247,7 +247,7 @@ export class Truth {
       if (truth.home !== site) continue;
       truth.protectedSinceMs = undefined;
       // The next one knows of a standby what its journal says of it, until it is told more.
-      truth.believed = truth.lost;
+      truth.believed = truth.lost?.afterStart();
       if (truth.fencedSights >= fencedSightsDurable && diskIsWell) truth.fencedForGood = true;
       truth.fencedSights = 0;
     }
