@@ -20,10 +20,12 @@ export function leftBehind(
   view: Pick<StandbyView, "safe" | "lag">,
 ): Tail {
   const written = log.tail.sequence;
+  // What of this journal is beyond it, and no more: the lag of a standby that is lost counts what was trimmed as well.
+  const counted = view.safe < since.sequence ? undefined : view.lag;
   return {
     written,
     acknowledged: Math.max(view.safe, since.sequence),
-    tailBytes: view.lag?.bytes ?? log.tail.dataBytesTotal - since.dataBytesTotal,
+    tailBytes: counted?.bytes ?? log.tail.dataBytesTotal - since.dataBytesTotal,
   };
 }
 

@@ -72,7 +72,7 @@ export async function openEngine(ground: EngineGround, listener: EngineListener)
     dropped: () => scans.dropped(),
     log,
   });
-  const trail = await lagTrailOf(journal, overflow.note);
+  const trail = await lagTrailOf(journal, overflow.note, state.origin.timeMs);
   return { state, overflow, trail, engine: engineOn(opened, overflow, ground, listener) };
 }
 

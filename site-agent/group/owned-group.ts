@@ -512,7 +512,7 @@ export class OwnedGroup implements RecordSink {
       },
       superseded: (token) => this.#superseded(token),
       attached: (lacks, held, partial) => {
-        this.#view.met();
+        this.#view.met(held);
         this.#scans.attached(lacks, held);
         void this.#steps
           .take(() => this.#notePartial(partial))
@@ -523,6 +523,7 @@ export class OwnedGroup implements RecordSink {
           });
         this.#changes.kick();
       },
+      lost: () => this.#view.lost(),
       stopped: (code, message) => {
         // Two owners of one epoch: neither may go on answering until an operator has decided (I4).
         if (code === "EPOCH_CONFLICT") this.#stepAlone(() => this.#stopForConflict(message));

@@ -58,7 +58,7 @@ export function statusFacts(parts: OwnerParts): OwnerFacts {
       state,
       journal: engine && { written: engine.log.tail.sequence, durable: engine.log.durable.sequence },
       shipped: shipping?.shipped,
-      acknowledged: view.acknowledged,
+      held: view.held,
       applied: view.applied,
       lag: view.lag,
     }),

@@ -13,8 +13,8 @@ export interface PositionFacts {
   readonly journal: { readonly written: Sequence; readonly durable: Sequence } | null;
   /** Newest sequence sent by the shipper under way; undefined: there is none. */
   readonly shipped: Sequence | undefined;
-  /** What this process knows of the standby. */
-  readonly acknowledged: Sequence;
+  /** What this process knows that the standby holds. */
+  readonly held: Sequence;
   readonly applied: Sequence;
   /** Undefined: no journal was opened yet. */
   readonly lag: Lag | undefined;
@@ -25,8 +25,8 @@ export function positionAndLag(facts: PositionFacts): Pick<OwnerFacts, "position
   const fenced = state?.fenced ?? null;
   const retired = journal === null ? (state?.retired ?? null) : null;
   const written = journal?.written ?? fenced?.written ?? retired?.written ?? 0;
-  const left = fenced?.acknowledged ?? retired?.acknowledged ?? facts.acknowledged;
-  const acknowledged = journal === null ? left : facts.acknowledged;
+  const left = fenced?.acknowledged ?? retired?.acknowledged ?? facts.held;
+  const acknowledged = journal === null ? left : facts.held;
   return {
     position: {
       written,

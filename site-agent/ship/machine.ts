@@ -1,7 +1,7 @@
 /**
  * Decides what the owner's side sends, when, and what it may believe: the machine behind shipping one group. Pure:
  * `step(state, event, nowMs)` gives the next state and the orders for the shell. docs/ship-spec.md holds the invariants
- * (SH1..SH13) and the reason why each retry ends. It never moves `acknowledged` back and never believes a position that
+ * (SH1..SH14) and the reason why each retry ends. It never moves `acknowledged` back and never believes a position that
  * the journal cannot prove.
  *
  *                  started                attached
@@ -80,11 +80,20 @@ export function wakeAtMs(
 
 const ignore = (): void => undefined;
 
-/** An answer that nobody waits for any more may still say that a newer token owns the group: that is never missed. */
+/**
+ * An answer that nobody waits for any more may still say that a newer token owns the group, or that the standby is gone: that
+ * is never missed.
+ */
 function answeredAside(
   turn: Turn,
   { answer }: EventOf<"helloAnswered"> | EventOf<"batchAnswered"> | EventOf<"heartbeatAnswered">,
 ): void {
+  if (answer.kind === "superseded") turn.supersede(answer.token);
+  if (answer.kind === "unknown") turn.lost();
+}
+
+/** Once attached, an older greeting's answer tells nothing of the standby that there is now. */
+function helloAnsweredLate(turn: Turn, { answer }: EventOf<"helloAnswered">): void {
   if (answer.kind === "superseded") turn.supersede(answer.token);
 }
 
@@ -115,6 +124,7 @@ function close(turn: Turn): void {
 /** The answer to a batch that nobody waits for may still forbid us to go on. */
 function helloAnswered(turn: Turn, event: EventOf<"helloAnswered">) {
   if (event.answer.kind === "superseded") return turn.supersede(event.answer.token);
+  if (event.answer.kind === "unknown") turn.lost();
   if (event.id !== turn.state.helloId) return;
   const { answer } = event;
   if (event.durable > turn.state.durable) {
@@ -161,12 +171,14 @@ function attach(
     );
   }
   if (theirs.sequence < floor) {
+    turn.lost();
     return turn.stop(
       "STANDBY_LOST",
       `the standby went back to ${theirs.sequence} (chain ${theirs.chain}); it had acknowledged ${floor}`,
     );
   }
   if (event.chain === undefined && theirs.sequence < event.head) {
+    turn.lost();
     return turn.stop(
       "STANDBY_LOST",
       `the standby is at ${theirs.sequence} (chain ${theirs.chain}), of which this site has kept nothing`,
@@ -320,8 +332,9 @@ function batchFailed(turn: Turn, event: EventOf<"batchFailed">) {
   turn.pump();
 }
 
-/** Answers that forbid going on hold in every state that sends heartbeats. */
+/** Answers that forbid going on hold in every state that sends heartbeats; so does that the standby is gone. */
 function heartbeatForbids(turn: Turn, answer: HeartbeatAnswer): boolean {
+  if (answer.kind === "unknown") turn.lost();
   if (answer.kind === "superseded") {
     turn.supersede(answer.token);
     return true;
@@ -431,7 +444,7 @@ const table: { readonly [C in Condition]: Row } = {
   },
   attached: {
     started: ignore,
-    helloAnswered: answeredAside,
+    helloAnswered: helloAnsweredLate,
     helloFailed: ignore,
     batchSent,
     readFailed,

@@ -95,6 +95,8 @@ export interface ShipListener {
   acknowledged(durable: Sequence, applied: Sequence): void;
   /** A newer token owns the group: for ever. */
   superseded(token: Token): void;
+  /** The standby's site knows nothing of this history, or holds nothing that is proven to be of it, until `attached` says so. */
+  lost(): void;
   /** Nothing is shipped until `attached` is called again (a refusal that may be mended), or at all. */
   stopped(code: string, message: string): void;
   /** `held`: how far it is durable. `partial`: volumes that it does not have whole. */
@@ -300,6 +302,8 @@ export class Shipper {
         return listener.acknowledged(effect.acknowledged, effect.applied);
       case "reportSuperseded":
         return listener.superseded(effect.token);
+      case "reportLost":
+        return listener.lost();
       case "reportStopped":
         return listener.stopped(effect.reason.code, effect.reason.message);
     }
@@ -326,6 +330,7 @@ export class Shipper {
     const answer = parseReply(reply, parseHelloAnswer);
     // Asked for something else, it counts all the same: no other request may get through for a long time (SH12).
     if (answer.kind === "superseded") listener.superseded(answer.token);
+    if (answer.kind === "unknown") listener.lost();
     if (answer.kind === "refused") return { code: answer.code, message: answer.message };
     if (answer.kind !== "attached") return null;
     const notAnswered = {

@@ -173,6 +173,8 @@ export type ShipEffect =
     }
   | { readonly kind: "reportAcknowledged"; readonly acknowledged: Sequence; readonly applied: Sequence }
   | { readonly kind: "reportSuperseded"; readonly token: Token }
+  /** Nothing of what was acknowledged is there, or nothing that is proven to be ours (SH14). */
+  | { readonly kind: "reportLost" }
   | { readonly kind: "reportStopped"; readonly reason: StopReason };
 
 export interface Step {

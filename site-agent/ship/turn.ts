@@ -114,6 +114,11 @@ export class Turn {
     this.order({ kind: "reportSuperseded", token });
   }
 
+  /** Shipping goes by `acknowledged` as before; whoever says what would be lost must not (SH14). */
+  lost(): void {
+    this.order({ kind: "reportLost" });
+  }
+
   conflict(token: Token): void {
     const { epoch, owner } = this.context.token;
     this.stop(

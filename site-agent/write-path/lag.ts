@@ -42,13 +42,21 @@ export class LagTrail {
   #marks: Mark[] = [];
   #acknowledged: Mark;
   #newest: Mark & { readonly closedAtMs: number };
+  /** The oldest answer that anything tells of, wall ms; what the lineage began with may be older. */
+  #oldestAtMs: number;
 
-  /** `origin`: position from which nothing behind it matters, normally what is known to be acknowledged. */
-  constructor(origin: {
-    readonly sequence: Sequence;
-    readonly dataBytesTotal: number;
-    readonly closedAtMs: number;
-  }) {
+  /**
+   * `origin`: position from which nothing behind it matters, normally what is known to be acknowledged. `oldestAtMs`: wall ms
+   * of something that was answered before it, as far as that is known.
+   */
+  constructor(
+    origin: {
+      readonly sequence: Sequence;
+      readonly dataBytesTotal: number;
+      readonly closedAtMs: number;
+    },
+    oldestAtMs: number = Number.POSITIVE_INFINITY,
+  ) {
     const mark = {
       last: origin.sequence,
       dataBytesTotal: origin.dataBytesTotal,
@@ -56,6 +64,7 @@ export class LagTrail {
     };
     this.#acknowledged = mark;
     this.#newest = { ...mark, closedAtMs: origin.closedAtMs };
+    this.#oldestAtMs = origin.sequence > 0 ? Math.min(oldestAtMs, origin.closedAtMs) : oldestAtMs;
   }
 
   /** The newest of a client's writes that is answered: what the other site is told, and would state as lost. */
@@ -67,6 +76,7 @@ export class LagTrail {
   answered(frame: AnsweredFrame): void {
     const { last, dataBytesTotal, openedAtMs, closedAtMs } = frame;
     this.#newest = { last, dataBytesTotal, openedAtMs, closedAtMs };
+    this.#oldestAtMs = Math.min(this.#oldestAtMs, openedAtMs);
     this.#marks.push({ last, dataBytesTotal, openedAtMs });
     if (this.#marks.length > marksMax) this.#marks = mergePairs(this.#marks);
   }
@@ -78,6 +88,18 @@ export class LagTrail {
     if (passed === 0) return;
     this.#acknowledged = this.#marks[passed - 1]!;
     this.#marks.splice(0, passed);
+  }
+
+  /**
+   * The standby holds nothing after all: everything counts that was answered since the lineage began, which is what record
+   * numbers and data bytes count from, also after a failover. What the trail has passed, or never had, becomes one mark.
+   */
+  nothingHeld(): void {
+    const passed = this.#acknowledged;
+    if (passed.last === 0) return;
+    const openedAtMs = Math.min(this.#oldestAtMs, passed.openedAtMs);
+    this.#marks.unshift({ ...passed, openedAtMs });
+    this.#acknowledged = { last: 0, dataBytesTotal: 0, openedAtMs };
   }
 
   /** `acknowledged` exact, so that the count of writes is; bytes and age come from the last mark at or before it. */

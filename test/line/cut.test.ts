@@ -120,6 +120,7 @@ async function shipAll(relay: Relay): Promise<void> {
         stopped = code;
       },
       attached: () => undefined,
+      lost: () => assert.fail("the standby stays"),
       linkChanged: () => undefined,
     },
   });

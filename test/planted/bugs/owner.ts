@@ -106,6 +106,15 @@ export const ownerBugs: readonly PlantedBug[] = [
     budgetSeconds: 30,
   },
   {
+    id: "owner/lost-standby-counts",
+    does: "What a standby acknowledged counts as held after its site has said that nothing is known there.",
+    file: "site-agent/group/owned-group.ts",
+    find: "      lost: () => this.#view.lost(),\n",
+    replace: "      lost: () => undefined,\n",
+    caughtBy: [{ file: "test/site-agent/group/standby-lost.test.ts", only: "is lost lacks everything" }],
+    budgetSeconds: 60,
+  },
+  {
     id: "owner/status-cached",
     does: "The status is computed once and told for ever.",
     file: "site-agent/group/owned-group.ts",

@@ -69,3 +69,11 @@ test("not even who is told nothing says protected for longer than a state may be
   assert.throws(judges(believed, history, 1_001 + honestyMs, 60_000), Violation);
   judges(believed, history, 1_001 + honestyMs, 500)();
 });
+
+test("an owner that was started anew goes by what was there for its lag, and for nothing else", () => {
+  const history = historyOf(1);
+  const next = new Believed(new Received(), 1, 0, 1_000).afterStart();
+  assert.equal(next.openPoint(history), 1);
+  judges(next, history, 1_001, 0, "catching-up")();
+  assert.throws(judges(next, history, 1_001, 0), Violation);
+});

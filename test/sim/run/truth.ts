@@ -80,7 +80,9 @@ export interface GroupTruth {
   readonly rot: Rot;
   /** What the standby has handed to its intake. */
   received: Received;
-  /** What an owner goes by that cannot know yet that its standby has lost everything. */
+  /** What a standby held that has lost everything, until it is met made anew. */
+  lost: Believed | undefined;
+  /** The same as long as its owner cannot know: this is what it goes by. */
   believed: Believed | undefined;
   /** Where the owner's journal begins, and the chunks that its notes call dirty, by the note: as it hands them to its store. */
   head: number;
@@ -150,6 +152,7 @@ export class Truth {
         fencedForGood: false,
         rot: new Rot(),
         received: new Received(),
+        lost: undefined,
         believed: undefined,
         head: 0,
         dirty: new Map(),
@@ -243,8 +246,8 @@ export class Truth {
       truth.books.get(site)?.lost(loss);
       if (truth.home !== site) continue;
       truth.protectedSinceMs = undefined;
-      // The next one knows of a standby only what it is told.
-      truth.believed = undefined;
+      // The next one knows of a standby what its journal says of it, until it is told more.
+      truth.believed = truth.lost?.afterStart();
       if (truth.fencedSights >= fencedSightsDurable && diskIsWell) truth.fencedForGood = true;
       truth.fencedSights = 0;
     }
@@ -318,6 +321,7 @@ export class Truth {
         if (isQuestion(body)) return;
         const durable = (fields["durable"] as { sequence: number }).sequence;
         standby.claimed(durable, fields["applied"] as number, shippedMax);
+        truth.lost = undefined;
         return;
       }
       case "alive":
@@ -363,7 +367,8 @@ export class Truth {
     truth.rot.forget();
     // Where the disks held data, what was sent to others is not all that a standby made from nothing needs.
     const { history } = this.homeBook(group);
-    truth.believed = new Believed(truth.received, durableMax, history.forgottenAt, this.#scheduler.nowMs);
+    truth.lost = new Believed(truth.received, durableMax, history.forgottenAt, this.#scheduler.nowMs);
+    truth.believed = truth.lost;
     truth.received = new Received(history.heldData);
     history.forgotten(truth.carried || (history.heldData && history.held.length === 0));
   }
@@ -434,13 +439,11 @@ export class Truth {
       const nowMs = this.#scheduler.nowMs;
       const shownMs = nowMs - (truth.protectedSinceMs ?? nowMs);
       const { believed } = truth;
-      const { durableMax, believedMax } = truth.standby;
-      // Where it does not say that all is well, its lag may still count from what the lost standby held.
-      const held = state === "protected" ? durableMax : Math.max(durableMax, believedMax);
+      const { durableMax } = truth.standby;
       judgeOwnerClaim(
         { state, io, lagWrites: lag.writes, unflushedMayBeLost: owned.unflushedMayBeLost },
         book,
-        believed?.openPoint(book.history) ?? this.#openAt(truth, held),
+        believed?.openPoint(book.history) ?? this.#openAt(truth, durableMax),
         nowMs,
         shownMs,
       );

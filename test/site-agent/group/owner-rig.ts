@@ -13,6 +13,7 @@ import { batchHeaderBytes, decodeBatchHeader, decodeBatchPayload } from "../../.
 import type { GroupKnowledge, Heartbeat, Hello, Refusal } from "../../../protocol/control.ts";
 import type { Frame } from "../../../protocol/frame.ts";
 import { bytesToHex } from "../../../protocol/ids.ts";
+import type { Clock } from "../../../runtime/clock.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import type { Disk } from "../../../runtime/disk.ts";
 import { systemDisk } from "../../../runtime/disk.ts";
@@ -21,6 +22,7 @@ import type { HttpReply } from "../../../runtime/http.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { agentGroupPaths } from "../../../runtime/paths.ts";
 import { systemRandom } from "../../../runtime/random.ts";
+import type { GroupSettings } from "../../../runtime/settings/types.ts";
 import { OwnedGroup } from "../../../site-agent/group/owned-group.ts";
 import { compressAside } from "../../../site-agent/ship/compress-aside.ts";
 import type { Line } from "../../../site-agent/ship/line.ts";
@@ -46,10 +48,19 @@ export class MemoryStandby implements Line {
   refusal: Refusal | undefined;
   /** Batches that were taken. */
   taken = 0;
+  /** Its site knows nothing of the group, until it is told to make it. */
+  #isUnknown = false;
   #genesis = "";
 
   get durable(): number {
     return this.frames.at(-1)?.last ?? 0;
+  }
+
+  /** Everything it had is gone. */
+  lose(): void {
+    this.frames.length = 0;
+    this.content.fill(0);
+    this.#isUnknown = true;
   }
 
   join(): () => void {
@@ -63,7 +74,9 @@ export class MemoryStandby implements Line {
   async control(_method: string, path: string, message?: unknown): Promise<HttpReply> {
     if (this.refusal !== undefined) return reply(this.refusal);
     if (path.endsWith("/hello")) {
-      const { genesis, token } = message as Hello;
+      const { genesis, token, create } = message as Hello;
+      this.#isUnknown &&= !create;
+      if (this.#isUnknown) return reply({ kind: "unknown" });
       this.#genesis = genesis;
       const last = this.frames.at(-1);
       const chain = last === undefined ? this.#genesis : bytesToHex(last.chainAfter);
@@ -74,6 +87,7 @@ export class MemoryStandby implements Line {
     }
     if (path.endsWith("/heartbeat")) {
       this.beats.push(message as Heartbeat);
+      if (this.#isUnknown) return reply({ kind: "unknown" });
       return reply({ kind: "alive", durable: this.durable, applied: this.durable, stopped: null });
     }
     return reply({ kind: "unknown" });
@@ -105,7 +119,7 @@ function reply(json: unknown): HttpReply {
 }
 
 /** Paces and intervals come soon; what is as long as somebody's patience comes sooner, and not too soon for a busy host. */
-const hastyClock = {
+export const hastyClock: Clock = {
   ...systemClock,
   after: (delayMs: number, run: () => void) =>
     systemClock.after(delayMs < 3_000 ? Math.min(delayMs, 20) : delayMs / 3, run),
@@ -116,6 +130,8 @@ export class OwnerRig {
   readonly standby = new MemoryStandby();
   /** What the volume has to hold: every write that was answered. */
   readonly content = Buffer.alloc(volumeBytes);
+  /** That of the lives to come. */
+  clock = hastyClock;
   readonly #lives: OwnedGroup[] = [];
 
   private constructor(dataDir: string) {
@@ -142,11 +158,15 @@ export class OwnerRig {
   }
 
   /** The next life of the group, started. */
-  async open(disk: Disk = systemDisk, site = "primary"): Promise<OwnedGroup> {
+  async open(
+    disk: Disk = systemDisk,
+    site = "primary",
+    rpo: GroupSettings["rpo"] = { ageMs: null, bytes: null },
+  ): Promise<OwnedGroup> {
     const history = { windowMs: 86_400_000, bytesMax: 1 << 30 };
     const group = new OwnedGroup({
       site,
-      settings: groupSettings({ volumes: [{ name: "data", sizeBytes: volumeBytes }], history }),
+      settings: groupSettings({ volumes: [{ name: "data", sizeBytes: volumeBytes }], history, rpo }),
       paths: this.paths,
       files: {
         disk,
@@ -154,7 +174,7 @@ export class OwnerRig {
         stores: levelEngine,
         openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
         history,
-        clock: hastyClock,
+        clock: this.clock,
         paths: this.paths,
         journalBytesMax: 2 ** 26,
         reserveBytes: 0,
@@ -168,7 +188,7 @@ export class OwnerRig {
       readHandover: () => Promise.resolve(undefined),
       link: this.standby,
       compress: compressAside,
-      clock: hastyClock,
+      clock: this.clock,
       random: systemRandom,
       log: silentLog,
     });

@@ -46,7 +46,7 @@ test("positions are those of the open journal, else of what was left behind, and
   const fenced = { by: token, atMs: 0, written: 9, acknowledged: 4, tailBytes: 50 };
   const retired = { ...order, written: 8, acknowledged: 6, loss: { writes: 2, bytes: 20 } };
   const journal = { written: 7, durable: 5 };
-  const known = { shipped: undefined, acknowledged: 4, applied: 3 };
+  const known = { shipped: undefined, held: 4, applied: 3 };
   const nothing = { fenced: null, retired: null };
 
   const open = positionAndLag({ ...known, state: nothing, journal, shipped: 6, lag });
@@ -67,7 +67,7 @@ test("positions are those of the open journal, else of what was left behind, and
   const ending = positionAndLag({ ...known, state: { fenced: null, retired }, journal, lag });
   assert.deepEqual([ending.position.written, ending.lag], [7, lag], "until its journal is closed");
 
-  const none = positionAndLag({ ...known, acknowledged: 0, state: undefined, journal: null, lag: undefined });
+  const none = positionAndLag({ ...known, held: 0, state: undefined, journal: null, lag: undefined });
   assert.deepEqual(none.lag, { writes: 0, bytes: 0, ageMs: 0, oldestAtMs: null });
 });
 

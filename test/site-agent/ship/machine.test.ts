@@ -296,6 +296,34 @@ test("SH12: that a newer token owns the group is reported whatever state its ans
   }
 });
 
+test("SH14: that the standby is gone is reported whatever state the answer finds, and never by an old greeting once attached", () => {
+  const lost = (play: Play): boolean => play.effects.some(({ kind }) => kind === "reportLost");
+  for (const condition of Object.keys(samples) as Condition[]) {
+    if (condition === "superseded") continue;
+    for (const kind of ["helloAnswered", "heartbeatAnswered"] as const) {
+      const play = samples[condition]();
+      const event = { ...events[kind](play), answer: { kind: "unknown" } as const };
+      play.on("id" in event ? { ...event, id: 12345 } : event);
+      const isOld: boolean = condition === "attached" && kind === "helloAnswered";
+      assert.equal(lost(play), !isOld, `${condition} ${kind}`);
+    }
+  }
+  const back = new Play().attach(20, 18);
+  back.on({ kind: "silence" });
+  back.on({ kind: "woken" }, backOffMsMax);
+  assert.ok(!lost(back));
+  back.hello(20, 12);
+  assert.ok(lost(back), "nothing tells what became of the rest");
+  const other = new Play(5);
+  other.on({ kind: "started" });
+  other.on({ ...events.helloAnswered(other), head: 15, floor: 5, chain: undefined });
+  assert.equal(other.state.reason?.code, "STANDBY_LOST");
+  assert.ok(lost(other), "nothing of what it holds is proven");
+  const ahead = samples.stopped();
+  assert.equal(ahead.state.reason?.code, "STANDBY_AHEAD");
+  assert.ok(!lost(ahead));
+});
+
 test("SH3: the greeting proves the standby's chain: another or an unknown value stops as DIVERGED", () => {
   for (const chain of [chainText(11), undefined]) {
     const play = new Play();

@@ -72,6 +72,7 @@ class Heard {
   supersededBy: Token | undefined;
   readonly stops: string[] = [];
   attachments = 0;
+  losses = 0;
   readonly link: boolean[] = [];
 }
 
@@ -118,6 +119,9 @@ async function rig(
       stopped: (code) => heard.stops.push(code),
       attached: () => {
         heard.attachments += 1;
+      },
+      lost: () => {
+        heard.losses += 1;
       },
       linkChanged: (up) => heard.link.push(up),
     },
@@ -324,13 +328,14 @@ test("a standby that is gone after trimming is not created anew", async (t) => {
       superseded: () => assert.fail("not superseded"),
       stopped: (code) => stops.push(code),
       attached: () => assert.fail("not attached"),
+      lost: () => stops.push("told"),
       linkChanged: () => undefined,
     },
   });
   t.after(() => shipper.close());
   shipper.start();
   await until("stopped", () => stops[0]);
-  assert.deepEqual(stops, ["STANDBY_LOST"]);
+  assert.deepEqual(stops, ["told", "STANDBY_LOST"]);
 });
 
 test("what could not be packed is read and packed again, by whoever packs then", async (t) => {

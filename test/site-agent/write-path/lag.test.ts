@@ -64,6 +64,53 @@ test("lag is never reported smaller than it is, however many frames are behind",
   );
 });
 
+test("once nothing is held, everything since the lineage began counts, and a standby made anew takes it over", () => {
+  const cases = [
+    { what: "from the beginning", origin, oldestAtMs: undefined, ageFrom: 100 },
+    // Of what was trimmed the journal tells only when it ended; of what was taken over, only when that was sealed.
+    {
+      what: "trimmed",
+      origin: { sequence: 7, dataBytesTotal: 700, closedAtMs: 90 },
+      oldestAtMs: undefined,
+      ageFrom: 90,
+    },
+    {
+      what: "taken over",
+      origin: { sequence: 7, dataBytesTotal: 700, closedAtMs: 90 },
+      oldestAtMs: 20,
+      ageFrom: 20,
+    },
+  ];
+  for (const { what, origin, oldestAtMs, ageFrom } of cases) {
+    const trail = new LagTrail(origin, oldestAtMs);
+    const at = (writes: number): number => origin.sequence + writes;
+    const total = (writes: number): number => origin.dataBytesTotal + writes * 512;
+    for (let writes = 1; writes <= 4; writes += 1) {
+      const openedAtMs = 100 * writes;
+      trail.answered({
+        last: at(writes),
+        dataBytesTotal: total(writes),
+        openedAtMs,
+        closedAtMs: openedAtMs + 1,
+      });
+    }
+    trail.acknowledged(at(4));
+    const { newest } = trail;
+    for (let told = 0; told < 2; told += 1) {
+      trail.nothingHeld();
+      const all = { writes: at(4), bytes: total(4), ageMs: 401 - ageFrom, oldestAtMs: ageFrom };
+      assert.deepEqual(trail.lag(0), all, what);
+      assert.deepEqual(trail.newest, newest, "what the other site is told stays");
+    }
+    trail.answered({ last: at(5), dataBytesTotal: total(5), openedAtMs: 500, closedAtMs: 501 });
+    assert.deepEqual([trail.lag(0).writes, trail.lag(0).bytes], [at(5), total(5)], what);
+    trail.acknowledged(at(2));
+    assert.ok(trail.lag(at(2)).bytes >= total(5) - total(2) && trail.lag(at(2)).oldestAtMs! <= 300, what);
+    trail.acknowledged(at(4));
+    assert.deepEqual(trail.lag(at(4)), { writes: 1, bytes: 512, ageMs: 1, oldestAtMs: 500 }, what);
+  }
+});
+
 test("the first write after an idle hour is no stall; a write that waits behind others does not end one", () => {
   const hourMs = 3_600_000;
   const stall = new Stall();
