@@ -12,7 +12,7 @@ import { lendsDescriptor } from "../block/lend-descriptor.ts";
 import type { Frame } from "../protocol/frame.ts";
 import { gapOf } from "../protocol/frame.ts";
 import type { LineageBytes, Sequence, VolumeEntry, VolumeNumber } from "../protocol/ids.ts";
-import { bytesEqual } from "../protocol/ids.ts";
+import { bytesEqual, isSamePosition } from "../protocol/ids.ts";
 import type { ScanDigestRecord } from "../protocol/record.ts";
 import type { Disk } from "../runtime/disk.ts";
 import { errorText, OperationalError } from "../runtime/errors.ts";
@@ -535,10 +535,6 @@ function touchedBy(portions: readonly Portion[]): ReadonlyMap<VolumeNumber, read
   // After a crash the step may be applied again in parts, and between them the images hold what folding took out
   // here: a block that is written and then zeroed is not one that is only zeroed.
   return touchedBlocks(portions.flatMap(({ changes, records }) => [changes, ...dataFolded(records)]));
-}
-
-function isSamePosition(a: AppliedPosition, b: AppliedPosition): boolean {
-  return a.sequence === b.sequence && bytesEqual(a.chain, b.chain);
 }
 
 /** What the records with data say by themselves; nothing when a portion has no others. */

@@ -22,7 +22,7 @@ import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "../protocol/bytes.ts";
 import type { ChainPosition, LineageBytes, Sequence } from "../protocol/ids.ts";
-import { bytesEqual, lineageToText } from "../protocol/ids.ts";
+import { bytesEqual, isSamePosition, lineageToText } from "../protocol/ids.ts";
 import { RemoteProtocolError } from "../protocol/remote-error.ts";
 import type { Disk, DiskFile } from "../runtime/disk.ts";
 import { syncDirectory } from "../runtime/disk.ts";
@@ -132,13 +132,7 @@ export class Marker {
       await found.close();
       const marker = await Marker.open(disk, path, state.lineage);
       const { applied, applyingLast } = marker.state;
-      if (
-        applied.sequence === state.applied.sequence &&
-        bytesEqual(applied.chain, state.applied.chain) &&
-        applyingLast === state.applyingLast
-      ) {
-        return marker;
-      }
+      if (isSamePosition(applied, state.applied) && applyingLast === state.applyingLast) return marker;
       await marker.close();
       throw new OperationalError({
         code: "MARKER_EXISTS",

@@ -35,6 +35,11 @@ export interface ChainPosition {
   readonly chain: ChainValue;
 }
 
+/** The same point of the same history. */
+export function isSamePosition(a: ChainPosition, b: ChainPosition): boolean {
+  return a.sequence === b.sequence && bytesEqual(a.chain, b.chain);
+}
+
 /** Row of a group's volume table; part of the genesis chain value. */
 export interface VolumeEntry {
   readonly number: VolumeNumber;

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import type { Sequence, VolumeNumber } from "../../protocol/ids.ts";
-import { bytesEqual } from "../../protocol/ids.ts";
+import { isSamePosition } from "../../protocol/ids.ts";
 import { syncDirectory } from "../../runtime/disk.ts";
 import { errorCode, OperationalError } from "../../runtime/errors.ts";
 import { Turns } from "../../runtime/turns.ts";
@@ -280,8 +280,7 @@ export class History {
       !ahead.mayEnd.isRefused &&
       this.needed &&
       ahead.first === (this.#captured?.sequence ?? -1) + 1 &&
-      ahead.end.sequence === end.sequence &&
-      bytesEqual(ahead.end.chain, end.chain);
+      isSamePosition(ahead.end, end);
     if (!isMeant) {
       await this.#dropAhead();
       return undefined;

@@ -235,16 +235,13 @@ export class Segments {
   async syncBegun(): Promise<void> {
     this.#admit();
     await this.#whileThereIsSpace(() => this.#written());
-    // A failure here is final, as at the end of the set.
+    // A failure here is final: the kernel may call the lost pages clean and let the next sync succeed.
     await this.#guard("sync", () => this.#file!.syncData());
   }
 
   /** Ends the set. When it settles, the set survives power loss: blocks may change now. Errors as of `append`. */
   async endSet(): Promise<void> {
-    this.#admit();
-    await this.#whileThereIsSpace(() => this.#written());
-    // A failure here is final: the kernel may call the lost pages clean and let the next sync succeed.
-    await this.#guard("sync", () => this.#file!.syncData());
+    await this.syncBegun();
     this.#inSet = false;
   }
 

@@ -48,7 +48,7 @@ export const aheadBugs: readonly PlantedBug[] = [
     id: "ahead/taken-for-another-step",
     does: "A set that was made ahead is taken for whatever step comes.",
     file: "image/history/history.ts",
-    find: "      ahead.end.sequence === end.sequence &&\n      bytesEqual(ahead.end.chain, end.chain);",
+    find: "      isSamePosition(ahead.end, end);",
     replace: "      ahead.end.sequence <= end.sequence;",
     caughtBy: [{ file: ahead, only: "another step comes|whatever follows" }],
     env,
@@ -78,12 +78,12 @@ export const aheadBugs: readonly PlantedBug[] = [
     id: "ahead/synced-before-its-end-alone",
     does: "A set that was made ahead is not synced again when it has its end.",
     file: "image/history/segments.ts",
-    find: '    await this.#guard("sync", () => this.#file!.syncData());\n    this.#inSet = false;',
+    find: "    await this.syncBegun();\n    this.#inSet = false;",
     replace:
-      '    if (!this.#isSynced) await this.#guard("sync", () => this.#file!.syncData());\n    this.#isSynced = false;\n    this.#inSet = false;',
+      "    if (this.#isSynced) await this.#written();\n    else await this.syncBegun();\n    this.#isSynced = false;\n    this.#inSet = false;",
     also: [
       {
-        find: "    // A failure here is final, as at the end of the set.\n",
+        find: "    // A failure here is final: the kernel may call the lost pages clean and let the next sync succeed.\n",
         replace: "    this.#isSynced = true;\n",
       },
       { find: "  #inSet = false;\n", replace: "  #inSet = false;\n  #isSynced = false;\n" },
