@@ -109,6 +109,7 @@ export class LevelFrameLog implements FrameLog {
       carrier: this.#carrier,
       lineage: this.#lineage,
       reader: this.#reader,
+      bytesMax: parts.options.bytesMax,
       durable: () => this.#durable.sequence,
       removed: (charged) => {
         this.#bytes -= charged;
@@ -349,7 +350,7 @@ export class LevelFrameLog implements FrameLog {
     let failure: unknown;
     if (how === "clean" && !this.#poison.isThere) {
       try {
-        await this.#trimmer.settled();
+        await this.#trimmer.finish();
         // A clean journal is whole in its store alone.
         await this.#carrier?.carryThrough(this.#tail.sequence);
         await this.#writer.sync();

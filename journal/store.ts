@@ -57,6 +57,8 @@ export interface FrameStore {
   walk(from: Sequence): AsyncGenerator<StoredFrame>;
   /** First sequences of at most `limit` frames below `below`. */
   firstsBelow(below: Sequence, limit: number): Promise<Sequence[]>;
+  /** What was put so far goes into tables of its own, beside which later changes lie in others. Rotates the log. */
+  flush(): Promise<void>;
   /** Lets the store give back the space of frames deleted in [from, below). Rotates the log. */
   compact(from: Sequence, below: Sequence): Promise<void>;
   /** Waits for writes under way. Works on a handle that has failed, too. */

@@ -24,14 +24,17 @@ after(() => {
   for (const one of made) one.remove();
 });
 
+/** Bytes; with it a frame of 4 KiB is removed from the store as soon as it is trimmed. */
+const quotaOfSmallSlices = 32 * 1024;
+
 /** A journal whose steps are noted when they have happened. */
-async function observed(writeBufferBytes = 1024 * 1024) {
+async function observed(bytesMax = 2 ** 30) {
   const steps: string[] = [];
   const hook = (name: string): void => {
     if (name.endsWith(".after")) steps.push(name.slice("agent.".length, -".after".length));
   };
   const log = await scratch().create(
-    { writeBufferBytes, watermarkPath: `${made.at(-1)!.directory}/watermark-1` },
+    { bytesMax, watermarkPath: `${made.at(-1)!.directory}/watermark-1` },
     {
       disk: observeDisk(systemDisk, "agent", hook),
       stores: observeStores(levelEngine, "agent", hook),
@@ -179,7 +182,7 @@ test("a write that goes to a third log while the second is opened is found by th
 });
 
 test("a trim deletes frames only when the head that replaces them is durable", async () => {
-  const { log, steps } = await observed();
+  const { log, steps } = await observed(quotaOfSmallSlices);
   await fill(log, 3);
   await log.sync();
   steps.length = 0;
@@ -215,7 +218,7 @@ for (const operation of ["putFrame", "putHead", "deleteFrames"] as const) {
         });
       },
     };
-    const log = await place.create({}, { stores });
+    const log = await place.create({ bytesMax: quotaOfSmallSlices }, { stores });
     await fill(log, 2);
     await log.sync();
     armed = true;

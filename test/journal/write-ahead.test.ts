@@ -154,7 +154,9 @@ for (const how of ["clean", "abandon"] as const) {
       await log.close(how);
       log = (await place.open({ compression: "none" })).log;
       assert.deepEqual([log.tail.sequence, log.tail.chain], [tail.sequence, tail.chain]);
-      assert.deepEqual([log.head.sequence, await contentOf(log)], [head.sequence, content]);
+      // What was trimmed last, and not by the slice, is there again after a crash.
+      assert.ok(how === "clean" ? log.head.sequence === head.sequence : log.head.sequence <= head.sequence);
+      assert.deepEqual((await contentOf(log)).slice(-content.length || Number.MAX_SAFE_INTEGER), content);
       assert.deepEqual([recordsIn(place, 0), recordsIn(place, 1)], [[], []]);
       assert.equal((await verifyFrameLog(log)).sound, true);
     }
@@ -280,9 +282,10 @@ test("a frame on its way into the store is read while it is put", async () => {
   await log.close("clean");
 });
 
-test("a frame that was trimmed does not come back from a half", async () => {
+test("a frame that was removed does not come back from a half", async () => {
   const place = scratch();
-  const log = await place.create({ compression: "none" });
+  // So that two frames of 4 KiB are a slice.
+  const log = await place.create({ compression: "none", bytesMax: 64 * 1024 });
   await fill(log, 3);
   await log.sync();
   await log.trim(2);

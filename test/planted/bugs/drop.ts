@@ -13,9 +13,9 @@ export const dropBugs: readonly PlantedBug[] = [
     replace: "",
     also: [
       {
-        find: "      this.#waymarks.add(fresh);\n",
+        find: "      await this.#deleteLeft();\n      await this.#removeWaymarks(Math",
         replace:
-          '      const rows = order.notes().map((note): RowChange => ({ table: "note", ...note }));\n      await this.#parts.writer.write("note put", () => this.#parts.store.changeRows(rows));\n      this.#waymarks.add(fresh);\n',
+          '      await this.#deleteLeft();\n      const rows = order.notes().map((note): RowChange => ({ table: "note", ...note }));\n      await this.#parts.writer.write("note put", () => this.#parts.store.changeRows(rows));\n      await this.#removeWaymarks(Math',
       },
     ],
     caughtBy: [{ file: crash }, { file: "test/journal/drop.test.ts", only: "are one change" }],

@@ -82,7 +82,7 @@ export const writeAheadBugs: readonly PlantedBug[] = [
     id: "write-ahead/deleted-before-carried",
     does: "A trim deletes frames from the store that come there afterwards.",
     file: "journal/trimmer.ts",
-    find: "    await this.#parts.carrier?.carryThrough(position.sequence);\n",
+    find: "    await this.#parts.carrier?.carryThrough(head.position.sequence);\n",
     replace: "",
     caughtBy: [{ file: behaviour, only: "does not come back|what only the halves hold" }],
     budgetSeconds: 60,

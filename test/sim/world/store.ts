@@ -317,6 +317,19 @@ export class SimStore implements FrameStore {
   }
 
   /** Like the real one it has no way to say that it failed. */
+  async flush(): Promise<void> {
+    await this.#inTurn(async () => {
+      if (this.#latched !== undefined) return;
+      try {
+        await this.#rotate();
+      } catch {
+        return;
+      }
+      await this.#background;
+    });
+  }
+
+  /** Like the real one it has no way to say that it failed. */
   async compact(): Promise<void> {
     await this.#inTurn(async () => {
       if (this.#latched !== undefined) return;

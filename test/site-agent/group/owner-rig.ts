@@ -128,6 +128,7 @@ export const hastyClock: Clock = {
 export class OwnerRig {
   readonly dataDir: string;
   readonly standby = new MemoryStandby();
+  journalBytesMax = 2 ** 26;
   /** What the volume has to hold: every write that was answered. */
   readonly content = Buffer.alloc(volumeBytes);
   /** That of the lives to come. */
@@ -176,7 +177,7 @@ export class OwnerRig {
         history,
         clock: this.clock,
         paths: this.paths,
-        journalBytesMax: 2 ** 26,
+        journalBytesMax: this.journalBytesMax,
         reserveBytes: 0,
         memoryTailBytes: 2 ** 20,
         writeBufferBytes: 2 ** 20,
