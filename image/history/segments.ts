@@ -30,6 +30,11 @@ const headReadBytes = 4096;
  * three in each.
  */
 const writesMax = 8;
+/**
+ * A set is synced whenever this part of a segment more is written of it, 4 MiB, while more of it is made: its end waits for the
+ * rest alone. One that is begun while the images change has the disk almost to itself then.
+ */
+const syncPartOfSegment = 1 / 16;
 /** Copied at once by a cut. */
 const copyBytes = 1024 * 1024;
 const namePattern = /^\d{8}$/;
@@ -86,6 +91,9 @@ export class Segments {
   #rotates = false;
   /** Writes under way, in the order of their places. */
   #writing: Promise<void>[] = [];
+  /** The sync under way of what is written of the set; settles without rejecting, and is no promise to anybody. */
+  #syncing: Promise<void> | undefined;
+  #unsyncedBytes = 0;
   #failed: OperationalError | undefined;
 
   private constructor(options: SegmentsOptions, segments: Segment[]) {
@@ -195,8 +203,22 @@ export class Segments {
       // Met by a later append or by the sync; until then it must not count as unhandled.
       writing.catch(() => undefined);
       this.#writing.push(writing);
+      this.#unsyncedBytes += bytes.byteLength;
+      const isMuch = this.#unsyncedBytes >= syncPartOfSegment * this.#segmentBytes;
+      if (isMuch && this.#syncing === undefined) this.#syncEarly(this.#file, [...this.#writing]);
       return { segment: segment.number, offset };
     });
+  }
+
+  /** Survives no crash by itself. What fails of it has lost pages that no later sync would miss: every later step fails with it. */
+  #syncEarly(file: DiskFile, writing: readonly Promise<void>[]): void {
+    this.#unsyncedBytes = 0;
+    this.#syncing = Promise.allSettled(writing)
+      .then(() => this.#guard("sync", () => file.syncData()))
+      .catch(() => undefined)
+      .finally(() => {
+        this.#syncing = undefined;
+      });
   }
 
   async #written(): Promise<void> {
@@ -204,6 +226,8 @@ export class Segments {
     await Promise.allSettled(this.#writing);
     await Promise.all(this.#writing);
     this.#writing = [];
+    await this.#syncing;
+    this.#admit();
   }
 
   async #beginSegment(number: number, head: ChunkIdentity): Promise<void> {
@@ -235,6 +259,7 @@ export class Segments {
   async syncBegun(): Promise<void> {
     this.#admit();
     await this.#whileThereIsSpace(() => this.#written());
+    this.#unsyncedBytes = 0;
     // A failure here is final: the kernel may call the lost pages clean and let the next sync succeed.
     await this.#guard("sync", () => this.#file!.syncData());
   }
@@ -269,6 +294,8 @@ export class Segments {
   async #dropSet(): Promise<void> {
     await Promise.allSettled(this.#writing);
     this.#writing = [];
+    await this.#syncing;
+    this.#unsyncedBytes = 0;
     while (this.#segments.length > this.#before.segments) {
       await this.#file?.close();
       this.#file = undefined;
@@ -447,6 +474,7 @@ export class Segments {
   async close(): Promise<void> {
     // Only the descriptor is waited for: a failed write was told, or its set never ended.
     await Promise.allSettled(this.#writing);
+    await this.#syncing;
     await this.#file?.close();
     this.#file = undefined;
   }

@@ -39,8 +39,9 @@ test("what is kept is hardly rewritten while the oldest frames go and new ones c
   made.push(place);
   const log = await place.create(options);
   const backlog = 32;
-  const step = 8;
-  const frames = 128;
+  // No multiple of a write buffer: there are always some of the newest frames in one.
+  const step = 7;
+  const frames = 160;
   for (let count = 1; count <= frames; count += 1) {
     await log.append(nextFrame(log.tail, mebibyte));
     if (count <= backlog || count % step !== 0) continue;
@@ -50,11 +51,11 @@ test("what is kept is hardly rewritten while the oldest frames go and new ones c
   const folder = join(place.directory, "journal");
   const kept = bytesOfTables(folder);
   assert.ok(
-    kept < (backlog + 2 * step) * mebibyte,
+    kept < (backlog + 3 * step) * mebibyte,
     `the space of what was trimmed is given back: ${kept} bytes are left`,
   );
   const rewritten = bytesRewritten(folder);
-  // With deletions and puts in one table it was more than there ever was.
+  // With deletions and puts in one table it was half of all that there ever was.
   assert.ok(rewritten < (frames / 4) * mebibyte, `${rewritten} bytes were rewritten`);
   await log.close("clean");
 });

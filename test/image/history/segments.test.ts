@@ -3,6 +3,9 @@
  * is taken for a set, and what follows joins.
  */
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import type { SetIdentity } from "../../../image/history/chunk.ts";
 import { encodeChunk } from "../../../image/history/chunk.ts";
@@ -11,6 +14,7 @@ import { Segments } from "../../../image/history/segments.ts";
 import { errorCode } from "../../../runtime/errors.ts";
 import { SimWorld } from "../../sim/world/driven.ts";
 import type { Life } from "../../sim/world/life.ts";
+import { diskError, hookedDisk } from "../../support/hooked-disk.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 
 const lineage = new Uint8Array(16).fill(7);
@@ -213,4 +217,32 @@ test("F11: whatever step a crash hits, ended sets are whole and nothing else is 
   }
   context.diagnostic(`SEED=${seed} ${JSON.stringify(total)}`);
   assert.ok(total.crashes > 500 && total.sets > 500 && total.cuts > 20 && total.removed > 20);
+});
+
+test("a sync in the midst of a set that fails is the set's failure, though the last one succeeds", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "splitsite-segments-"));
+  try {
+    let syncs = 0;
+    let failing = Number.POSITIVE_INFINITY;
+    const disk = hookedDisk((operation) => {
+      if (operation !== "syncData") return;
+      syncs += 1;
+      if (syncs === failing) throw diskError("EIO");
+    });
+    const segments = await Segments.open({ disk, directory: folder, lineage, segmentBytes: 2 ** 20 });
+    // With the last chunk of each there is enough for a sync: nothing but the end of the set comes behind it.
+    const set = { chunks: 8, fill: 3 };
+    await addSet(segments, { ...set, first: 1, last: 1 });
+    assert.ok(syncs > 1, `a set of 64 KiB has ${syncs} syncs`);
+    failing = syncs + 1;
+    await assert.rejects(addSet(segments, { ...set, first: 2, last: 2 }), { code: "HISTORY_FAILED" });
+    assert.ok(syncs >= failing, "it was not the last sync that failed");
+    await assert.rejects(segments.beginSet(), { code: "HISTORY_FAILED" });
+    await segments.close();
+    const again = await Segments.open({ disk, directory: folder, lineage, segmentBytes: 2 ** 20 });
+    assert.equal((await findSets(again))[0]?.last, 1);
+    await again.close();
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

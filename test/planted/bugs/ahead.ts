@@ -119,4 +119,13 @@ export const aheadBugs: readonly PlantedBug[] = [
     caughtBy: [{ file: ahead, only: "images are taken back" }],
     budgetSeconds: 30,
   },
+  {
+    id: "history/early-sync-not-asked",
+    does: "A sync in the midst of a set that failed is forgotten when the last one succeeds.",
+    file: "image/history/segments.ts",
+    find: "    this.#writing = [];\n    await this.#syncing;\n    this.#admit();\n",
+    replace: "    this.#writing = [];\n",
+    caughtBy: [{ file: "test/image/history/segments.test.ts", only: "in the midst of a set" }],
+    budgetSeconds: 30,
+  },
 ];

@@ -179,4 +179,22 @@ export const journalBugs: readonly PlantedBug[] = [
     caughtBy: [{ file: "test/runtime/durable-document.test.ts" }],
     budgetSeconds: 30,
   },
+  {
+    id: "journal/space-never-given-back",
+    does: "What is trimmed stays in the store until the journal is closed.",
+    file: "journal/trimmer.ts",
+    find: "      if (this.#isSlice()) await this.#remove();\n",
+    replace: "",
+    caughtBy: [{ file: "test/journal/trim-space.test.ts" }],
+    budgetSeconds: 30,
+  },
+  {
+    id: "journal/trimmed-with-the-newest",
+    does: "Deletions of the oldest frames come into one table with the newest, and what lies between is rewritten.",
+    file: "journal/trimmer.ts",
+    find: "    if (this.#isSlice(going)) await this.#parts.store.flush();\n",
+    replace: "",
+    caughtBy: [{ file: "test/journal/trim-space.test.ts", only: "hardly rewritten" }],
+    budgetSeconds: 30,
+  },
 ];
