@@ -73,8 +73,6 @@ export class GroupImage {
   /** A step that a crash cut short may have left records up to here in the images. */
   readonly #leftThrough: Sequence;
   readonly #log: Log;
-  /** The images may hold records up to here: begun by this process, or left by one before. What is only declared is beyond. */
-  #begun: Sequence;
   #held: AppliedPosition;
   #synced: AppliedPosition;
   #touched = new Set<VolumeNumber>();
@@ -93,7 +91,6 @@ export class GroupImage {
     this.#scanned = options.scanned ?? "apply";
     this.#leftThrough = marker.state.applyingLast;
     this.#log = options.log;
-    this.#begun = marker.state.applyingLast;
     this.#held = marker.state.applied;
     this.#synced = marker.state.applied;
   }
@@ -171,9 +168,6 @@ export class GroupImage {
   async begin(last: Sequence): Promise<void> {
     this.#admit();
     assert(last >= this.#held.sequence, "an intention never ends before what is held");
-    this.#begun = Math.max(last, this.#begun);
-    // Declared already, with the marker of a step before it, or by a life that a crash ended.
-    if (last <= this.applyingLast) return;
     // From here on a restart that finds its log shorter than `last` knows that the images may hold more than it.
     await this.#marker.write(this.applied, Math.max(last, this.applyingLast));
   }
@@ -396,15 +390,12 @@ export class GroupImage {
     return covered;
   }
 
-  /**
-   * Moves the marker to a position that `sync` returned. Only afterwards may the log give up those records. `next`: the end of a
-   * step that is about to begin, whose intention is durable with it; what was declared before and has not begun is taken back.
-   */
-  async commit(position: AppliedPosition, next: Sequence = 0): Promise<void> {
+  /** Moves the marker to a position that `sync` returned. Only afterwards may the log give up those records. */
+  async commit(position: AppliedPosition): Promise<void> {
     this.#admit();
     assert(position.sequence <= this.#synced.sequence, "the marker never moves beyond what is synced");
     assert(position.sequence >= this.applied.sequence, "the marker never moves back");
-    await this.#marker.write(position, Math.max(position.sequence, this.#begun, next));
+    await this.#marker.write(position, Math.max(position.sequence, this.applyingLast));
   }
 
   /**
@@ -473,7 +464,6 @@ export class GroupImage {
 
   /** What the marker says is what is held. */
   #restart(): void {
-    this.#begun = this.applyingLast;
     this.#held = this.applied;
     this.#synced = this.applied;
   }

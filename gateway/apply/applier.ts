@@ -384,10 +384,9 @@ export class Applier {
       // Survives a crash in the middle of the step: restart knows how far the images may be ahead. It comes before the sync of
       // the step before, behind whose writes the disk would put it.
       await image.begin(end.last);
-      const following = this.#following(end, image, pin, reader);
-      ends.begin(endOf(following));
+      ends.begin();
       // What the blocks held is kept, and survives power loss, before the first of them changes.
-      await image.apply(frames, compare, async () => (this.#mayOverlap(image, pin) ? following : undefined));
+      await image.apply(frames, compare, () => this.#following(end, image, pin, reader));
       this.#past?.addNewest();
       steppedAtMs = clock.monotonicMs();
       ends.applied();
@@ -529,14 +528,5 @@ export class Applier {
     this.#pause?.cancel();
     this.#interrupt = undefined;
     this.#wake = undefined;
-  }
-}
-
-/** Where a step ends that may be known; what fails of it is told to whoever takes its frames. */
-async function endOf(following: Promise<readonly Frame[] | undefined>): Promise<Sequence | undefined> {
-  try {
-    return (await following)?.at(-1)?.last;
-  } catch {
-    return undefined;
   }
 }

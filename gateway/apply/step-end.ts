@@ -40,23 +40,19 @@ export class StepEnds {
     this.#admit();
   }
 
-  /**
-   * Begins the end of the newest step, unless it has; behind `committed`, and before the next step changes the images. `following`:
-   * where the step behind that one ends, once that is decided: the marker declares it as well, so that it need not by itself. Never
-   * rejects.
-   */
-  begin(following: Promise<Sequence | undefined> = Promise.resolve(undefined)): void {
+  /** Begins the end of the newest step, unless it has; behind `committed`, and before the next step changes the images. */
+  begin(): void {
     if (!this.#isDue) return;
     this.#isDue = false;
-    this.#ending = this.#noting(this.#end(following));
+    this.#ending = this.#noting(this.#end());
   }
 
-  async #end(following: Promise<Sequence | undefined>): Promise<void> {
+  async #end(): Promise<void> {
     const { image, onCommitted, onEnded } = this.#options;
     // Survives power loss before the marker says so.
     const position = await image.sync();
     // Survives power loss before the intake gives these records up.
-    await image.commit(position, await following);
+    await image.commit(position);
     onCommitted();
     // The trim of the step before, or of none: one that is slow holds apply back here, and the intake is never far behind.
     await this.#trimming;

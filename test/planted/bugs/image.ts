@@ -106,25 +106,4 @@ export const imageBugs: readonly PlantedBug[] = [
     caughtBy: [{ file: "test/image/marker.test.ts" }],
     budgetSeconds: 30,
   },
-  {
-    id: "image/intention-believed-declared",
-    does: "A step that goes further than what the marker has declared is not declared.",
-    file: "image/group-image.ts",
-    find: "    if (last <= this.applyingLast) return;\n",
-    replace: "    if (this.applyingLast > this.applied.sequence) return;\n",
-    caughtBy: [{ file: group, only: "came with the marker" }],
-    budgetSeconds: 30,
-  },
-  {
-    id: "image/intention-never-taken-back",
-    does: "What was declared and has not begun stands in every later marker.",
-    file: "image/group-image.ts",
-    find: "Math.max(position.sequence, this.#begun, next)",
-    replace: "Math.max(position.sequence, this.applyingLast, next)",
-    caughtBy: [
-      { file: group, only: "that has not begun" },
-      { file: "test/gateway/overlapping-steps.test.ts" },
-    ],
-    budgetSeconds: 30,
-  },
 ];

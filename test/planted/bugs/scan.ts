@@ -53,7 +53,7 @@ export const scanBugs: readonly PlantedBug[] = [
     id: "scan/compared-with-the-whole-step",
     does: "Digests are compared with what the images hold after the whole step.",
     file: "gateway/apply/applier.ts",
-    find: "      await image.apply(frames, compare, async () => (this.#mayOverlap(image, pin) ? following : undefined));\n",
+    find: "      await image.apply(frames, compare, () => this.#following(end, image, pin, reader));\n",
     replace:
       '      await image.apply(frames);\n      for (const { records, first } of frames)\n        for (const [index, record] of records.entries())\n          if (record.kind === "scanDigest") await compare(record, first + index);\n',
     caughtBy: [{ file: steps, only: "in the same step" }],
