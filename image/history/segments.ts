@@ -270,7 +270,7 @@ export class Segments {
     this.#inSet = false;
   }
 
-  /** A write that finds no space loses nothing: no part of its set was synced or told of, and all of it is dropped. */
+  /** A write that finds no space loses nothing: no part of its set counts, synced or not, and all of it is dropped. */
   async #whileThereIsSpace<T>(run: () => Promise<T>): Promise<T> {
     try {
       return await run();

@@ -316,21 +316,16 @@ export class SimStore implements FrameStore {
     return this.#keys((key) => key >= 0 && key < below).slice(0, limit);
   }
 
-  /** Like the real one it has no way to say that it failed. */
-  async flush(): Promise<void> {
-    await this.#inTurn(async () => {
-      if (this.#latched !== undefined) return;
-      try {
-        await this.#rotate();
-      } catch {
-        return;
-      }
-      await this.#background;
-    });
+  flush(): Promise<void> {
+    return this.#rotateAnd(() => undefined);
+  }
+
+  compact(): Promise<void> {
+    return this.#rotateAnd(() => this.#inBackground(() => this.#merge(0)));
   }
 
   /** Like the real one it has no way to say that it failed. */
-  async compact(): Promise<void> {
+  async #rotateAnd(then: () => void): Promise<void> {
     await this.#inTurn(async () => {
       if (this.#latched !== undefined) return;
       try {
@@ -338,7 +333,7 @@ export class SimStore implements FrameStore {
       } catch {
         return;
       }
-      this.#inBackground(() => this.#merge(0));
+      then();
       await this.#background;
     });
   }
