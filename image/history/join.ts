@@ -5,6 +5,7 @@
 import type { Sequence } from "../../protocol/ids.ts";
 import { errorCode } from "../../runtime/errors.ts";
 import type { AppliedPosition } from "../marker.ts";
+import { chunkAlignBytes } from "./chunk.ts";
 import type { ChunkPlace, Segments, WalkedChunk } from "./segments.ts";
 
 export interface JoinedSets {
@@ -14,9 +15,11 @@ export interface JoinedSets {
   readonly end: ChunkPlace | undefined;
   /** Something stands behind `end` that is not a set. */
   readonly isTorn: boolean;
-  /** A set before the newest segment does not join; this is the oldest point from which on all of them do. */
-  readonly joinsFrom: AppliedPosition | undefined;
+  /** Sets that were whole once do not join; `joinsFrom` is the oldest point from which on all of them do. */
   readonly isBroken: boolean;
+  readonly joinsFrom: AppliedPosition | undefined;
+  /** The newest segment itself is damaged, before this place, where the sets behind `joinsFrom` begin. */
+  readonly damagedBefore: ChunkPlace | undefined;
 }
 
 export interface JoinOptions {
@@ -25,8 +28,11 @@ export interface JoinOptions {
   readonly begin: AppliedPosition;
   /** Segments whose sets end before this are not looked at: they were when it was settled. */
   readonly settled: Sequence | undefined;
-  /** Payloads of sets that end behind this are verified: power loss may keep a head and lose what follows. */
-  readonly verifyBehind: Sequence;
+  /**
+   * Sets that begin up to here were whole on the disk once: where they end early, that is damage and no torn end. Payloads of
+   * those that end behind it are verified: power loss may keep a head and lose what follows.
+   */
+  readonly syncedThrough: Sequence;
   /** Chunks of a whole set that joins, in order. */
   readonly onSet?: (chunks: readonly WalkedChunk[]) => Promise<void>;
 }
@@ -42,6 +48,8 @@ class Joiner {
   newest: AppliedPosition | undefined;
   end: ChunkPlace | undefined;
   joinsFrom: AppliedPosition | undefined;
+  /** Behind the last chunk of the set that ends at `joinsFrom`. */
+  joinsAt: ChunkPlace | undefined;
   isBroken = false;
   /** Behind the last chunk that was looked at. */
   at: ChunkPlace | undefined;
@@ -62,12 +70,15 @@ class Joiner {
     this.newest = undefined;
     this.end = undefined;
     this.joinsFrom = undefined;
+    this.joinsAt = undefined;
   }
 
   /** False when the chunk does not continue what was before. */
   async take(chunk: WalkedChunk): Promise<boolean> {
     const { head, place, bytes } = chunk;
     if (this.#mayBeRest && head.number > 0) {
+      const { syncedThrough, settled } = this.#options;
+      if (head.first > syncedThrough && head.position.sequence > (settled ?? 0)) return false;
       this.at = { segment: place.segment, offset: place.offset + bytes };
       if (head.isLast) this.#finish(head.position);
       return true;
@@ -79,7 +90,7 @@ class Joiner {
         ? this.#next === undefined || head.first === this.#next
         : head.first === opening.head.first && head.position.sequence === opening.head.position.sequence;
     if (!continues || head.number !== this.#chunks.length) return false;
-    if (head.position.sequence > this.#options.verifyBehind && !(await this.#isWhole(place))) return false;
+    if (head.position.sequence > this.#options.syncedThrough && !(await this.#isWhole(place))) return false;
     this.#chunks.push(chunk);
     this.at = { segment: place.segment, offset: place.offset + bytes };
     if (!head.isLast) return true;
@@ -92,11 +103,19 @@ class Joiner {
 
   #finish(position: AppliedPosition): void {
     // The position before the first set behind a gap stands nowhere: the end of that set is where all joins again.
-    if (!this.#isStartKnown) this.joinsFrom ??= position;
+    if (!this.#isStartKnown && this.joinsFrom === undefined) {
+      this.joinsFrom = position;
+      this.joinsAt = this.at;
+    }
     this.#chunks = [];
     this.#next = position.sequence + 1;
     this.newest = position;
     this.end = this.at;
+  }
+
+  /** Whether whole sets are known up to there. */
+  hasReached(sequence: Sequence): boolean {
+    return (this.newest ?? this.#options.begin).sequence >= sequence;
   }
 
   async #isWhole(place: ChunkPlace): Promise<boolean> {
@@ -112,22 +131,25 @@ class Joiner {
 
 /** OperationalErrors of `Segments` and of `onSet`. */
 export async function joinSets(options: JoinOptions): Promise<JoinedSets> {
-  const { segments, settled } = options;
+  const { segments, settled, syncedThrough } = options;
   const { list } = segments;
   let index = 0;
   // The set that ends at the mark is looked at: behind it there may be none that is whole.
   while (settled !== undefined && index + 1 < list.length && list[index + 1]!.from - 1 < settled) index += 1;
   const joiner = new Joiner(options, index === 0);
+  let isNewestDamaged = false;
   for (; index < list.length; index += 1) {
     const { number, bytes } = list[index]!;
-    let isWhole = true;
-    joiner.at = { segment: number, offset: 0 };
-    for await (const chunk of segments.walk(number)) {
-      isWhole = await joiner.take(chunk);
-      if (!isWhole) break;
+    const isNewest = index + 1 === list.length;
+    let isWhole = await takeSegment(segments, joiner, { segment: number, offset: 0 }, bytes);
+    while (!isWhole && isNewest && !joiner.hasReached(syncedThrough)) {
+      isNewestDamaged = true;
+      const next = await nextChunk(segments, joiner.at!, bytes);
+      joiner.restart();
+      if (next === undefined) break;
+      isWhole = await takeSegment(segments, joiner, next, bytes);
     }
-    isWhole &&= joiner.at.offset === bytes;
-    if (!isWhole && index + 1 < list.length) joiner.restart();
+    if (!isWhole && !isNewest) joiner.restart();
   }
   const newest = list.at(-1);
   const { end } = joiner;
@@ -135,5 +157,33 @@ export async function joinSets(options: JoinOptions): Promise<JoinedSets> {
     newest !== undefined &&
     (end === undefined || end.segment !== newest.number || end.offset !== newest.bytes);
   const { joinsFrom, isBroken } = joiner;
-  return { newest: joiner.newest, end, isTorn, joinsFrom, isBroken };
+  const damagedBefore = isNewestDamaged ? joiner.joinsAt : undefined;
+  return { newest: joiner.newest, end, isTorn, isBroken, joinsFrom, damagedBefore };
+}
+
+/** True when the segment's chunks, from a place on, join up to its end. */
+async function takeSegment(
+  segments: Segments,
+  joiner: Joiner,
+  from: ChunkPlace,
+  bytes: number,
+): Promise<boolean> {
+  joiner.at = from;
+  for await (const chunk of segments.walk(from.segment, from.offset)) {
+    if (!(await joiner.take(chunk))) return false;
+  }
+  return joiner.at.offset === bytes;
+}
+
+/** Behind a damaged head nothing says where the next chunk begins: it is looked for, sector by sector. */
+async function nextChunk(
+  segments: Segments,
+  { segment, offset }: ChunkPlace,
+  bytes: number,
+): Promise<ChunkPlace | undefined> {
+  for (let at = offset + chunkAlignBytes; at < bytes; at += chunkAlignBytes) {
+    const place = { segment, offset: at };
+    if ((await segments.chunkAt(place)) !== undefined) return place;
+  }
+  return undefined;
 }

@@ -61,31 +61,31 @@ export async function openJoined(
     const begin = pins.begin!;
     const settled = await index.settledThrough();
     if (settled === undefined) await index.clear();
-    const joined = await joinSets({ segments, begin, settled, verifyBehind: applied.sequence });
-    if (joined.isBroken) {
-      damage = damaged(
-        `before-images before ${joined.joinsFrom?.sequence ?? "the newest point"} do not join`,
-      );
-      if (joined.joinsFrom === undefined) return nothing(damage);
-      log.error("HISTORY_DAMAGED", "older points are given up", damage, {
-        sequence: joined.joinsFrom.sequence,
-      });
-      // Durable before rows and segments go: a crash leaves what the next open removes.
-      await pins.setBegin(joined.joinsFrom);
-      await index.clear();
-      await index.settle(0);
-      while (segments.list.length > 1 && segments.list[1]!.from - 1 <= joined.joinsFrom.sequence) {
-        await segments.removeOldest();
-      }
-      continue;
-    }
+    const joined = await joinSets({ segments, begin, settled, syncedThrough: applied.sequence });
     const captured = joined.newest ?? begin;
     const [lost] = await index.points(captured.sequence, 1);
-    if (lost !== undefined || captured.sequence < begin.sequence || captured.sequence < applied.sequence) {
+    const joinsNowhere = joined.isBroken && joined.joinsFrom === undefined;
+    const reached = Math.max(begin.sequence, applied.sequence);
+    if (lost !== undefined || joinsNowhere || captured.sequence < reached) {
       const all = await index.points(captured.sequence, pointsLookedAt);
       const upTo = all.at(-1)?.sequence ?? captured.sequence;
       await segments.close();
       return nothing(damaged(`sets behind ${captured.sequence} are lost`, Math.max(upTo, captured.sequence)));
+    }
+    if (joined.isBroken) {
+      const { damagedBefore } = joined;
+      const joinsFrom = joined.joinsFrom!;
+      damage = damaged(`before-images before ${joinsFrom.sequence} do not join`);
+      log.error("HISTORY_DAMAGED", "older points are given up", damage, { sequence: joinsFrom.sequence });
+      // Durable before rows and segments go: a crash leaves what the next open removes.
+      await pins.setBegin(joinsFrom);
+      await index.clear();
+      await index.settle(0);
+      while (segments.list.length > 1 && segments.list[1]!.from - 1 <= joinsFrom.sequence) {
+        await segments.removeOldest();
+      }
+      if (damagedBefore !== undefined) await segments.cutBefore(damagedBefore);
+      continue;
     }
     if (joined.isTorn || captured.sequence > applied.sequence) {
       const first = segments.list[0];
@@ -98,7 +98,7 @@ export async function openJoined(
       segments,
       begin,
       settled,
-      verifyBehind: Number.POSITIVE_INFINITY,
+      syncedThrough: Number.POSITIVE_INFINITY,
       onSet: async (chunks) => {
         await index.add(chunks.filter(({ head }) => head.position.sequence > (settled ?? 0)));
       },

@@ -164,7 +164,7 @@ export class Segments {
         throw damaged(`segment ${number} has older sets than the one before it`);
       }
       const bytes = await this.#reading(number, (file) => file.size());
-      this.#segments.push({ number, bytes, from: fromOf(head), timeMs: head.position.timeMs });
+      this.#segments.push(segmentOf(number, bytes, head));
     }
   }
 
@@ -243,8 +243,7 @@ export class Segments {
     this.#file = file;
     this.#rotates = false;
     this.#setStartsAt = 0;
-    const from = fromOf(head);
-    this.#segments.push({ number, bytes: 0, from, timeMs: head.position.timeMs });
+    this.#segments.push(segmentOf(number, 0, head));
     await this.#guard("sync", async () => {
       await file.sync();
       // The name survives power loss before the content is counted on.
@@ -373,8 +372,8 @@ export class Segments {
   }
 
   /** Chunks of one segment in order, up to the first place where no valid head stands. Payloads are not looked at. */
-  async *walk(number: number): AsyncGenerator<WalkedChunk> {
-    for (let offset = 0; ; ) {
+  async *walk(number: number, from = 0): AsyncGenerator<WalkedChunk> {
+    for (let offset = from; ; ) {
       const chunk = await this.#guard("read", () => this.#headAt({ segment: number, offset }));
       if (chunk === undefined) return;
       yield chunk;
@@ -397,19 +396,42 @@ export class Segments {
       const newest = this.#segments.at(-1);
       if (newest === undefined || newest.number !== end.segment) return;
       if (end.offset === 0) return this.#removeNewest();
-      await this.#rewrite(end);
+      await this.#rewrite(end.segment, 0, end.offset);
       this.#segments[this.#segments.length - 1] = { ...newest, bytes: end.offset };
     });
   }
 
-  async #rewrite({ segment, offset }: ChunkPlace): Promise<void> {
+  /**
+   * Makes `start`, a place in the newest segment, the beginning of everything, and writes that segment anew from there. Without a
+   * valid head there nothing is left. For a segment that is alone.
+   */
+  async cutBefore({ segment, offset }: ChunkPlace): Promise<void> {
+    this.#admit();
+    const [only] = this.#segments;
+    assert(
+      !this.#inSet && this.#segments.length === 1 && only?.number === segment,
+      "a segment that is alone",
+    );
+    await this.#guard("cut", async () => {
+      await this.#file?.close();
+      this.#file = undefined;
+      const first = await this.#headAt({ segment, offset });
+      if (first === undefined) return this.#removeNewest();
+      await this.#rewrite(segment, offset, only.bytes);
+      const { head } = first;
+      this.#segments[0] = segmentOf(segment, only.bytes - offset, head);
+    });
+  }
+
+  /** What stands from `from` up to `to` becomes all of the segment. */
+  async #rewrite(segment: number, from: number, to: number): Promise<void> {
     const temporary = `${this.#path(segment)}.new`;
     const target = await this.#disk.open(temporary, "replace");
     try {
       await this.#reading(segment, async (file) => {
-        for (let at = 0; at < offset; at += copyBytes) {
-          const part = await file.read(at, Math.min(copyBytes, offset - at));
-          await target.write(at, part);
+        for (let at = from; at < to; at += copyBytes) {
+          const part = await file.read(at, Math.min(copyBytes, to - at));
+          await target.write(at - from, part);
         }
       });
       // Power loss before the rename leaves the longer segment; after the folder's sync, the one that was cut.
@@ -486,6 +508,11 @@ export type ChunkIdentity = Pick<ChunkHead, "first" | "position" | "number">;
 /** The first set that begins at or behind this chunk: the next one when it continues a set from another segment. */
 function fromOf(head: ChunkIdentity): Sequence {
   return head.number === 0 ? head.first : head.position.sequence + 1;
+}
+
+/** A segment whose first chunk that is. */
+function segmentOf(number: number, bytes: number, first: ChunkIdentity): Segment {
+  return { number, bytes, from: fromOf(first), timeMs: first.position.timeMs };
 }
 
 function damaged(message: string, cause?: unknown): OperationalError {

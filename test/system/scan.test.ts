@@ -9,7 +9,7 @@ import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
-import { chunkBytes, chunkHeadBytes, decodeChunkHead } from "../../image/history/chunk.ts";
+import { chunkBytes, chunkHeadBytes, decodeChunkHead, runBytes } from "../../image/history/chunk.ts";
 import { lz4Compress } from "../../protocol/lz4.ts";
 import type { OwnerStatus, VerifyResult } from "../../protocol/status.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
@@ -100,7 +100,10 @@ async function withSites(
   }
 }
 
-/** Flips a bit in the first chunk with blocks of before-images that is not at their end; gives its offset. */
+/**
+ * Flips a bit in the blocks of the first chunk of before-images that has any and is not the last; gives its offset. Not in its
+ * head: when the standby opens, the points before that would be given up, and their damage with them.
+ */
 async function damageHistory(sites: TwoSites, random: SeededRandom): Promise<number> {
   const path = join(sites.dataDir("dr"), "gateway", groupName, "history", "segments", "00000001");
   const content = await readFile(path);
@@ -110,8 +113,8 @@ async function damageHistory(sites: TwoSites, random: SeededRandom): Promise<num
     assert.ok(next < content.byteLength, "a chunk with blocks before the last one");
     if (head.storedBytes > 0) {
       const chunk = content.subarray(offset, next);
-      while (isSoundChunk(chunk))
-        chunk[chunkHeadBytes + random.below(chunk.byteLength - chunkHeadBytes)]! ^= 1 << random.below(8);
+      const blocksAt = chunkHeadBytes + head.runs.length * runBytes;
+      while (isSoundChunk(chunk)) chunk[blocksAt + random.below(head.storedBytes)]! ^= 1 << random.below(8);
       const file = await open(path, "r+");
       await file.write(chunk, 0, chunk.byteLength, offset);
       await file.close();

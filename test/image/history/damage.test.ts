@@ -18,18 +18,19 @@ import { openView } from "../../../image/history/view.ts";
 import { fewRanges } from "../../../protocol/history-check.ts";
 import { errorCode, OperationalError } from "../../../runtime/errors.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
-import { folder, KeptImages, overlappingSteps, segmentPath, sizeBytes } from "./kept-images.ts";
+import type { Written } from "./kept-images.ts";
+import { folder, KeptImages, lived, overlappingSteps, segmentPath, sizeBytes } from "./kept-images.ts";
 
 const seed = seedFromEnvironment();
 const steps = 10;
 
-async function made(segmentBytes?: number): Promise<KeptImages> {
+async function made(segmentBytes?: number, written = overlappingSteps(steps)): Promise<KeptImages> {
   const kept = new KeptImages(3, segmentBytes);
   await kept.prepare();
   await kept.world.drive(
     (async () => {
       const image = await kept.open("create");
-      for (const writes of overlappingSteps(steps)) await image.apply([kept.frame(writes)]);
+      for (const writes of written) await image.apply([kept.frame(writes)]);
       await image.commit(await image.sync());
       await image.close();
     })(),
@@ -105,6 +106,82 @@ test("a segment that is missing, swapped, or begins with a damaged head costs th
   const flipped = await made();
   flipped.world.disk.flipBit(segmentPath(2), 30, 1);
   await isGivenUp(flipped);
+});
+
+/** Steps that change every block: their sets have several chunks. */
+const wholeSteps: Written[][] = Array.from({ length: 6 }, (_, step) =>
+  [0, 1].map((volume) => ({ volume, block: 0, blocks: 40, fill: 1 + step * 7 + volume })),
+);
+
+/** One segment with a damaged head in its midst, and the points behind it. */
+async function withDamagedHead(written: Written[][], at: number): Promise<[KeptImages, number[]]> {
+  const kept = await made(2 ** 20, written);
+  const { offset, head } = chunksOf(kept)[at]!;
+  kept.world.disk.flipBit(segmentPath(1), offset + 9, 0);
+  // The end of a set is a point that its last chunk tells; where that is lost, the next set's end is the first.
+  const isKnown = (sequence: number) =>
+    head.isLast ? sequence > head.position.sequence : sequence >= head.position.sequence;
+  return [kept, [...kept.copies.keys()].filter(isKnown)];
+}
+
+/** Behind the segment's first head, which says whose it is, and before its last one, behind which there is nothing. */
+async function headsInside(written: Written[][]): Promise<number[]> {
+  const chunks = chunksOf(await made(2 ** 20, written));
+  return chunks.slice(1, -1).map((_, at) => at + 1);
+}
+
+test("a damaged head in the newest segment costs the points before it, and none behind it", async () => {
+  for (const written of [overlappingSteps(steps), wholeSteps]) {
+    const inside = await headsInside(written);
+    assert.ok(inside.length >= 8);
+    for (const at of inside) {
+      const [kept, left] = await withDamagedHead(written, at);
+      await opened(kept, async (image) => {
+        const history = image.history!;
+        assert.equal(history.damage?.code, "HISTORY_DAMAGED");
+        await kept.checkImages(image, kept.source.position.sequence, "untouched");
+        assert.deepEqual(await kept.checkPoints(image, "behind it"), left);
+        assert.equal(history.oldest?.sequence, left[0]);
+        await image.apply([kept.frame(overlappingSteps(1)[0]!)]);
+        // What is damaged is not in the way of taking the images back.
+        await image.rollBack(left[0]!);
+        await kept.checkImages(image, left[0]!, "taken back");
+      });
+    }
+    const [kept] = await withDamagedHead(written, inside.length + 1);
+    await isGivenUp(kept);
+  }
+});
+
+test(`a crash while points before a damaged head are given up costs no other point (SEED=${seed})`, async () => {
+  const random = new SeededRandom(seed, 52);
+  let crashes = 0;
+  for (const written of [overlappingSteps(steps), wholeSteps]) {
+    const inside = await headsInside(written);
+    for (const model of ["everything", "nothing", "subset", "torn"] as const) {
+      for (let step = 1; ; step += 1) {
+        const [kept, left] = await withDamagedHead(written, random.pick(inside));
+        const { disk } = kept.world;
+        disk.crashAt(disk.steps + step, random.pick(["before", "after"] as const), () =>
+          disk.powerCut(model),
+        );
+        if (await lived(kept, async () => (await kept.open()).close())) break;
+        crashes += 1;
+        kept.crash("nothing", () => random.chance(0.5));
+        const what = `crash at step ${step}, ${model} kept`;
+        await opened(kept, async (image) => {
+          assert.deepEqual(await kept.checkPoints(image, what), left, what);
+          await image.apply([kept.frame(overlappingSteps(1)[0]!)]);
+          await image.commit(await image.sync());
+        });
+        await opened(kept, async (image) => {
+          assert.equal(image.history!.damage, undefined, what);
+          assert.equal((await kept.checkPoints(image, what)).length, left.length + 1, what);
+        });
+      }
+    }
+  }
+  assert.ok(crashes > 80, `${crashes}`);
 });
 
 test("a damaged payload is an error of the points that need it, and nothing else", async () => {

@@ -1,7 +1,8 @@
-/** Planted bugs of before-images that are kept ahead of their step. */
+/** Planted bugs of before-images: of those that are kept ahead of their step, and of damaged ones. */
 import type { PlantedBug } from "../planted-bug.ts";
 
 const ahead = "test/image/history/ahead.test.ts";
+const damage = "test/image/history/damage.test.ts";
 const whatever = "whatever follows";
 const env = { SEED: "1" };
 
@@ -127,5 +128,31 @@ export const aheadBugs: readonly PlantedBug[] = [
     replace: "    this.#writing = [];\n",
     caughtBy: [{ file: "test/image/history/segments.test.ts", only: "in the midst of a set" }],
     budgetSeconds: 30,
+  },
+  {
+    id: "history/damage-taken-for-a-torn-end",
+    does: "What stands behind a damaged head in the newest segment is not looked for.",
+    file: "image/history/join.ts",
+    find: "    while (!isWhole && isNewest && !joiner.hasReached(syncedThrough)) {",
+    replace: "    while (!isWhole && isNewest && syncedThrough < 0) {",
+    caughtBy: [{ file: damage, only: "newest segment" }],
+    budgetSeconds: 60,
+  },
+  {
+    id: "history/cut-before-the-beginning-moves",
+    does: "The newest segment is written anew behind its damage before the beginning is durable there.",
+    file: "image/history/reopen.ts",
+    find: "      await pins.setBegin(joinsFrom);\n",
+    replace:
+      "      if (damagedBefore !== undefined) await segments.cutBefore(damagedBefore);\n      await pins.setBegin(joinsFrom);\n",
+    also: [
+      {
+        find: "      if (damagedBefore !== undefined) await segments.cutBefore(damagedBefore);\n      continue;",
+        replace: "      continue;",
+      },
+    ],
+    caughtBy: [{ file: damage, only: "while points before a damaged head" }],
+    env,
+    budgetSeconds: 60,
   },
 ];
