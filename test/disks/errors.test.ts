@@ -40,6 +40,8 @@ async function faulty(
   const boots = mkdtempSync(join(tmpdir(), "splitsite-boots-"));
   let started: DiskRig | undefined;
   t.after(async () => {
+    // A test that fails while the disk hangs: a process that waits for it would outlive its kill.
+    await disk.hang(false);
     // Processes first: they keep the disk busy.
     await started?.dispose();
     await disk.destroy();
