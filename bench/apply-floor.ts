@@ -6,6 +6,7 @@
 import { randomInt } from "node:crypto";
 import { closeSync, fdatasyncSync, fsyncSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { slotDataBytes } from "../block/write-orders.ts";
 
 const mebibyte = 2 ** 20;
 /** As the gateway's: raw bytes of a step, and of a chunk of before-images. */
@@ -29,13 +30,13 @@ export class ApplyFloor {
   readonly #segment: number;
   #segmentBytes = 0;
 
-  /** Makes an image that is full, and the small files. */
+  /** Makes an image that is full, written as a gateway writes, and the small files. */
   constructor(options: FloorOptions) {
     const { folder, imageBytes, noise } = options;
     this.#options = options;
     this.#image = openSync(join(folder, "image"), "w");
-    for (let at = 0; at < imageBytes; at += noise.byteLength)
-      writeSync(this.#image, noise, 0, noise.byteLength, at);
+    for (let at = 0; at < imageBytes; at += slotDataBytes)
+      writeSync(this.#image, noise, at % noise.byteLength, slotDataBytes, at);
     this.#marker = openSync(join(folder, "marker"), "w");
     this.#intake = openSync(join(folder, "intake"), "w");
     this.#segment = openSync(join(folder, "segment"), "w");
