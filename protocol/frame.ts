@@ -300,11 +300,8 @@ export function encodedFrameLength(bytes: Uint8Array): number {
   return frameHeaderBytes + parseHeader(bytes).storedLength;
 }
 
-/**
- * Decodes one whole frame and verifies everything that stands in it: CRCs, limits, count and chain.
- * `chain: "skip"` leaves out the SHA-256 walk, for a reader that has just walked these very bytes.
- */
-export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verify"): Frame {
+/** Decodes one whole frame and verifies everything that stands in it: checksums, limits, count and chain. */
+export function decodeFrame(bytes: Uint8Array): Frame {
   const head = parseHeader(bytes);
   const stored = bytes.subarray(frameHeaderBytes);
   if (stored.byteLength !== head.storedLength) {
@@ -314,21 +311,55 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
     );
   }
   const body = head.codec === FrameCodec.lz4 ? lz4Decompress(stored, head.bodyLength) : stored;
+  const records = recordsOf(head, body);
+  const [only] = records;
+  return {
+    lineage: head.lineage,
+    first: head.first,
+    count: head.count,
+    last: head.first + (only?.kind === "gap" ? only.span : head.count) - 1,
+    openedAtMs: head.openedAtMs,
+    closedAtMs: head.closedAtMs,
+    dataBytesTotal: head.dataBytesTotal,
+    chainBefore: head.chainBefore,
+    chainAfter: head.chainAfter,
+    body,
+    records,
+  };
+}
+
+/**
+ * The records of a body that is what its header says. The chain says more of it than its checksum, and is walked anyway; so the
+ * checksum is taken where no chain leads over the body, and where something is wrong: it tells what has rotted from what lies.
+ */
+function recordsOf(head: ParsedHeader, body: Uint8Array): BlockRecord[] {
+  let records: BlockRecord[];
+  try {
+    records = walkRecords(head, body);
+  } catch (error) {
+    requireBodySum(head, body);
+    throw error;
+  }
+  if (records[0]?.kind === "gap") requireBodySum(head, body);
+  return records;
+}
+
+function requireBodySum(head: ParsedHeader, body: Uint8Array): void {
   if (crc32(body) !== head.bodyCrc) throw new RemoteProtocolError("FRAME_BODY_CRC", "frame body is damaged");
+}
+
+function walkRecords(head: ParsedHeader, body: Uint8Array): BlockRecord[] {
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
-  const walker = chain === "verify" ? new ChainWalker(head.chainBefore) : undefined;
+  const walker = new ChainWalker(head.chainBefore);
   const records: BlockRecord[] = [];
   let dataBytes = 0;
   let at = 0;
-  let sequences = head.count;
   for (let index = 0; index < head.count; index += 1) {
     const { record, end } = decodeRecord(body, view, at);
-    if (record.kind === "gap") {
-      requireGapOf(head, record);
-      sequences = record.span;
-    } else {
+    if (record.kind === "gap") requireGapOf(head, record);
+    else {
       if (record.kind === "volumeChange") requireAlone(head);
-      walker?.advance(body.subarray(at, end));
+      walker.advance(body.subarray(at, end));
     }
     records.push(record);
     dataBytes += recordDataBytes(record);
@@ -341,25 +372,12 @@ export function decodeFrame(bytes: Uint8Array, chain: "verify" | "skip" = "verif
     );
   }
   if (at !== body.byteLength) throw new RemoteProtocolError("FRAME_TRAILING", "bytes behind the last record");
-  const isWalked = walker !== undefined && records[0]?.kind !== "gap";
-  if (isWalked && !bytesEqual(walker.value, head.chainAfter)) {
+  if (records[0]?.kind !== "gap" && !bytesEqual(walker.value, head.chainAfter)) {
     throw new RemoteProtocolError("FRAME_CHAIN", "records do not lead to the chain value they claim", {
       first: head.first,
     });
   }
-  return {
-    lineage: head.lineage,
-    first: head.first,
-    count: head.count,
-    last: head.first + sequences - 1,
-    openedAtMs: head.openedAtMs,
-    closedAtMs: head.closedAtMs,
-    dataBytesTotal: head.dataBytesTotal,
-    chainBefore: head.chainBefore,
-    chainAfter: head.chainAfter,
-    body,
-    records,
-  };
+  return records;
 }
 
 function requireAlone({ count, first }: ParsedHeader): void {

@@ -124,14 +124,23 @@ export const journalBugs: readonly PlantedBug[] = [
   },
   {
     id: "journal/rot-not-noticed",
-    does: "A stored frame is believed without its checksum and chain.",
+    does: "A stored frame is believed without its chain.",
     file: "protocol/frame.ts",
-    find: `  if (crc32(body) !== head.bodyCrc) throw new RemoteProtocolError("FRAME_BODY_CRC", "frame body is damaged");\n`,
-    replace: `  chain = "skip";\n`,
+    find: `  if (records[0]?.kind !== "gap" && !bytesEqual(walker.value, head.chainAfter)) {\n`,
+    replace: `  if (head.count < 1) {\n`,
     caughtBy: [
       { file: "test/protocol/frame.test.ts", only: "every bit flipped|every flipped bit" },
       { file: damage, only: "a bit flipped in a table" },
     ],
+    budgetSeconds: 60,
+  },
+  {
+    id: "journal/gap-not-summed",
+    does: "A gap, to which no chain leads, is believed without its checksum.",
+    file: "protocol/frame.ts",
+    find: `  if (records[0]?.kind === "gap") requireBodySum(head, body);\n`,
+    replace: "",
+    caughtBy: [{ file: "test/protocol/frame.test.ts", only: "every cut of a gap|a body that rots" }],
     budgetSeconds: 60,
   },
   {
