@@ -42,7 +42,7 @@ export const journalVerify: CommandSpec = {
   path: ["journal", "verify"],
   summary: "read a group's journal and prove that nothing is missing or changed",
   detail:
-    "Checks that sequences are contiguous, every checksum, and the chain over all records. Exit 7 when it finds a problem.",
+    "Checks that sequences are contiguous, the checksum of every frame's header, and the chain over all records. Exit 7 when it finds a problem.",
   arguments: [group],
   examples: ["splitsite journal verify erp", "splitsite journal verify erp --json"],
   changes: false,
