@@ -19,10 +19,10 @@ export const formatBugs: readonly PlantedBug[] = [
   },
   {
     id: "formats/chain-not-checked",
-    does: "Records of a frame may come in another order than the chain says.",
+    does: "A right checksum stands for the chain: records may come in another order than it says.",
     file: "protocol/frame.ts",
-    find: "  if (isWalked && !bytesEqual(walker.value, head.chainAfter)) {",
-    replace: "  if (isWalked && walker.value.byteLength !== head.chainAfter.byteLength) {",
+    find: '  if (records[0]?.kind !== "gap" && !bytesEqual(walker.value, head.chainAfter)) {',
+    replace: '  if (records[0]?.kind !== "gap" && crc32(body) !== head.bodyCrc) {',
     caughtBy: [{ file: frame, only: "another order" }],
     budgetSeconds: 30,
   },
