@@ -26,7 +26,7 @@ import { measure as verify } from "./verify.ts";
 // What is measured in this process has the pool of threads and the heap that a site has (runbook/splitsite.cts).
 const environment = { UV_THREADPOOL_SIZE: "16", MIMALLOC_PURGE_DELAY: "0" };
 if (Object.keys(environment).some((name) => process.env[name] === undefined)) {
-  const flags = ["--heap-growing-percent=150", "--no-concurrent-marking", ...process.execArgv];
+  const flags = ["--heap-growing-percent=150", ...process.execArgv];
   const { status } = spawnSync(process.execPath, [...flags, ...process.argv.slice(1)], {
     env: { ...environment, ...process.env },
     stdio: "inherit",

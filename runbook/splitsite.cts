@@ -7,9 +7,7 @@
  *
  * The heap may grow to two and a half times what is live before it is collected whole. Buffers on their way count as heap, and with
  * V8's own choice a busy agent collected all of it three times a second, 40 ms of a writer's time each; what lives is some 25 MB.
- * Six times cost 30 MiB more (bench s11) and gained nothing in latency or rate; twice took an eighth of the rate. What lives is marked
- * on the main thread: for so little, threads that help mark take more of the processors than they save, an eighth of a standby's
- * apply on two cores (bench s9), and no writer waits any longer without them (bench s3).
+ * Six times cost 30 MiB more (bench s11) and gained nothing in latency or rate; twice took an eighth of the rate.
  *
  * What LZ4 hands out is memory of its own allocator, which the engine frees in its own time and by the dozen. Told to give pages
  * back as soon as they are free the allocator holds some 10 MiB; left alone it keeps them for a while, up to 90 (bench s11).
@@ -17,6 +15,6 @@
 process.env["UV_THREADPOOL_SIZE"] ??= "16";
 process.env["MIMALLOC_PURGE_DELAY"] ??= "0";
 void import("node:v8").then(({ setFlagsFromString }) => {
-  for (const flag of ["--heap-growing-percent=150", "--no-concurrent-marking"]) setFlagsFromString(flag);
+  setFlagsFromString("--heap-growing-percent=150");
   return import("./main.ts");
 });
