@@ -4,6 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
+import { mustRun } from "../test/support/child.ts";
 
 /** With more than this share of the processors' time taken, a measurement is made again. */
 export const stolenMax = 0.01;
@@ -45,8 +46,12 @@ async function processorTimes(): Promise<{ stolen: number; all: number }> {
   return { stolen: times[7] ?? 0, all: times.reduce((sum, each) => sum + each, 0) };
 }
 
-/** Settles when nobody has written to any disk for a second: a store goes on compacting long after its clients have left. */
-export async function diskRests(): Promise<void> {
+/**
+ * Writes back what the file system of `folder` still holds, and settles when nobody has written to any disk for a second: a store
+ * goes on compacting long after its clients have left.
+ */
+export async function diskRests(folder: string): Promise<void> {
+  await mustRun("sync", ["--file-system", folder]);
   const until = performance.now() + restAwaitedMs;
   for (let before = await bytesWritten(); performance.now() < until; ) {
     await pause(1_000);

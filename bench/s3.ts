@@ -2,7 +2,6 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { mustRun } from "../test/support/child.ts";
 import type { TwoSites } from "../test/support/sites.ts";
 import { requireTools } from "../test/support/tools.ts";
 import { calmest, diskRests, stolenMax } from "./calm.ts";
@@ -67,8 +66,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
   // the next is measured.
   const settled = async (): Promise<void> => {
     for (const sites of [safe, cached]) await sites.waitIdle("primary", "dr", 120_000);
-    await mustRun("sync", ["--file-system", folder]);
-    await diskRests();
+    await diskRests(folder);
   };
   try {
     // A program that has just been started compiles; a guest's disk has been served for long.

@@ -28,7 +28,6 @@ import { bootId } from "../runtime/host.ts";
 import { silentLog } from "../runtime/log.ts";
 import type { HistorySettings } from "../runtime/settings/types.ts";
 import { FrameSource, lineage, originOf } from "../test/image/frames.ts";
-import { mustRun } from "../test/support/child.ts";
 import { ApplyFloor, stepBytes } from "./apply-floor.ts";
 import { calmest, diskRests, stolenMax } from "./calm.ts";
 import { mainThreadCpuMs } from "./main-thread-cpu.ts";
@@ -57,10 +56,6 @@ export async function measure(options: BenchOptions): Promise<Section> {
     await systemDisk.makeDirectory(join(folder, "floor"));
     const floor = new ApplyFloor({ folder: join(folder, "floor"), imageBytes, noise });
     const standbys = { "history on": kept, "history off": bare };
-    const rests = async () => {
-      await mustRun("sync", ["--file-system", folder]);
-      await diskRests();
-    };
     const seen: Record<string, number[]> = {};
     const mainMs: Record<string, number[]> = {};
     for (let round = 0; round <= options.rounds; round += 1) {
@@ -76,7 +71,7 @@ export async function measure(options: BenchOptions): Promise<Section> {
           const { value, stolen } = await calmest(
             async () => {
               await standby.receive(writeBytes);
-              await rests();
+              await diskRests(folder);
             },
             () => standby.apply(),
           );
@@ -85,8 +80,9 @@ export async function measure(options: BenchOptions): Promise<Section> {
             options.report(`the host took ${figure(stolen * 100)} % of the processors meanwhile`);
           if (round > 0)
             mainMs[`${size}, ${name}`] = [...(mainMs[`${size}, ${name}`] ?? []), value.mainThreadMs];
-          const plain = await calmest(rests, async () =>
-            floor.run(writeBytes, workBytes, name === "history on"),
+          const plain = await calmest(
+            () => diskRests(folder),
+            async () => floor.run(writeBytes, workBytes, name === "history on"),
           );
           note(`${name}, plain`, plain.value);
         }

@@ -418,8 +418,7 @@ export class Segments {
       const first = await this.#headAt({ segment, offset });
       if (first === undefined) return this.#removeNewest();
       await this.#rewrite(segment, offset, only.bytes);
-      const { head } = first;
-      this.#segments[0] = segmentOf(segment, only.bytes - offset, head);
+      this.#segments[0] = segmentOf(segment, only.bytes - offset, first.head);
     });
   }
 
