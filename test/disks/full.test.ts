@@ -13,6 +13,9 @@ import { DiskRig } from "./rig.ts";
 const seed = seedFromEnvironment();
 const skip = smallDisksImpossible();
 const mebibyte = 1 << 20;
+/** What is answered while nothing can be journalled needs no journal: reads, and FLUSH of what is durable. */
+const answeredHeldMax = 8;
+const fillsMax = 5;
 const rounds = Number(process.env["SPLITSITE_DISK_ROUNDS"] ?? 2);
 
 for (const durability of ["flush", "write"] as const) {
@@ -34,14 +37,16 @@ for (const durability of ["flush", "write"] as const) {
     let poisoned = 0;
     for (let round = 0; round < rounds; round += 1) {
       const before = rig.sites.log("primary").split("ENGINE_FAILED").length;
-      disk.fill();
-      const held = await rig.ownerShows("held writes", ({ io }) => io === "held");
-      assert.notEqual(held.reason, null);
-      assert.equal(held.state, "at-risk");
-      const answered = rig.spoilt.answered;
-      await rig.soundGoesOn();
-      // What is answered while nothing can be journalled needs no journal: reads, and FLUSH of what is durable.
-      assert.ok(rig.spoilt.answered <= answered + 8, "writes were answered without a journal");
+      // Opening the journal again merges tables and gives space back, which writes may use: full is what stays full.
+      for (let fills = 1, answered = -1; rig.spoilt.answered > answered + answeredHeldMax; fills += 1) {
+        assert.ok(fills <= fillsMax, "writes were answered without a journal");
+        disk.fill();
+        const held = await rig.ownerShows("held writes", ({ io }) => io === "held");
+        assert.notEqual(held.reason, null);
+        assert.equal(held.state, "at-risk");
+        answered = rig.spoilt.answered;
+        await rig.soundGoesOn();
+      }
       assert.equal(rig.spoilt.record.count("refused"), 0);
       disk.free();
       await rig.ownerShows("served writes", ({ io }) => io === "serving");
