@@ -9,9 +9,11 @@ import { isBulkWritable } from "../../../block/bulk-write.ts";
 import type { BlockDevice } from "../../../block/device.ts";
 import { BlockErrno, BlockError } from "../../../block/device.ts";
 import type { GroupImage } from "../../../image/group-image.ts";
+import { chunkBytes, decodeChunkHead } from "../../../image/history/chunk.ts";
 import { groupsOf } from "../../../image/history/pieces.ts";
 import { WrittenSoFar } from "../../../image/written-so-far.ts";
 import type { Frame } from "../../../protocol/frame.ts";
+import type { Sequence } from "../../../protocol/ids.ts";
 import { blockBytes } from "../../../protocol/ids.ts";
 import { errorCode } from "../../../runtime/errors.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
@@ -19,6 +21,9 @@ import type { Written } from "./kept-images.ts";
 import { KeptImages, lived, overlappingSteps, segmentsFolder, volumes } from "./kept-images.ts";
 
 const runs = Number(process.env["SPLITSITE_AHEAD_RUNS"] ?? 25);
+
+/** No set here is long enough for a sync before its end, or for a segment of its own. */
+const longSegmentBytes = 64 * 2 ** 20;
 
 /** A device that makes its changes one after another, each in its own time, and tells how far it is. */
 class Writing {
@@ -69,8 +74,8 @@ class AheadImages extends KeptImages {
   }
 }
 
-async function prepared(seed: number): Promise<AheadImages> {
-  const kept = new AheadImages(seed);
+async function prepared(seed: number, segmentBytes?: number): Promise<AheadImages> {
+  const kept = new AheadImages(seed, segmentBytes);
   await kept.prepare();
   return kept;
 }
@@ -93,7 +98,7 @@ test(`${runs} runs: whatever follows, and whenever power is lost, every point re
   for (let run = 0; run < runs; run += 1) {
     const what = `seed ${seed} run ${run}`;
     const random = new SeededRandom(seed, run);
-    const kept = await prepared(seed * 1000 + run);
+    const kept = await prepared(seed * 1000 + run, run % 2 === 0 ? undefined : longSegmentBytes);
     const frames: Frame[] = [];
     const frameAt = (at: number): Frame => {
       while (frames.length <= at) frames.push(kept.frame(randomWrites(random)));
@@ -312,6 +317,55 @@ test("a set under way is neither read through nor given back, and is gone when a
     (async () => {
       const image = await kept.open();
       assert.equal(image.history!.damage, undefined);
+      await image.close();
+    })(),
+  );
+});
+
+/** What there is in the segments of the set that ends at `sequence`; `stored`: all of it would survive power loss. */
+function stateOfSet(kept: KeptImages, sequence: Sequence): "missing" | "begun" | "ended" | "stored" {
+  const { disk } = kept.world;
+  let isBegun = false;
+  let isStored = true;
+  for (const path of disk.paths().filter((each) => each.startsWith(segmentsFolder))) {
+    const cached = disk.contentOf(path, "cached")!;
+    const stored = disk.contentOf(path, "stored")!;
+    for (let offset = 0; offset < cached.byteLength; ) {
+      const head = decodeChunkHead(cached.subarray(offset));
+      const end = offset + chunkBytes(head.runs.length, head.storedBytes);
+      if (head.position.sequence === sequence) {
+        isBegun = true;
+        if (Buffer.compare(cached.subarray(offset, end), stored.subarray(offset, end)) !== 0)
+          isStored = false;
+        if (head.isLast) return isStored ? "stored" : "ended";
+      }
+      offset = end;
+    }
+  }
+  return isBegun ? "begun" : "missing";
+}
+
+test("a set that is made ahead gets its end when its step begins, and all of it is stored before the images change", async () => {
+  const kept = await prepared(4, longSegmentBytes);
+  await kept.world.drive(
+    (async () => {
+      const image = await kept.open("create");
+      const frames = [100, 120, 140, 160].map((fill) => kept.frame(wideWrites(fill)));
+      for (const [at, frame] of frames.entries()) {
+        let found: string | undefined;
+        kept.writing.onChange = () => {
+          found ??= stateOfSet(kept, frame.last);
+        };
+        await image.apply([frame], undefined, async () => frames.slice(at + 1, at + 2));
+        assert.equal(found, "stored", `step ${at}`);
+        const next = frames[at + 1];
+        if (next === undefined) continue;
+        for (let left = 20; left > 0 && stateOfSet(kept, next.last) === "missing"; left -= 1)
+          await atRest(image);
+        // All that can be made of it is made: only its step is missing.
+        for (let left = 5; left > 0; left -= 1) await atRest(image);
+        assert.equal(stateOfSet(kept, next.last), "begun", `behind step ${at}`);
+      }
       await image.close();
     })(),
   );

@@ -71,9 +71,8 @@ export const aheadBugs: readonly PlantedBug[] = [
     file: "image/history/capture.ts",
     find: "      await mayEnd;\n",
     replace: "",
-    caughtBy: [{ file: ahead, only: "power lost|whatever follows" }],
-    env,
-    budgetSeconds: 60,
+    caughtBy: [{ file: ahead, only: "gets its end" }],
+    budgetSeconds: 30,
   },
   {
     id: "ahead/synced-before-its-end-alone",
@@ -89,9 +88,8 @@ export const aheadBugs: readonly PlantedBug[] = [
       },
       { find: "  #inSet = false;\n", replace: "  #inSet = false;\n  #isSynced = false;\n" },
     ],
-    caughtBy: [{ file: ahead, only: "power lost" }],
-    env,
-    budgetSeconds: 60,
+    caughtBy: [{ file: ahead, only: "gets its end" }],
+    budgetSeconds: 30,
   },
   {
     id: "ahead/read-through-under-way",
