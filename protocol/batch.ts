@@ -27,7 +27,7 @@ import type { Frame } from "./frame.ts";
 import {
   decodeFrame,
   encodedFrameLength,
-  encodeFrameHeader,
+  encodeFrameHeaderInto,
   FrameCodec,
   frameBodyBytesMax,
   frameCodecAt,
@@ -74,9 +74,10 @@ export function packFrames(frames: readonly Frame[]): Uint8Array {
   const raw = Buffer.allocUnsafeSlow(length);
   let at = 0;
   for (const frame of frames) {
-    raw.set(encodeFrameHeader(frame, FrameCodec.stored, frame.body.byteLength), at);
-    raw.set(frame.body, at + frameHeaderBytes);
-    at += frameHeaderBytes + frame.body.byteLength;
+    const { body } = frame;
+    encodeFrameHeaderInto(raw.subarray(at, at + frameHeaderBytes), frame, FrameCodec.stored, body.byteLength);
+    raw.set(body, at + frameHeaderBytes);
+    at += frameHeaderBytes + body.byteLength;
   }
   return raw;
 }

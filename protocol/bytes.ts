@@ -64,15 +64,15 @@ export class ByteReader {
   }
 }
 
-/** Writes front to back into a buffer of exact size. */
+/** Writes front to back into a buffer of exact size: its own, or one that is given, which stays the caller's. */
 export class ByteWriter {
   readonly bytes: Uint8Array;
   readonly #view: DataView;
   #at = 0;
 
-  constructor(length: number) {
-    this.bytes = new Uint8Array(length);
-    this.#view = new DataView(this.bytes.buffer);
+  constructor(target: number | Uint8Array) {
+    this.bytes = typeof target === "number" ? new Uint8Array(target) : target;
+    this.#view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength);
   }
 
   get offset(): number {

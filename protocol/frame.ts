@@ -211,15 +211,20 @@ export function encodeFrame(frame: Frame, compression: FrameCompression): Uint8A
     }
   }
   const out = Buffer.allocUnsafe(frameHeaderBytes + stored.byteLength);
-  out.set(encodeFrameHeader(frame, codec, stored.byteLength), 0);
+  encodeFrameHeaderInto(out.subarray(0, frameHeaderBytes), frame, codec, stored.byteLength);
   out.set(stored, frameHeaderBytes);
   return out;
 }
 
-/** The 140 header bytes for a body stored in `storedLength` bytes by `codec`. */
-export function encodeFrameHeader(frame: Frame, codec: number, storedLength: number): Uint8Array {
+/** Writes the 140 header bytes, which `target` is, for a body stored in `storedLength` bytes by `codec`. */
+export function encodeFrameHeaderInto(
+  target: Uint8Array,
+  frame: Frame,
+  codec: number,
+  storedLength: number,
+): void {
   assert(frame.count === 1 || !frame.records.some(isAlone), "gaps and changes of the table stand alone");
-  const writer = new ByteWriter(frameHeaderBytes)
+  const writer = new ByteWriter(target)
     .u32(frameMagic)
     .u8(frameVersion)
     .u8(codec)
@@ -235,7 +240,7 @@ export function encodeFrameHeader(frame: Frame, codec: number, storedLength: num
     .u64(frame.dataBytesTotal)
     .put(frame.chainBefore)
     .put(frame.chainAfter);
-  return writer.u32(crc32(writer.bytes.subarray(0, frameHeaderBytes - 4))).bytes;
+  writer.u32(crc32(target.subarray(0, frameHeaderBytes - 4)));
 }
 
 /** True for what shares its frame with nothing. */

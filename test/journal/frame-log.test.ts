@@ -367,13 +367,17 @@ test("closing waits for an append and a sync under way", async () => {
   await again.log.close("clean");
 });
 
-test("what is stored is the encoded frame", async () => {
+test("what is stored is the encoded frame, packed when its body is long", async () => {
   const log = await scratch().create();
-  const [frame] = await fill(log, 1);
-  for await (const { first, value } of log.storedFrames()) {
-    assert.equal(first, 1);
-    assert.deepEqual(Buffer.from(value), Buffer.from(encodeFrame(frame!, "lz4")));
-  }
+  const short = frameAfter(log.tail, [write(0, new Uint8Array(4096))]);
+  await log.append(short);
+  const long = frameAfter(log.tail, [write(0, new Uint8Array(8192))]);
+  await log.append(long);
+  const wanted = [encodeFrame(short, "none"), encodeFrame(long, "lz4")].map((value) => Buffer.from(value));
+  assert.ok(wanted[1]!.byteLength < 1000);
+  const stored: Buffer[] = [];
+  for await (const { value } of log.storedFrames()) stored.push(Buffer.from(value));
+  assert.deepEqual(stored, wanted);
   await log.close("clean");
 });
 
