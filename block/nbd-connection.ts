@@ -299,8 +299,6 @@ export class NbdConnection {
     } else if (cost > 0) {
       this.#host.memory.release(cost);
     }
-    // No other reply can share its write: who sends one request at a time waits for nothing else.
-    if (this.#inFlight === 0) this.#queue.flush();
     if (this.#socketClosed) this.#endWhenIdle();
     else if (this.#finishing) this.#endStreamWhenSent();
     else if (this.#blocked) this.#pump();
