@@ -18,8 +18,8 @@ import { halfPath } from "./write-ahead-log.ts";
 /** Longest half that is read: eight times what is made, so that one of another setting is. */
 const halfBytesMax = 64 * 1024 * 1024;
 /**
- * Written at once when a half is emptied. The page cache keeps what comes in one write as one piece, and goes over all blocks of
- * a piece at each append to it: in pieces of 4 KiB, and not of 8 MiB, one takes 5 us, and not 13.
+ * Written at once when a half is emptied. The page cache keeps what comes in one write in pieces as large as it can, and goes over
+ * all blocks of a piece at each append to it: of 4 KiB, one takes 5 us then, and 13 where a half was written as a whole.
  */
 const filledBytes = 16 * 1024;
 const halves = [0, 1] as const;

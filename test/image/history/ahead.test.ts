@@ -9,7 +9,6 @@ import { isBulkWritable } from "../../../block/bulk-write.ts";
 import type { BlockDevice } from "../../../block/device.ts";
 import { BlockErrno, BlockError } from "../../../block/device.ts";
 import type { GroupImage } from "../../../image/group-image.ts";
-import { chunkBytes, decodeChunkHead } from "../../../image/history/chunk.ts";
 import { groupsOf } from "../../../image/history/pieces.ts";
 import { WrittenSoFar } from "../../../image/written-so-far.ts";
 import type { Frame } from "../../../protocol/frame.ts";
@@ -18,7 +17,7 @@ import { blockBytes } from "../../../protocol/ids.ts";
 import { errorCode } from "../../../runtime/errors.ts";
 import { SeededRandom, seedFromEnvironment } from "../../support/seeded.ts";
 import type { Written } from "./kept-images.ts";
-import { KeptImages, lived, overlappingSteps, segmentsFolder, volumes } from "./kept-images.ts";
+import { chunksOf, KeptImages, lived, overlappingSteps, segmentsFolder, volumes } from "./kept-images.ts";
 
 const runs = Number(process.env["SPLITSITE_AHEAD_RUNS"] ?? 25);
 
@@ -330,16 +329,12 @@ function stateOfSet(kept: KeptImages, sequence: Sequence): "missing" | "begun" |
   for (const path of disk.paths().filter((each) => each.startsWith(segmentsFolder))) {
     const cached = disk.contentOf(path, "cached")!;
     const stored = disk.contentOf(path, "stored")!;
-    for (let offset = 0; offset < cached.byteLength; ) {
-      const head = decodeChunkHead(cached.subarray(offset));
-      const end = offset + chunkBytes(head.runs.length, head.storedBytes);
-      if (head.position.sequence === sequence) {
-        isBegun = true;
-        if (Buffer.compare(cached.subarray(offset, end), stored.subarray(offset, end)) !== 0)
-          isStored = false;
-        if (head.isLast) return isStored ? "stored" : "ended";
-      }
-      offset = end;
+    for (const { offset, head, bytes } of chunksOf(cached)) {
+      if (head.position.sequence !== sequence) continue;
+      isBegun = true;
+      const end = offset + bytes;
+      if (Buffer.compare(cached.subarray(offset, end), stored.subarray(offset, end)) !== 0) isStored = false;
+      if (head.isLast) return isStored ? "stored" : "ended";
     }
   }
   return isBegun ? "begun" : "missing";

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { BlockDevice } from "../../../block/device.ts";
 import { BlockErrno, BlockError } from "../../../block/device.ts";
 import { GroupImage } from "../../../image/group-image.ts";
+import type { ChunkHead } from "../../../image/history/chunk.ts";
 import { chunkBytes, chunkHeadBytes, decodeChunkHead, runBytes } from "../../../image/history/chunk.ts";
 import { History } from "../../../image/history/history.ts";
 import type { WalkedChunk } from "../../../image/history/segments.ts";
@@ -131,15 +132,10 @@ export class KeptImages {
   /** Flips a bit of the first payload in a segment, and gives the chunk whose it is. */
   damagePayload(number: number): WalkedChunk {
     const path = segmentPath(number);
-    const content = this.world.disk.contentOf(path, "cached")!;
-    for (let offset = 0; offset < content.byteLength; ) {
-      const head = decodeChunkHead(content.subarray(offset));
-      const bytes = chunkBytes(head.runs.length, head.storedBytes);
-      if (head.storedBytes > 0) {
-        this.world.disk.flipBit(path, offset + chunkHeadBytes + head.runs.length * runBytes, 0);
-        return { place: { segment: number, offset }, head, bytes };
-      }
-      offset += bytes;
+    for (const { offset, head, bytes } of chunksOf(this.world.disk.contentOf(path, "cached")!)) {
+      if (head.storedBytes === 0) continue;
+      this.world.disk.flipBit(path, offset + chunkHeadBytes + head.runs.length * runBytes, 0);
+      return { place: { segment: number, offset }, head, bytes };
     }
     throw new Error(`segment ${number} has no payload`);
   }
@@ -170,6 +166,18 @@ export class KeptImages {
       }
     }
     return points;
+  }
+}
+
+/** The chunks of a segment's content, which must be whole. */
+export function* chunksOf(
+  content: Uint8Array,
+): Generator<{ offset: number; head: ChunkHead; bytes: number }> {
+  for (let offset = 0; offset < content.byteLength; ) {
+    const head = decodeChunkHead(content.subarray(offset));
+    const bytes = chunkBytes(head.runs.length, head.storedBytes);
+    yield { offset, head, bytes };
+    offset += bytes;
   }
 }
 
