@@ -335,16 +335,26 @@ class Run {
 
   async #settle(): Promise<void> {
     await this.#rest();
-    const { scans, truth, plan } = this;
-    if (plan.scans !== undefined) {
-      // In the end an operator has everything compared, and what decayed sent again.
-      for (const [name, group] of truth.groups) {
-        const handedOver = this.operator.orders.get(name) === "done" || group.standby.sealed !== undefined;
-        if (!handedOver && !stopped(this, name)) scans.verify(name, true, true);
+    const verified = new Set<string>();
+    while (this.plan.scans !== undefined) {
+      // In the end an operator has everything compared, and what decayed sent again; also of a group that was stopped
+      // before and came back while others were compared.
+      const due = this.#toVerify().filter((name) => !verified.has(name));
+      if (due.length === 0) break;
+      for (const name of due) {
+        verified.add(name);
+        this.scans.verify(name, true, true);
       }
       await this.#rest();
     }
-    await compareCopies(this, plan.scans !== undefined);
+    await compareCopies(this, verified);
+  }
+
+  /** Groups whose standby can be compared with its owner. */
+  #toVerify(): string[] {
+    const isHandedOver = (name: string): boolean =>
+      this.operator.orders.get(name) === "done" || this.truth.group(name).standby.sealed !== undefined;
+    return [...this.truth.groups.keys()].filter((name) => !isHandedOver(name) && !stopped(this, name));
   }
 
   /** Until nothing is left to do. */

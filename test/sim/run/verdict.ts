@@ -92,8 +92,8 @@ function unlikeConfiguration({ sites, truth }: Pair, name: string, owner: SiteNa
   return undefined;
 }
 
-/** The end: every byte of every copy; `repaired`: what decayed at rest was found and sent again. */
-export async function compareCopies(pair: Pair, repaired = false): Promise<void> {
+/** The end: every byte of every copy; `repaired`: groups of which what decayed at rest was found and sent again. */
+export async function compareCopies(pair: Pair, repaired: ReadonlySet<string> = new Set()): Promise<void> {
   const { sites, truth, seed, scheduler } = pair;
   for (const [name, group] of truth.groups) {
     if (stopped(pair, name)) continue;
@@ -123,7 +123,7 @@ export async function compareCopies(pair: Pair, repaired = false): Promise<void>
         rot: owner === group.home ? undefined : group.rot,
       });
     }
-    if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite), repaired);
+    if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite), repaired.has(name));
     await comparePast(pair, name, group.standbySite);
   }
 }
