@@ -2,6 +2,7 @@
  * Runs the main job for many seeds, one after another: `node dist/test/demo/many.js COUNT [FIRST_SEED]`. Draws the line
  * anew for each seed: its limit, its delay, how often it resets. Stops at the first doubt and prints how to repeat it.
  */
+import { noteEvidence, nothingLost } from "../support/evidence.ts";
 import { SeededRandom } from "../support/seeded.ts";
 import { runDemo } from "./run.ts";
 
@@ -35,6 +36,16 @@ for (let seed = firstSeed; seed < firstSeed + count; seed += 1) {
       for (const doubt of report.doubts) console.log(`DOUBT  ${doubt}`);
       process.exit(1);
     }
+    noteEvidence("failovers", {
+      failovers: 1,
+      "writes answered": report.answered,
+      "ms max": Math.round(report.failoverMs),
+      "writes lost beyond the least that was stated max": Math.max(
+        0,
+        report.lossTrueMax - report.lossStated.writesMin,
+      ),
+      ...nothingLost,
+    });
   } catch (error) {
     console.error(`${repeat}: ${error instanceof Error ? error.message : String(error)}`);
     process.exit(1);

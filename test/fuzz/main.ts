@@ -3,6 +3,7 @@
  * by code; an input that breaks a rule is kept in the corpus, where every later test replays it. Ends with 1 then.
  */
 import { parseArgs } from "node:util";
+import { noteEvidence } from "../support/evidence.ts";
 import { seedFromEnvironment } from "../support/seeded.ts";
 import { runCampaign } from "./campaign.ts";
 import { keepInput } from "./corpus.ts";
@@ -36,7 +37,14 @@ for (const target of chosen) {
   );
   const byCount = [...result.outcomes].toSorted(([, a], [, b]) => b - a);
   console.log(`  ${byCount.map(([code, count]) => `${code} ${count}`).join(", ")}`);
-  if (result.failure === undefined) continue;
+  if (result.failure === undefined) {
+    noteEvidence("fuzzing", {
+      executions: result.executions,
+      "CPU minutes": cpuSeconds / 60,
+      "rules broken": 0,
+    });
+    continue;
+  }
   process.exitCode = 1;
   const path = keepInput(target.name, "found", result.failure.input);
   console.log(`  VIOLATION, input kept as ${path}:`, result.failure.error);

@@ -8,6 +8,7 @@ import { after, before, describe, test } from "node:test";
 import type { RawClient } from "../block/nbd-rig.ts";
 import * as wire from "../protocol/nbd/wire.ts";
 import { CMD, FLAG, OPT, REP } from "../protocol/nbd/wire.ts";
+import { noteEvidence } from "../support/evidence.ts";
 import { NbdClient } from "../support/nbd-client.ts";
 import { residentBytes, TwoSites } from "../support/sites.ts";
 import { until } from "../support/wait.ts";
@@ -279,6 +280,7 @@ describe("clients that leave a running site", () => {
     }
     assert.ok(written > 100, `${written} writes`);
     assert.deepEqual(errorsIn(sites.log("primary")), []);
+    noteEvidence("hostile clients", { sessions: slots.length, "complete writes found": written });
     await sites.waitIdle("primary", "dr");
     await watcher.close();
     await sites.stop("primary");

@@ -20,6 +20,7 @@ import { Link } from "../../site-agent/ship/link.ts";
 import type { ShipSource } from "../../site-agent/ship/shipper.ts";
 import { Shipper } from "../../site-agent/ship/shipper.ts";
 import { Source, StandbySite, volumes } from "../gateway/standby-site.ts";
+import { noteEvidence } from "../support/evidence.ts";
 import type { ConnectionFate, Relay, RelayDirection } from "../support/relay.ts";
 import { startRelay } from "../support/relay.ts";
 import { SeededRandom, seedFromEnvironment } from "../support/seeded.ts";
@@ -190,6 +191,7 @@ test(`reset below TLS at bytes of a batch's connection, both ways (F42, SEED=${s
     `${cuts.length} cuts, ${resets} of them struck; the connection of ${longest.up} bytes up, ${longest.down} down`,
   );
   assert.ok(resets >= cuts.length / 2, `invalid run: only ${resets} of ${cuts.length} resets struck`);
+  noteEvidence("line faults", { cuts: resets, "states not a prefix": 0 });
 });
 
 /** Sends `bytes` over TLS as the primary and leaves; resolves when the connection is gone, with what was answered. */
@@ -264,5 +266,6 @@ test(`gone above TLS after any byte of the request, and while the answer is on i
     ({ batch, bytes, headBytes } = await requestOf(made));
     cuts += 1;
   }
+  noteEvidence("line faults", { cuts, "states not a prefix": 0 });
   t.diagnostic(`${cuts} cuts of a request of ${bytes.length} bytes, the batch ${batch.byteLength} of them`);
 });

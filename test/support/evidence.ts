@@ -8,6 +8,7 @@ import { join } from "node:path";
 
 export type EvidenceKind =
   | "simulation"
+  | "faults by state"
   | "crash states"
   | "kills"
   | "power cuts"

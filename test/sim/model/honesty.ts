@@ -15,6 +15,14 @@ export interface OwnerClaim {
   readonly unflushedMayBeLost: boolean;
 }
 
+/** How far a claim that holds is from the truth. */
+export interface ClaimError {
+  /** Writes that are called lag, and are at the standby. */
+  readonly lagTooMuch: number;
+  /** For how long "protected" has been shown while it was not so, ms. */
+  readonly protectedTooLongMs: number;
+}
+
 /**
  * `standbyOpen`: what a failover would open of what the standby has really called durable so far. `shownMs`: how long "protected" has been shown
  * without a break: a state may be wrong, but not for longer than promised.
@@ -25,21 +33,25 @@ export function judgeOwnerClaim(
   standbyOpen: number,
   nowMs: number,
   shownMs: number,
-): void {
+): ClaimError {
   // What a scan put into the order carries nothing of a client's: missing it at the standby is no lag.
   const lacking = book.history.opsBetween(standbyOpen, book.answeredMax);
   const missing = lacking.length;
   require("I11", claim.state !== "protected" || claim.io === "serving", () =>
     `${book.name} says protected while its io is ${claim.io}`);
-  if (claim.io === "serving" || claim.io === "held") {
+  const isStated = claim.io === "serving" || claim.io === "held";
+  if (isStated) {
     require("I4", claim.lagWrites >= missing, () =>
       `${book.name} states a lag of ${claim.lagWrites} writes; ${missing} answered ones are missing at the standby`);
   }
-  if (claim.state !== "protected" || missing <= 0) return;
+  const lagTooMuch = isStated ? claim.lagWrites - missing : 0;
+  if (claim.state !== "protected" || missing <= 0) return { lagTooMuch, protectedTooLongMs: 0 };
   const oldest = lacking[0];
   const ageMs = oldest === undefined ? 0 : nowMs - oldest.answeredAtMs;
-  require("I11", Math.min(ageMs, shownMs) <= honestyMs, () =>
+  const protectedTooLongMs = Math.min(ageMs, shownMs);
+  require("I11", protectedTooLongMs <= honestyMs, () =>
     `${book.name} has said protected for ${Math.round(shownMs)} ms; write ${standbyOpen + 1}, answered ${Math.round(ageMs)} ms ago, is not at the standby`);
+  return { lagTooMuch, protectedTooLongMs };
 }
 
 /** After power took answered writes, the owner says so until an operator accepts it. */

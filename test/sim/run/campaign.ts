@@ -5,9 +5,11 @@
  */
 import type { EvidenceFigures } from "../../support/evidence.ts";
 import { noteEvidence, nothingLost } from "../../support/evidence.ts";
-import { describeFault, faultKinds } from "./faults.ts";
+import { situations } from "../model/situation.ts";
+import { describeFault, faultFamilies, faultKinds } from "./faults.ts";
 import type { Outcome } from "./run.ts";
 import { shrink, simulate } from "./run.ts";
+import { struckKey } from "./struck.ts";
 import { Tally } from "./tally.ts";
 
 export interface Campaign {
@@ -32,6 +34,8 @@ export interface CampaignResult {
   readonly lacking: readonly string[];
   readonly table: string;
   readonly figures: EvidenceFigures;
+  /** Faults by what their groups were in the middle of. */
+  readonly struck: EvidenceFigures;
   readonly repeated: Repeated;
 }
 
@@ -75,14 +79,22 @@ export async function runCampaign(
     lacking: lackingIn(tally),
     table: tally.table(),
     figures: figuresOf(tally),
+    struck: Object.fromEntries(tally.struck),
     repeated: await repeat(kept),
   };
 }
 
 /** What stands for a campaign that came to its end and broke nothing; any other leaves no evidence. */
-export function noteCampaign({ broken, lacking, figures }: CampaignResult): void {
-  if (broken.length === 0 && lacking.length === 0) noteEvidence("simulation", figures);
+export function noteCampaign({ broken, lacking, figures, struck }: CampaignResult): void {
+  if (broken.length > 0 || lacking.length > 0) return;
+  noteEvidence("simulation", figures);
+  noteEvidence("faults by state", struck);
 }
+
+/** Every family of faults in every situation of a group. */
+const struckCells = faultFamilies.flatMap((family) =>
+  situations.map((situation) => struckKey(family, situation)),
+);
 
 type Run = Pick<Outcome, "seed" | "hash" | "counts">;
 
@@ -127,6 +139,8 @@ function lackingIn(tally: Tally): string[] {
   ask(tally.sum("found") > seeds / 100, "something for verifies to find");
   for (const name of ["changesBegun", "volumeRecords"] as const) ask(tally.sum(name) > seeds / 8, name);
   ask(tally.sum("leftOut") >= Math.floor(seeds / 400), "failovers that left a volume out");
+  // The rarest come three times in a hundred seeds.
+  if (seeds >= 500) for (const cell of struckCells) ask(tally.struck.has(cell), `faults: ${cell}`);
   for (const name of ["pauses", "retired"] as const) ask(tally.sum(name) > seeds / 20, name);
   ask(tally.sum("retiresRefused") >= Math.floor(seeds / 200), "orders to retire that were refused");
   return lacking;
@@ -154,6 +168,8 @@ function figuresOf(tally: Tally): EvidenceFigures {
     "sites at which a group was retired": tally.sum("retired"),
     "verifies judged": tally.sum("verified"),
     "bits turned over at rest and found": tally.sum("found"),
+    "writes stated as lag too much max": tally.sum("lagTooMuchMax"),
+    "ms for which protected was shown and not so max": Math.round(tally.sum("protectedTooLongMsMax")),
     "runs that proved too little": tally.invalid.length,
     ...nothingLost,
   };

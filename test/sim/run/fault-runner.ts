@@ -8,11 +8,12 @@ import type { PowerCut } from "../world/tree.ts";
 import type { DiskTarget } from "./disk-targets.ts";
 import { decayTargets, diskTargets, isHalf, isLog, readTarget, workplace } from "./disk-targets.ts";
 import type { Fault, FaultName } from "./faults.ts";
-import { again, describeFault, pickBy, powerModels } from "./faults.ts";
+import { again, describeFault, familyOf, pickBy, powerModels } from "./faults.ts";
 import type { Operator } from "./operator.ts";
 import type { LongCut } from "./overflow-plan.ts";
 import type { RoleName, SiteName, Sites } from "./sites.ts";
 import { otherSite, siteNames } from "./sites.ts";
+import { Struck } from "./struck.ts";
 import type { Truth } from "./truth.ts";
 import type { Workload } from "./workload.ts";
 
@@ -40,6 +41,8 @@ function placeOf(name: string, length: number, x: number, y: number): number {
 export class FaultRunner {
   /** Fired, by kind; disk faults count when an operation failed. */
   readonly fired = new Map<FaultName, number>();
+  /** The same, by what their groups were in the middle of. */
+  readonly struck: Struck;
   /** Groups of which something stored was changed or lost: they may end stopped, with a code. */
   readonly decayed = new Set<string>();
   crashes = 0;
@@ -57,6 +60,7 @@ export class FaultRunner {
   constructor(scheduler: Scheduler, sites: Sites, operator: Operator, workload: Workload, truth: Truth) {
     this.#scheduler = scheduler;
     this.#truth = truth;
+    this.struck = new Struck(scheduler, truth);
     this.#sites = sites;
     this.#operator = operator;
     this.#workload = workload;
@@ -82,6 +86,7 @@ export class FaultRunner {
         this.#scheduler.trace.add(
           `${Math.round(this.#scheduler.nowMs * 1_000)} == the line is cut for ${Math.round(forMs)} ms`,
         );
+        this.struck.note("line");
         for (const each of siteNames) this.#sites.wan.pass(each, silent ? "swallow" : "refuse");
         this.#workload.rush(Math.min(forMs, rushMsMax));
         this.#reconnectAfter(forMs);
@@ -92,8 +97,10 @@ export class FaultRunner {
     return this.#injected.reduce((sum, each) => sum + each.fired, 0);
   }
 
+  /** Called before it strikes: what its groups are in the middle of is of interest. */
   #count(kind: FaultName): void {
     this.fired.set(kind, (this.fired.get(kind) ?? 0) + 1);
+    this.struck.note(familyOf[kind]);
   }
 
   #restart(site: SiteName, role: RoleName, afterMs: number): void {
@@ -106,6 +113,11 @@ export class FaultRunner {
     this.#sites.kill(site, role);
     this.#restart(site, role, restartMs);
     return true;
+  }
+
+  #killCounted(kind: FaultName, site: SiteName, role: RoleName, restartMs: number): boolean {
+    if (this.#sites.site(site)[role] !== undefined) this.#count(kind);
+    return this.#kill(site, role, restartMs);
   }
 
   #powerCut(site: SiteName, model: PowerCut, restartMs: number, gapMs: number): void {
@@ -122,17 +134,16 @@ export class FaultRunner {
     switch (kind) {
       case "kill-agent":
         this.#atWorst(site, y < 0.4 ? "answer" : "now", () => {
-          if (this.#kill(site, "agent", forMs * 0.3)) this.#count(kind);
+          this.#killCounted(kind, site, "agent", forMs * 0.3);
         });
         return;
       case "kill-gateway":
-        if (this.#kill(site, "gateway", forMs * 0.3)) this.#count(kind);
+        this.#killCounted(kind, site, "gateway", forMs * 0.3);
         return;
       case "kill-again": {
         // Up to five times more while it recovers.
         const role = x < 0.5 ? "agent" : "gateway";
-        if (!this.#kill(site, role, 5)) return;
-        this.#count(kind);
+        if (!this.#killCounted(kind, site, role, 5)) return;
         const times = 1 + Math.floor(y * 5);
         for (let index = 1; index <= times; index += 1)
           this.#scheduler.at(5 + index * (2 + (forMs % 37)), "", () => void this.#kill(site, role, 5));
@@ -140,15 +151,15 @@ export class FaultRunner {
       }
       case "power-cut":
         this.#atWorst(site, worstMoment(again(x, 1), again(y, 1)), () => {
-          this.#powerCut(site, powerModels[Math.floor(x * 4)]!, forMs * 0.5, y);
           this.#count(kind);
+          this.#powerCut(site, powerModels[Math.floor(x * 4)]!, forMs * 0.5, y);
           if (again(x, 2) < 0.3) this.#cutRecovery(site, fault);
         });
         return;
       case "power-both":
+        this.#count(kind);
         this.#powerCut(site, powerModels[Math.floor(x * 4)]!, forMs * 0.5, y);
         this.#powerCut(otherSite(site), powerModels[Math.floor(x * 16) % 4]!, forMs * y, x);
-        this.#count(kind);
         return;
       case "stop-agent":
         if (sites.site(site).agent === undefined || sites.plan.oneProcess) return;
@@ -156,8 +167,8 @@ export class FaultRunner {
         sites.stopAgent(site, () => this.#restart(site, "agent", forMs * 0.2));
         return;
       case "pause":
-        sites.pause(site, x < 0.5 ? "agent" : "gateway", forMs);
         this.#count(kind);
+        sites.pause(site, x < 0.5 ? "agent" : "gateway", forMs);
         return;
       case "cut-at-step":
         this.#cutAtStep(fault);
@@ -365,6 +376,7 @@ export class FaultRunner {
             this.#sites.site(site).syncFailed = true;
           if (fired) return;
           fired = true;
+          this.#count("disk-error");
           if (!cutAfterwards) return;
           // Whoever believes what failed promises something now that is not there.
           this.#atWorst(site, target.role === "agent" ? "durable answer" : "acknowledgement", () =>
@@ -373,7 +385,6 @@ export class FaultRunner {
         },
       }),
     );
-    this.#count("disk-error");
     if (again(y, 9) < 0.6) this.#workload.rush(500);
   }
 
@@ -396,6 +407,7 @@ export class FaultRunner {
     const path = lost ? folder : again(y, 5) < 0.7 ? paths.at(-1)! : pickBy(paths, y);
     const length = disk.contentOf(path, "cached")?.byteLength ?? 0;
     if (!lost && length === 0) return;
+    this.#count("decay");
     const running = target.how === "flip" && again(y, 1) < 0.3;
     if (!running) {
       this.#sites.kill(site, target.role);
@@ -410,7 +422,6 @@ export class FaultRunner {
     }
     this.#scheduler.trace.add(`decay of ${path}: ${target.how}`);
     this.decayed.add(name);
-    this.#count("decay");
     this.#scheduler.at(running ? 500 + again(y, 4) * 1_000 : 0, "", () => {
       if (running) this.#sites.kill(site, target.role);
       this.#restart(site, target.role, 50);

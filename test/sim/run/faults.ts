@@ -32,6 +32,39 @@ export const faultKinds = [
 ] as const;
 export type FaultName = (typeof faultKinds)[number];
 
+/** What fails: a process or a machine, what stores, what carries, what tells the time; or people have a standby take over. */
+export const faultFamilies = [
+  "crashes and power",
+  "disks",
+  "line",
+  "pauses and clocks",
+  "failovers",
+] as const;
+export type FaultFamily = (typeof faultFamilies)[number];
+
+export const familyOf: Readonly<Record<FaultName, FaultFamily>> = {
+  "kill-agent": "crashes and power",
+  "kill-gateway": "crashes and power",
+  "kill-again": "crashes and power",
+  "power-cut": "crashes and power",
+  "power-both": "crashes and power",
+  "cut-at-step": "crashes and power",
+  "cut-at-change": "crashes and power",
+  "stop-agent": "crashes and power",
+  "disk-error": "disks",
+  "disk-full": "disks",
+  "disk-slow": "disks",
+  decay: "disks",
+  "cut-off": "line",
+  "half-open": "line",
+  lossy: "line",
+  "thin-line": "line",
+  replay: "line",
+  pause: "pauses and clocks",
+  "clock-jump": "pauses and clocks",
+  failover: "failovers",
+};
+
 export interface Fault {
   readonly id: number;
   readonly kind: FaultName;

@@ -92,6 +92,9 @@ export interface RunCounts {
   readonly pauses: number;
   readonly retired: number;
   readonly retiresRefused: number;
+  /** By how much the worst of what owners stated was wrong, to the safe side; see `Truth`. */
+  readonly lagTooMuchMax: number;
+  readonly protectedTooLongMsMax: number;
   readonly virtualMs: number;
   readonly events: number;
 }
@@ -101,6 +104,8 @@ export interface Outcome {
   readonly hash: string;
   readonly faults: readonly Fault[];
   readonly fired: ReadonlyMap<FaultName, number>;
+  /** Faults by what their groups were in the middle of. */
+  readonly struck: ReadonlyMap<string, number>;
   readonly counts: RunCounts;
   /** Why the run proves too little; undefined: it counts. */
   readonly invalid: string | undefined;
@@ -418,6 +423,8 @@ class Run {
       pauses: this.pauses.counts.pauses,
       retired: this.#drill?.counts.retired ?? 0,
       retiresRefused: this.#drill?.counts.refused ?? 0,
+      lagTooMuchMax: this.truth.worst.lagTooMuch,
+      protectedTooLongMsMax: this.truth.worst.protectedTooLongMs,
       virtualMs: this.scheduler.nowMs,
       events: this.trace.count,
     };
@@ -451,6 +458,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
     hash: run.trace.hash,
     faults: run.plan.faults,
     fired: run.faults.fired,
+    struck: run.faults.struck.counts,
     counts: run.counts,
     invalid: run.invalid,
     violation,

@@ -109,6 +109,8 @@ export class Truth {
     changes: 0,
     leftOut: 0,
   };
+  /** The largest errors of owners' claims that are allowed: a lag may be stated as too much, a state be late. */
+  readonly worst = { lagTooMuch: 0, protectedTooLongMs: 0 };
   readonly #seed: number;
   readonly #scheduler: Scheduler;
   /** Incarnations of an old owner that were told of a newer token, with the moment. */
@@ -440,13 +442,15 @@ export class Truth {
       const shownMs = nowMs - (truth.protectedSinceMs ?? nowMs);
       const { believed } = truth;
       const { durableMax } = truth.standby;
-      judgeOwnerClaim(
+      const error = judgeOwnerClaim(
         { state, io, lagWrites: lag.writes, unflushedMayBeLost: owned.unflushedMayBeLost },
         book,
         believed?.openPoint(book.history) ?? this.#openAt(truth, durableMax),
         nowMs,
         shownMs,
       );
+      this.worst.lagTooMuch = Math.max(this.worst.lagTooMuch, error.lagTooMuch);
+      this.worst.protectedTooLongMs = Math.max(this.worst.protectedTooLongMs, error.protectedTooLongMs);
       if (believed !== undefined) believed.judge(book.name, state, book.history, nowMs, shownMs);
       else
         require("I11", state !== "protected" || this.isWhole(group, durableMax), () =>

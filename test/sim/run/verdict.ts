@@ -123,7 +123,8 @@ export async function compareCopies(pair: Pair, repaired: ReadonlySet<string> = 
         rot: owner === group.home ? undefined : group.rot,
       });
     }
-    if (owner === group.home) truth.compareStandby(name, written, sites.site(group.standbySite), repaired.has(name));
+    if (owner === group.home)
+      truth.compareStandby(name, written, sites.site(group.standbySite), repaired.has(name));
     await comparePast(pair, name, group.standbySite);
   }
 }
