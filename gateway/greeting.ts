@@ -17,6 +17,7 @@ import type { IntakeLimits } from "./intake-options.ts";
 import type { KeptDocument } from "./kept-document.ts";
 import type { Opening } from "./opening.ts";
 import { stoppedAnswer } from "./receive/answers.ts";
+import { judgeToken } from "./receive/machine.ts";
 import { lackOf } from "./scan/completeness.ts";
 import type { StandbyStorage } from "./storage.ts";
 import { judgeImages } from "./volumes/image-of-change.ts";
@@ -72,7 +73,9 @@ export class Greeting {
     const answer = verdict.kind === "create" ? await this.#create(hello) : verdict.answer;
     if (verdict.kind === "answer") this.#noteDispute(answer);
     if (answer.kind !== "attached" || hello.wanted === undefined) return answer;
-    return { ...answer, wanted: await this.#judgeWanted(hello.wanted) };
+    const wanted = await this.#judgeWanted(hello.wanted);
+    // A failover may have fenced the sender during the look, and told it so: nothing is taken from it any more (X2).
+    return judgeToken(hello.token, kept.required.token) ?? { ...answer, wanted };
   }
 
   #noteDispute(answer: HelloAnswer): void {

@@ -238,7 +238,9 @@ export class StandbyGroup {
     const past = this.past;
     if (past === undefined) return stoppedAnswer(this.#opening.anyTrouble);
     try {
-      return await answer(past);
+      const answered = await answer(past);
+      // A failover may have fenced the sender meanwhile, and told it so: nothing is taken from it any more (X2).
+      return answerForeign(ask.lineage, ask.token, this.#answerFacts) ?? answered;
     } catch (error) {
       return { kind: "refused", code: errorCode(error), message: errorText(error) } satisfies Refusal;
     }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { systemImageFiles } from "../../../block/image-files.ts";
 import { StandbyGroup } from "../../../gateway/group.ts";
@@ -19,6 +19,7 @@ import { systemDisk } from "../../../runtime/disk.ts";
 import { silentLog } from "../../../runtime/log.ts";
 import { gatewayGroupPaths } from "../../../runtime/paths.ts";
 import type { GroupSettings } from "../../../runtime/settings/types.ts";
+import { Door } from "../../support/door.ts";
 import { groupSettings } from "../../support/group-settings.ts";
 import { until } from "../../support/wait.ts";
 import { batchRequest } from "../batch-request.ts";
@@ -64,6 +65,11 @@ class Rig {
   readonly paths = gatewayGroupPaths(this.dataDir, "erp");
   readonly source = new Source(17, false);
   readonly settings: GroupSettings;
+  /** Before the gateway looks at an image that it has not opened. */
+  readonly look = new Door();
+  /** Before the state document, and that of the pins, gets its name. */
+  readonly stateRename = new Door();
+  readonly pinsRename = new Door();
   group: StandbyGroup;
 
   constructor(table: readonly VolumeEntry[]) {
@@ -84,8 +90,21 @@ class Rig {
       },
       target: null,
       storage: {
-        disk: systemDisk,
-        images: systemImageFiles,
+        disk: {
+          ...systemDisk,
+          rename: async (from, to) => {
+            if (to === this.paths.state) await this.stateRename.pass();
+            if (basename(to) === "pins.json") await this.pinsRename.pass();
+            await systemDisk.rename(from, to);
+          },
+        },
+        images: {
+          ...systemImageFiles,
+          identity: async (path) => {
+            await this.look.pass();
+            return systemImageFiles.identity(path);
+          },
+        },
         stores: levelEngine,
         openIndex: (directory) => openLevelOrderedStore(directory, silentLog),
         bootId: "11111111-1111-4111-8111-111111111111",
@@ -157,6 +176,9 @@ beforeEach(async () => {
   assert.equal((await rig.greet()).kind, "attached");
 });
 afterEach(async () => {
+  rig.look.open();
+  rig.stateRename.open();
+  rig.pinsRename.open();
   await rig.group.close();
   rmSync(rig.dataDir, { recursive: true, force: true });
 });
@@ -323,6 +345,34 @@ test("a change that contradicts the table stops the standby for good, and change
     rig.group.status().volumes.map(({ sizeBytes }) => sizeBytes),
     [4 * mebibyte, mebibyte],
   );
+});
+
+/** A failover raises the token between `ask` and its answer, which waits behind `door`. */
+async function fencedMeanwhile(door: Door, ask: () => Promise<{ kind: string }>): Promise<void> {
+  rig.stateRename.close();
+  const raised = rig.group.failover.raiseToken("test");
+  await until("the token's document", () => (rig.stateRename.waiting > 0 ? true : undefined));
+  door.close();
+  const asked = ask();
+  await until("the answer to be worked on", () => (door.waiting > 0 ? true : undefined));
+  rig.stateRename.open();
+  await raised;
+  assert.equal(rig.group.heartbeat(rig.source.heartbeat()).kind, "superseded");
+  door.open();
+  assert.equal((await asked).kind, "superseded");
+}
+
+test("a question of a volume change during which a failover fences the owner is answered like any other: superseded", async () => {
+  const wanted = [grownData, founding[1]!, indexVolume];
+  await fencedMeanwhile(rig.look, () => rig.greet(founding, { wanted }));
+});
+
+test("an order to pin during which a failover fences the owner is answered like any other: superseded", async () => {
+  await rig.send([write(0, 0, 1)]);
+  await rig.applied();
+  const { lineage, token } = rig.source;
+  const ask = { lineage: lineageToText(lineage), token, after: 1 };
+  await fencedMeanwhile(rig.pinsRename, () => rig.group.pinBeforeRepair(ask));
 });
 
 test("a wanted table is ready when configuration and images are, and a wanted question changes nothing", async () => {

@@ -24,6 +24,28 @@ export const failoverBugs: readonly PlantedBug[] = [
     budgetSeconds: 30,
   },
   {
+    id: "failover/question-answered-by-the-old-token",
+    does: "A greeting whose answer took a look at images is answered by the token that was held before the look.",
+    file: "gateway/greeting.ts",
+    find: "    return judgeToken(hello.token, kept.required.token) ?? { ...answer, wanted };\n",
+    replace: "    return { ...answer, wanted };\n",
+    caughtBy: [
+      { file: "test/gateway/volumes/changes.test.ts", only: "volume change during which a failover fences" },
+    ],
+    budgetSeconds: 30,
+  },
+  {
+    id: "failover/pinned-for-who-is-fenced",
+    does: "An order to pin is answered by the token that was held when it came.",
+    file: "gateway/group.ts",
+    find: "      return answerForeign(ask.lineage, ask.token, this.#answerFacts) ?? answered;\n",
+    replace: "      return answered;\n",
+    caughtBy: [
+      { file: "test/gateway/volumes/changes.test.ts", only: "order to pin during which a failover fences" },
+    ],
+    budgetSeconds: 30,
+  },
+  {
     id: "failover/epoch-not-raised",
     does: "A failover takes over without raising the epoch.",
     file: "gateway/failover/steps.ts",

@@ -46,6 +46,8 @@ export function unsettled(pair: Pair, quiet: boolean): string | undefined {
   if (quiet && (workload?.inFlight ?? 0) > 0) return `${workload?.inFlight} requests are not answered`;
   for (const [name, group] of truth.groups) {
     if (stopped(pair, name)) continue;
+    // Also where the new owner serves already: its gateway still writes the report.
+    if (operator.orders.get(name) === "under way") return `the failover of ${name} is not over`;
     const handedOver = operator.orders.get(name) === "done" || group.standby.sealed !== undefined;
     const owner = handedOver ? group.standbySite : group.home;
     const status = sites.ownerStatus(owner, name);
@@ -60,7 +62,6 @@ export function unsettled(pair: Pair, quiet: boolean): string | undefined {
         return `${name}: the old owner is ${old?.state} ${old?.io} ${old?.reason?.code}`;
       continue;
     }
-    if (operator.orders.get(name) === "under way") return `the failover of ${name} is not over`;
     if (!quiet) continue;
     if (status.state !== "protected") return `${name} at ${owner} is ${status.state} ${status.reason?.code}`;
     const standby = sites.standbyStatus(group.standbySite, name);
