@@ -456,7 +456,10 @@ export class FaultRunner {
       cutOff();
       this.#reconnectAfter(forMs);
       this.#workload.rush(forMs + 1_000);
-      this.#scheduler.at(forMs + again(x, 1) * 300, "", order);
+      this.#scheduler.at(forMs + again(x, 1) * 300, "", () => {
+        // The end of a run looks at what stays as it is.
+        if (!this.#healed) order();
+      });
       return;
     } else {
       this.#workload.rush(2_000);

@@ -85,9 +85,7 @@ export class ScanOrders {
 
   #look(errand: Errand): void {
     errand.looks += 1;
-    // A standby that has taken over is compared with nobody any more.
-    const isOver = this.#truth.group(errand.group).standby.sealed !== undefined;
-    if (isOver || (!errand.persistent && errand.looks > looksMax)) {
+    if (!errand.persistent && errand.looks > looksMax) {
       this.#under.delete(errand);
       return;
     }
