@@ -401,10 +401,12 @@ export class Truth {
     const { kind, token } = answer as { kind?: string; token?: SenderToken | null };
     const agent = this.#agents.get(site);
     if (agent === undefined) return;
-    if (kind === "unknown" && (what === "hello" || what === "heartbeat") && site === this.group(group).home)
-      this.group(group).believed = undefined;
-    const otherOwner =
-      what === "knowledge" && site === this.group(group).home && token != null && token.epoch > 1;
+    const truth = this.group(group);
+    // It knows as well when it meets what was made anew, perhaps for the process of it that was before.
+    const isUnknown = kind === "unknown" && (what === "hello" || what === "heartbeat");
+    const isMadeAnew = kind === "attached" && truth.lost === undefined;
+    if (site === truth.home && (isUnknown || isMadeAnew)) truth.believed = undefined;
+    const otherOwner = what === "knowledge" && site === truth.home && token != null && token.epoch > 1;
     if (kind !== "superseded" && !otherOwner) return;
     const told = this.#told.get(agent.life) ?? new Map<string, number>();
     this.#told.set(agent.life, told);
@@ -465,9 +467,12 @@ export class Truth {
   }
 
   /** What a failover would open of `position`; `position` itself while a first sync is not over: nothing is proven of it. */
-  #openAt(truth: GroupTruth, position: number): number {
-    const { history } = this.homeBook(truth.settings.name);
-    return truth.received.openPoint(history, position, history.forgottenAt) ?? position;
+  #openAt({ settings, received }: GroupTruth, position: number): number {
+    const { history } = this.homeBook(settings.name);
+    const { lostAt, forgottenAt } = history;
+    // To a standby that was made anew the scans of before prove nothing, though sent again they bring it everything.
+    const isProven = received.openPoint(history, position, lostAt) !== undefined;
+    return isProven ? (received.openPoint(history, position, forgottenAt) ?? position) : position;
   }
 
   #isWholeSince(truth: GroupTruth, position: number, since: number): boolean {
