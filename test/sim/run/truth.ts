@@ -592,7 +592,8 @@ export class Truth {
     require("I4", consistent === null || this.#isOpened(group, consistent.sequence, applied), () =>
       `${truth.standby.name} calls ${consistent?.sequence} consistent; with ${applied} applied that is not what it could open`);
     const { history } = this.homeBook(group);
-    const openAt = (position: number) => truth.received.openPoint(history, position, history.forgottenAt);
+    // To one that was made anew the scans of before prove nothing: it may call a point one, and need not.
+    const openAt = (position: number) => truth.received.openPoint(history, position, history.lostAt);
     // With the end of a resync received, and not applied for a moment, it is that end which a failover would open.
     const open = openAt(applied) === openAt(received) ? openAt(applied) : undefined;
     judgeStandbyTable(truth, history, status);
