@@ -108,7 +108,9 @@ export class PowerCutDisk {
 
   async powerOn(): Promise<void> {
     const socket = join(this.#folder, "nbd.sock");
+    const ready = join(this.#folder, "nbdkit.pid");
     rmSync(socket, { force: true });
+    rmSync(ready, { force: true });
     rmSync(this.#pauseSocket, { force: true });
     rmSync(this.#errorFile, { force: true });
     this.#paused = false;
@@ -117,7 +119,8 @@ export class PowerCutDisk {
       "nbdkit",
       "nbdkit",
       [
-        ...["-f", "-U", socket, "--filter=pause", "--filter=error", "--filter=cache", "file", this.#image],
+        ...["-f", "-P", ready, "-U", socket],
+        ...["--filter=pause", "--filter=error", "--filter=cache", "file", this.#image],
         ...["cache=writeback", `pause-control=${this.#pauseSocket}`],
         // Nothing fails but what is written while the trigger file is there.
         ...["error=EIO", "error-rate=0%", "error-pwrite-rate=100%", `error-pwrite-file=${this.#errorFile}`],
@@ -126,7 +129,8 @@ export class PowerCutDisk {
       ],
       { env: { ...process.env, TMPDIR: this.#folder } },
     );
-    await until("nbdkit's socket", () => existsSync(socket) || undefined);
+    // The socket is there a moment before anybody listens; this file is written behind that.
+    await until("nbdkit to listen", () => existsSync(ready) || undefined);
     const bridge = new Child("nbdfuse", "nbdfuse", [this.#bridgePoint, `nbd+unix:///?socket=${socket}`]);
     this.#powered = { server, bridge, loop: undefined, mounted: false };
     const device = join(this.#bridgePoint, "nbd");
