@@ -170,8 +170,8 @@ export class OwnerBook {
   }
 
   /**
-   * A log of the journal has decayed while nobody ran on it. What was never synced may be missing after a loss of power, and
-   * nobody can tell that from a loss of power that took it.
+   * A log of the journal has decayed before anybody opened it again. What was never synced may be missing after a loss of power,
+   * and nobody can tell that from a loss of power that took it.
    */
   logDecayed(): void {
     if (this.#loss === "spared") this.#loss = "power";

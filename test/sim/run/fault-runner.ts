@@ -409,10 +409,9 @@ export class FaultRunner {
     if (!lost && length === 0) return;
     this.#count("decay");
     const running = target.how === "flip" && again(y, 1) < 0.3;
-    if (!running) {
-      this.#sites.kill(site, target.role);
-      if (target.role === "agent" && (isLog(path) || isHalf(path))) group.books.get(site)?.logDecayed();
-    }
+    if (!running) this.#sites.kill(site, target.role);
+    // Also where a process runs: it may not have opened its journal yet.
+    if (target.role === "agent" && (isLog(path) || isHalf(path))) group.books.get(site)?.logDecayed();
     if (target.how === "flip")
       disk.flipBit(path, placeOf(target.name, length, x, y), Math.floor(again(y, 3) * 8));
     else if (target.how === "shorten") disk.shorten(path, Math.floor(length * again(y, 2)));
