@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { productFolders } from "./support/product.ts";
 import type { Finding } from "./support/tidy.ts";
 import { checkLinks, checkSources } from "./support/tidy.ts";
 import { repositoryRoot } from "./support/tree.ts";
@@ -50,16 +51,7 @@ test("every file that the program starts beside its own is bundled under its nam
   };
   const entries = new Set(scripts.bundle.split(" "));
   const started: string[] = [];
-  for (const folder of [
-    "block",
-    "gateway",
-    "image",
-    "journal",
-    "protocol",
-    "runbook",
-    "runtime",
-    "site-agent",
-  ])
+  for (const folder of productFolders)
     for (const [path, text] of filesOf([".ts"], folder))
       for (const [, name] of text.matchAll(/new URL\(["`]\.\/([\w-]+)/g))
         started.push(`${name}=${path.slice(0, path.lastIndexOf("/"))}/${name}.ts`);

@@ -10,23 +10,13 @@ import { situations } from "../sim/model/situation.ts";
 import { faultFamilies } from "../sim/run/faults.ts";
 import type { EvidenceLine } from "../support/evidence.ts";
 import { evidenceFileName } from "../support/evidence.ts";
+import { productFolders } from "../support/product.ts";
 import { sheet } from "./sheet.ts";
 
 const [page = join("docs", "evidence.md"), ...folders] = process.argv.slice(2);
 
 /** What the product is made of: with the same of it, what was shown of one commit is shown of the other. */
-const product = [
-  "block",
-  "gateway",
-  "image",
-  "journal",
-  "protocol",
-  "runbook",
-  "runtime",
-  "site-agent",
-  "package-lock.json",
-  ":!*.md",
-];
+const product = [...productFolders, "package-lock.json", ":!*.md"];
 
 /** False as well where git cannot tell: then the figures are of some other version. */
 function isNow(commit: string): boolean {

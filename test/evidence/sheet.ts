@@ -21,7 +21,7 @@ const trials: Readonly<Record<Exclude<EvidenceKind, "faults by state">, string>>
 };
 type TrialKind = keyof typeof trials;
 
-/** The order of the columns of faults by state; others come behind. */
+/** Rows and columns of the table of faults by state. */
 export interface StateOrder {
   readonly families: readonly string[];
   readonly states: readonly string[];

@@ -28,7 +28,7 @@ import { drawHeld, drawScans, withScans } from "./scan-plan.ts";
 import type { Sabotage, SiteName, SitePlan } from "./sites.ts";
 import { otherSite, Sites, siteNames } from "./sites.ts";
 import { Truth } from "./truth.ts";
-import { compareCopies, stopped, stoppedForGood, unsettled } from "./verdict.ts";
+import { compareCopies, isHandedOver, stopped, stoppedForGood, unsettled } from "./verdict.ts";
 import { VolumeOrders } from "./volume-orders.ts";
 import type { VolumePlan } from "./volume-plan.ts";
 import { drawVolumes, prepareVolumes } from "./volume-plan.ts";
@@ -357,9 +357,7 @@ class Run {
 
   /** Groups whose standby can be compared with its owner. */
   #toVerify(): string[] {
-    const isHandedOver = (name: string): boolean =>
-      this.operator.orders.get(name) === "done" || this.truth.group(name).standby.sealed !== undefined;
-    return [...this.truth.groups.keys()].filter((name) => !isHandedOver(name) && !stopped(this, name));
+    return [...this.truth.groups.keys()].filter((name) => !isHandedOver(this, name) && !stopped(this, name));
   }
 
   /** Until nothing is left to do. */

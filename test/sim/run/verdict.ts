@@ -40,6 +40,11 @@ export function stoppedForGood(pair: Pair): boolean {
   return [...pair.truth.groups.keys()].some((name) => stopped(pair, name));
 }
 
+/** The operator was told that a failover is done, or its new owner was seen. */
+export function isHandedOver({ operator, truth }: Pair, group: string): boolean {
+  return operator.orders.get(group) === "done" || truth.group(group).standby.sealed !== undefined;
+}
+
 /** What is not as it must be in the end; `quiet`: clients rest as well. */
 export function unsettled(pair: Pair, quiet: boolean): string | undefined {
   const { sites, truth, operator, workload } = pair;
@@ -48,7 +53,7 @@ export function unsettled(pair: Pair, quiet: boolean): string | undefined {
     if (stopped(pair, name)) continue;
     // Also where the new owner serves already: its gateway still writes the report.
     if (operator.orders.get(name) === "under way") return `the failover of ${name} is not over`;
-    const handedOver = operator.orders.get(name) === "done" || group.standby.sealed !== undefined;
+    const handedOver = isHandedOver(pair, name);
     const owner = handedOver ? group.standbySite : group.home;
     const status = sites.ownerStatus(owner, name);
     if (status === undefined || status.io !== "serving")
